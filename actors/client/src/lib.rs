@@ -1,0 +1,1 @@
+//! The client crate for integrators: connect, publish, subscribe, ask.

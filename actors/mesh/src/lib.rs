@@ -1,0 +1,1 @@
+//! Keeps links to the peers a role needs: dialling with jittered backoff.

@@ -1,0 +1,1 @@
+//! The sentry: one session a client link, one uplink a relayer.

@@ -1,0 +1,1 @@
+//! Typed messages, services and their ids, access rules' vocabulary, ShardMap, wire conversions.

@@ -1,0 +1,1 @@
+//! One supervision tree per role, generic over Platform.

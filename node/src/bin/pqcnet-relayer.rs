@@ -1,0 +1,2 @@
+//! pqcnet-relayer
+fn main() {}

@@ -1,0 +1,2 @@
+//! pqcnet-sentry
+fn main() {}

@@ -1,0 +1,2 @@
+//! pqcnet
+fn main() {}

@@ -1,0 +1,1 @@
+//! The binaries: pqcnet, pqcnet-sentry, pqcnet-relayer.

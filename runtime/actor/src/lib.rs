@@ -1,0 +1,1 @@
+//! Supervised actors on actix: behaviours, refs, bounded mailboxes, trees, Env.

@@ -1,0 +1,1 @@
+//! KEM, signature, AEAD and KDF suites, key types that zeroise, key files, known-answer self-test.

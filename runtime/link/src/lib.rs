@@ -1,0 +1,1 @@
+//! Typed links, pure: frames, credits, streams' state, the Wire and Service traits.

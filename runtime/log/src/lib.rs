@@ -1,0 +1,1 @@
+//! The shard log: append, read from an offset, trim. Embedded on RocksDB.

@@ -1,0 +1,1 @@
+//! QSTP over sockets: direct endpoints, typed links' driver, and libp2p with QSTP as its security upgrade.

@@ -1,0 +1,1 @@
+//! QSTP/1: the channel protocol, pure. Handshake, key schedule, records.

@@ -1,0 +1,1 @@
+//! Logs on stderr, and the metrics registry behind /metrics.

@@ -1,0 +1,1 @@
+//! Cross-crate tests: processes, conformance, house rules.
