@@ -1,0 +1,107 @@
+//! Seeded randomness for one thread: test vectors and the simulator.
+//!
+//! liboqs draws hidden entropy inside encapsulation, signing and ML-DSA key generation, and [`crate::random`] draws from
+//! the operating system. While a [`Seeded`] guard lives, both draw from its stream instead, **on this thread only**;
+//! other threads keep the system's randomness. The hook into liboqs is process-wide, so it is installed once, at the
+//! first guard, and passes every other thread on to the system.
+//!
+//! # Who may enable the feature
+//! `[dev-dependencies]` of a crate, and the simulator. Under resolver 3 a dev-dependency's features reach a normal build
+//! of the same crate only when tests, benches or examples are built by the same cargo command, so
+//! `cargo build --bin …` never links this. Where they do meet (`cargo test --workspace` also builds the binaries that
+//! tests start), the code is present but inert: nothing outside a test ever creates a guard.
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+
+use shake::{ExtendableOutput as _, Shake256, Shake256Reader, Update as _, XofReader as _};
+
+thread_local! {
+    static STREAM: RefCell<Option<Stream>> = const { RefCell::new(None) };
+}
+
+enum Stream {
+    Expanded(Box<Shake256Reader>),
+    Literal {
+        bytes: Vec<u8>,
+        next: usize,
+        overdrawn: bool,
+    },
+}
+
+/// While it lives, this thread's randomness is a stream. Dropping it gives the system's randomness back.
+#[must_use = "randomness is seeded only while the guard lives"]
+pub struct Seeded(PhantomData<*const ()>); // not Send: it speaks for the thread that made it
+
+/// Draws everything on this thread from SHAKE256 over `seed`.
+pub fn from_seed(seed: &[u8]) -> Seeded {
+    let mut shake = Shake256::default();
+    shake.update(b"pqcnet/seeded/1");
+    shake.update(seed);
+    install(Stream::Expanded(Box::new(shake.finalize_xof())))
+}
+
+/// Draws exactly `bytes`, in order; a vector's random input.
+///
+/// # Panics
+/// When the guard drops, if more was drawn: the code under test then takes more randomness than its specification says.
+/// (The draw itself may come from C, which a panic must not cross.)
+pub fn from_bytes(bytes: &[u8]) -> Seeded {
+    install(Stream::Literal {
+        bytes: bytes.to_vec(),
+        next: 0,
+    })
+}
+
+fn install(stream: Stream) -> Seeded {
+    crate::engine::replace_randomness(crate::random::fill);
+    STREAM.with_borrow_mut(|slot| {
+        assert!(slot.is_none(), "this thread is already seeded");
+        *slot = Some(stream);
+    });
+    Seeded(PhantomData)
+}
+
+impl Drop for Seeded {
+    fn drop(&mut self) {
+        let stream = STREAM.with_borrow_mut(Option::take);
+        let overdrawn = matches!(
+            stream,
+            Some(Stream::Literal {
+                overdrawn: true,
+                ..
+            })
+        );
+        assert!(
+            !overdrawn || std::thread::panicking(),
+            "more randomness was drawn than given"
+        );
+    }
+}
+
+/// True if a guard lives on this thread and `out` was filled from it.
+pub(crate) fn fill_from_this_thread(out: &mut [u8]) -> bool {
+    STREAM.with_borrow_mut(|slot| match slot {
+        None => false,
+        Some(Stream::Expanded(reader)) => {
+            reader.read(out);
+            true
+        }
+        Some(Stream::Literal {
+            bytes,
+            next,
+            overdrawn,
+        }) => {
+            let end = *next + out.len();
+            match bytes.get(*next..end) {
+                Some(drawn) => out.copy_from_slice(drawn),
+                None => {
+                    out.fill(0);
+                    *overdrawn = true;
+                }
+            }
+            *next = end;
+            true
+        }
+    })
+}
