@@ -1,1 +1,74 @@
-fn main() {}
+//! `make bench`: every figure beside a named peer measured in the same run.
+//!
+//! One module a group, each `pub fn run(args: &Args) -> anyhow::Result<Vec<Row>>`. Rows go to standard output as a
+//! table or, with `--json`, one JSON object a line.
+#![allow(clippy::print_stdout, reason = "the table is this program's data")]
+
+mod row;
+
+use clap::{Parser, Subcommand};
+
+use row::Row;
+
+/// What every group is run with.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "pqcnet-bench",
+    about = "Measures PQCNet beside named peers",
+    version
+)]
+pub struct Args {
+    /// Which group to run.
+    #[command(subcommand)]
+    pub group: Group,
+    /// Shorter runs, for a check that everything still works; the figures are noisier.
+    #[arg(long, global = true)]
+    pub quick: bool,
+    /// One JSON object a line instead of the table.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// The groups of figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum Group {
+    /// Every group, one after another.
+    All,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    for row in measure(&args)? {
+        print_row(&row, args.json);
+    }
+    Ok(())
+}
+
+fn measure(args: &Args) -> anyhow::Result<Vec<Row>> {
+    let groups: &[(Group, fn(&Args) -> anyhow::Result<Vec<Row>>)] = &[];
+    let mut rows = Vec::new();
+    for (group, run) in groups {
+        if args.group == Group::All || args.group == *group {
+            rows.extend(run(args)?);
+        }
+    }
+    Ok(rows)
+}
+
+fn print_row(row: &Row, json: bool) {
+    if json {
+        let peer = row
+            .peer
+            .as_ref()
+            .map(|peer| serde_json::json!({ "name": peer.name, "value": peer.value }));
+        println!(
+            "{}",
+            serde_json::json!({
+                "group": row.group, "what": row.what, "value": row.value, "unit": row.unit,
+                "peer": peer, "ratio": row.ratio(),
+            })
+        );
+    } else {
+        println!("{row}");
+    }
+}
