@@ -24,6 +24,7 @@ pub mod hash;
 pub mod identity;
 pub mod kdf;
 pub mod kem;
+pub mod keystore;
 pub mod ml_dsa;
 pub mod node_id;
 pub mod random;
@@ -37,6 +38,7 @@ pub use hash::{Sha256, blake2b256, sha256};
 pub use identity::{HybridSignature, NodeKeys, NodePublic};
 pub use kdf::{Prk, hmac_sha256};
 pub use kem::{KemCiphertext, KemError, KemPublic, KemSecret, SharedSecret, encapsulate};
+pub use keystore::{NodeSecrets, StorageMasterKey};
 pub use ml_dsa::{MlDsaKeyPair, MlDsaPublic, MlDsaSignature};
 pub use node_id::NodeId;
 
