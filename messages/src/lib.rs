@@ -1,1 +1,31 @@
-//! Typed messages, services and their ids, access rules' vocabulary, ShardMap, wire conversions.
+//! Typed messages, services and their ids, access rules' vocabulary, `ShardMap`, wire conversions.
+//!
+//! | service | between | module |
+//! |---|---|---|
+//! | `edge` | a client and its sentry | [`edge`] |
+//! | `relay` | a sentry and a relayer | [`relay`] |
+//! | `control` | any two nodes, operators | [`control`] |
+//!
+//! A message is remote only where a node binds it to a link; its service and type id are fixed in `protos` and pinned by
+//! `tests/pinned.rs`. Decoding checks every limit and shares the frame's memory: a payload is never copied.
+//! Bytes that break a limit are the peer's fault and close the link, so senders check limits first.
+//!
+//! Offsets are per channel, contiguous, from 1. A producer epoch (unique per channel, issued by the shard's owner) and a
+//! sequence (from 1, contiguous) identify a publish.
+
+mod channel;
+mod codec;
+pub mod control;
+pub mod edge;
+mod grant;
+mod record;
+mod refusal;
+pub mod relay;
+mod shard;
+
+pub use channel::{Channel, ChannelName, ChannelNameError, MAX_CHANNEL_NAME};
+pub use grant::{GRANT_SKEW_MS, Grant, GrantError, MAX_GRANT_LIFETIME_MS};
+pub use pqcnet_link::Role;
+pub use record::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_PAYLOAD, Record};
+pub use refusal::{MAX_DETAIL, Refusal};
+pub use shard::{ShardId, ShardMap, ShardMapError};

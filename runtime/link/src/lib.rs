@@ -1,1 +1,7 @@
-//! Typed links, pure: frames, credits, streams' state, the Wire and Service traits.
+//! Typed links, pure: frames, credits, asks, the [`Wire`] and [`Addressed`] traits.
+
+pub mod ids;
+pub mod wire;
+
+pub use ids::{Class, Role, ServiceId, Trace, UnknownRole};
+pub use wire::{Addressed, Wire, WireError};

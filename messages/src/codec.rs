@@ -1,0 +1,86 @@
+//! What every conversion between a message and its protobuf form needs.
+
+use bytes::Bytes;
+use pqcnet_crypto::NodeId;
+use pqcnet_link::WireError;
+
+/// Implements [`pqcnet_link::Wire`] through the message's protobuf form (`From<&T> for P`, `TryFrom<P> for T`). Each
+/// `bound` names a repeated field, its tag and the most elements it may have, checked before anything is decoded.
+macro_rules! wire {
+    ($ty:ty => $proto:ty $(, bound $field:literal = $tag:literal at $limit:expr)* $(,)?) => {
+        impl pqcnet_link::Wire for $ty {
+            fn to_wire(&self) -> bytes::Bytes {
+                pqcnet_link::wire::encode(&<$proto>::from(self))
+            }
+
+            fn from_wire(bytes: bytes::Bytes) -> Result<Self, pqcnet_link::WireError> {
+                $(pqcnet_link::wire::bound_repeated(&bytes, $tag, $field, $limit)?;)*
+                pqcnet_link::wire::decode::<$proto>(bytes)?.try_into()
+            }
+        }
+    };
+}
+
+/// Gives a message its actor name, class, reply, service and type id.
+macro_rules! message {
+    ($ty:ty, $name:literal, $service:ident $type_id:expr, $class:ident => $reply:ty) => {
+        impl pqcnet_link::Addressed for $ty {
+            const SERVICE: pqcnet_link::ServiceId = pqcnet_link::ServiceId::$service;
+            const TYPE: u32 = $type_id as u32;
+        }
+    };
+}
+
+/// Both directions for a message whose fields are the protobuf form's fields, unchanged.
+macro_rules! same_fields {
+    ($ty:ident => $proto:ty { $($field:ident),* }) => {
+        impl From<&$ty> for $proto {
+            fn from(value: &$ty) -> Self {
+                Self { $($field: value.$field),* }
+            }
+        }
+
+        impl TryFrom<$proto> for $ty {
+            type Error = pqcnet_link::WireError;
+
+            fn try_from(value: $proto) -> Result<Self, Self::Error> {
+                Ok(Self { $($field: value.$field),* })
+            }
+        }
+
+        wire!($ty => $proto);
+    };
+}
+
+pub(crate) use {message, same_fields, wire};
+
+pub(crate) fn invalid(field: &'static str, problem: &'static str) -> WireError {
+    WireError::Invalid { field, problem }
+}
+
+pub(crate) fn node_bytes(id: &NodeId) -> Bytes {
+    Bytes::copy_from_slice(id.as_bytes())
+}
+
+pub(crate) fn node_id(field: &'static str, bytes: &Bytes) -> Result<NodeId, WireError> {
+    Ok(NodeId::from_bytes(array(field, bytes)?))
+}
+
+pub(crate) fn array<const N: usize>(
+    field: &'static str,
+    bytes: &Bytes,
+) -> Result<[u8; N], WireError> {
+    bytes
+        .as_ref()
+        .try_into()
+        .map_err(|_| invalid(field, "wrong length"))
+}
+
+pub(crate) fn required<T>(field: &'static str, value: Option<T>) -> Result<T, WireError> {
+    value.ok_or_else(|| invalid(field, "missing"))
+}
+
+/// The longest prefix of `text` of at most `max` bytes.
+pub(crate) fn clip(text: &str, max: usize) -> String {
+    text[..text.floor_char_boundary(max)].to_owned()
+}

@@ -1,0 +1,226 @@
+//! Service `control`: any node to any node on the control plane, and operators.
+
+use pqcnet_crypto::NodeId;
+use pqcnet_link::{Role, WireError};
+use pqcnet_protos::control::v1::{self as pb, Type};
+
+use crate::codec::{clip, invalid, message, node_bytes, node_id, same_fields, wire};
+
+/// Most links in a [`StatusReport`]; a node with more reports the first ones.
+pub const MAX_REPORTED_LINKS: usize = 4096;
+/// Most shards in a [`StatusReport`].
+pub const MAX_REPORTED_SHARDS: usize = 4096;
+/// Most counters in a [`StatusReport`].
+pub const MAX_REPORTED_COUNTERS: usize = 1024;
+/// Most problems in a [`StatusReport`].
+pub const MAX_REPORTED_PROBLEMS: usize = 64;
+/// Longest text in a report, in bytes; a longer one is cut.
+pub const MAX_REPORT_TEXT: usize = 256;
+
+/// Are you there?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ping {
+    /// Comes back in the [`Pong`].
+    pub nonce: u64,
+}
+
+/// Yes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pong {
+    /// From the [`Ping`].
+    pub nonce: u64,
+    /// What the node is.
+    pub role: Role,
+    /// Name and version of its software.
+    pub software: String,
+    /// Since it started.
+    pub uptime_ms: u64,
+}
+
+/// How are you?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {}
+
+/// Which kind of connection a link rides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plane {
+    /// libp2p.
+    Control,
+    /// A direct QSTP stream.
+    Data,
+}
+
+/// One link of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// Who is at the other end.
+    pub peer: NodeId,
+    /// Its role.
+    pub role: Role,
+    /// What it rides.
+    pub plane: Plane,
+}
+
+/// One shard that a relayer owns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardStatus {
+    /// The shard.
+    pub id: u32,
+    /// Channels with at least one record.
+    pub channels: u64,
+    /// Records stored.
+    pub records: u64,
+    /// Payload bytes stored.
+    pub bytes: u64,
+}
+
+/// A node's account of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusReport {
+    /// Who it is.
+    pub node_id: NodeId,
+    /// What it is.
+    pub role: Role,
+    /// Name and version of its software.
+    pub software: String,
+    /// Since it started.
+    pub uptime_ms: u64,
+    /// Its open links.
+    pub links: Vec<LinkStatus>,
+    /// Its shards.
+    pub shards: Vec<ShardStatus>,
+    /// Named counts.
+    pub counters: Vec<(String, u64)>,
+    /// What is wrong, in words; empty means healthy.
+    pub problems: Vec<String>,
+}
+
+message!(Ping, "control.Ping", CONTROL Type::Ping, Control => Pong);
+message!(Status, "control.Status", CONTROL Type::Status, Control => StatusReport);
+
+same_fields!(Ping => pb::Ping { nonce });
+same_fields!(ShardStatus => pb::ShardStatus { id, channels, records, bytes });
+wire!(Status => pb::Status);
+wire!(Pong => pb::Pong);
+wire!(StatusReport => pb::StatusReport,
+    bound "links" = 5 at MAX_REPORTED_LINKS,
+    bound "shards" = 6 at MAX_REPORTED_SHARDS,
+    bound "counters" = 7 at MAX_REPORTED_COUNTERS,
+    bound "problems" = 8 at MAX_REPORTED_PROBLEMS,
+);
+
+fn role(number: i32) -> Result<Role, WireError> {
+    Role::from_number(number).ok_or_else(|| invalid("role", "unknown"))
+}
+
+impl From<&Status> for pb::Status {
+    fn from(_: &Status) -> Self {
+        Self {}
+    }
+}
+
+impl TryFrom<pb::Status> for Status {
+    type Error = WireError;
+
+    fn try_from(_: pb::Status) -> Result<Self, WireError> {
+        Ok(Status {})
+    }
+}
+
+impl From<&Pong> for pb::Pong {
+    fn from(pong: &Pong) -> Self {
+        Self {
+            nonce: pong.nonce,
+            role: i32::from(pong.role.number()),
+            software: clip(&pong.software, MAX_REPORT_TEXT),
+            uptime_ms: pong.uptime_ms,
+        }
+    }
+}
+
+impl TryFrom<pb::Pong> for Pong {
+    type Error = WireError;
+
+    fn try_from(pong: pb::Pong) -> Result<Self, WireError> {
+        Ok(Pong {
+            nonce: pong.nonce,
+            role: role(pong.role)?,
+            software: clip(&pong.software, MAX_REPORT_TEXT),
+            uptime_ms: pong.uptime_ms,
+        })
+    }
+}
+
+impl From<&LinkStatus> for pb::LinkStatus {
+    fn from(link: &LinkStatus) -> Self {
+        let plane = match link.plane {
+            Plane::Control => pb::Plane::Control,
+            Plane::Data => pb::Plane::Data,
+        };
+        Self {
+            peer: node_bytes(&link.peer),
+            role: i32::from(link.role.number()),
+            plane: plane.into(),
+        }
+    }
+}
+
+impl TryFrom<pb::LinkStatus> for LinkStatus {
+    type Error = WireError;
+
+    fn try_from(link: pb::LinkStatus) -> Result<Self, WireError> {
+        Ok(LinkStatus {
+            peer: node_id("peer", &link.peer)?,
+            role: role(link.role)?,
+            plane: match link.plane() {
+                pb::Plane::Control => Plane::Control,
+                pb::Plane::Data => Plane::Data,
+                pb::Plane::Unspecified => return Err(invalid("plane", "unknown")),
+            },
+        })
+    }
+}
+
+impl From<&StatusReport> for pb::StatusReport {
+    fn from(report: &StatusReport) -> Self {
+        let counter = |(name, value): &(String, u64)| pb::Counter {
+            name: clip(name, MAX_REPORT_TEXT),
+            value: *value,
+        };
+        let problem = |problem: &String| clip(problem, MAX_REPORT_TEXT);
+        Self {
+            node_id: node_bytes(&report.node_id),
+            role: i32::from(report.role.number()),
+            software: clip(&report.software, MAX_REPORT_TEXT),
+            uptime_ms: report.uptime_ms,
+            links: first(&report.links, MAX_REPORTED_LINKS, |link| link.into()),
+            shards: first(&report.shards, MAX_REPORTED_SHARDS, |shard| shard.into()),
+            counters: first(&report.counters, MAX_REPORTED_COUNTERS, counter),
+            problems: first(&report.problems, MAX_REPORTED_PROBLEMS, problem),
+        }
+    }
+}
+
+fn first<T, P>(list: &[T], limit: usize, convert: impl FnMut(&T) -> P) -> Vec<P> {
+    list.iter().take(limit).map(convert).collect()
+}
+
+impl TryFrom<pb::StatusReport> for StatusReport {
+    type Error = WireError;
+
+    fn try_from(report: pb::StatusReport) -> Result<Self, WireError> {
+        let links = report.links.into_iter().map(TryInto::try_into);
+        let shards = report.shards.into_iter().map(TryInto::try_into);
+        let counters = report.counters.into_iter().map(|c| (c.name, c.value));
+        Ok(StatusReport {
+            node_id: node_id("node id", &report.node_id)?,
+            role: role(report.role)?,
+            software: clip(&report.software, MAX_REPORT_TEXT),
+            uptime_ms: report.uptime_ms,
+            links: links.collect::<Result<_, _>>()?,
+            shards: shards.collect::<Result<_, _>>()?,
+            counters: counters.collect(),
+            problems: report.problems,
+        })
+    }
+}

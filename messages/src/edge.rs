@@ -1,0 +1,314 @@
+//! Service `edge`: a client and its sentry.
+//!
+//! The client attaches once with a [`Grant`], then publishes and subscribes. [`Deliver`] and [`SubscriptionEnded`] come
+//! back from the sentry on the same service.
+
+use bytes::Bytes;
+use pqcnet_crypto::NodeId;
+use pqcnet_link::WireError;
+use pqcnet_protos::common::v1 as common;
+use pqcnet_protos::edge::v1::{self as pb, Type};
+
+use crate::channel::{Channel, ChannelName};
+use crate::codec::{invalid, message, node_bytes, node_id, required, same_fields, wire};
+use crate::grant::Grant;
+use crate::record::{
+    MAX_BATCH_RECORDS, Record, check_payloads, records_from_proto, records_to_proto,
+};
+use crate::refusal::Refusal;
+
+/// Most readers on a channel's access list.
+pub const MAX_READERS: usize = 1024;
+
+/// Opens the client's session at the sentry; first message of a link.
+#[derive(Clone, Debug)]
+pub struct Attach {
+    /// The client's leave for this sentry.
+    pub grant: Grant,
+}
+
+/// The session is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Shards of the network.
+    pub shards: u32,
+}
+
+/// Asks the shard's owner for a producer epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenProducer {
+    /// A channel of the client's own.
+    pub channel: Channel,
+}
+
+/// A fresh epoch; its sequences start at 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducerOpened {
+    /// Unique on the channel.
+    pub epoch: u64,
+}
+
+/// Publishes a batch. The same (epoch, sequences) sent again lands once and is answered as the first time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publish {
+    /// A channel of the client's own.
+    pub channel: Channel,
+    /// From [`ProducerOpened`].
+    pub epoch: u64,
+    /// Sequence of the first payload, from 1; the others follow.
+    pub first_seq: u64,
+    /// 1 to [`MAX_BATCH_RECORDS`] payloads.
+    pub payloads: Vec<Bytes>,
+}
+
+/// Everything up to here is on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Last durable sequence of the epoch.
+    pub last_seq: u64,
+    /// Its offset in the channel.
+    pub last_offset: u64,
+}
+
+/// Replaces the access list of a channel of the client's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetReaders {
+    /// The channel's name.
+    pub channel: ChannelName,
+    /// Who may subscribe besides the owner; at most [`MAX_READERS`].
+    pub readers: Vec<NodeId>,
+}
+
+/// Starts deliveries of a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscribe {
+    /// The client's number for it, unique on the link.
+    pub subscription: u32,
+    /// Any channel that lists the client as a reader, or its own.
+    pub channel: Channel,
+    /// The last offset the client has; 0 for everything.
+    pub after: u64,
+    /// Most payload bytes delivered and not yet [`Consumed`].
+    pub window_bytes: u32,
+}
+
+/// Deliveries follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscribed {
+    /// The channel's last offset at that moment.
+    pub head: u64,
+}
+
+/// The client has dealt with everything up to `offset`; opens the window again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consumed {
+    /// Which subscription.
+    pub subscription: u32,
+    /// The last offset dealt with.
+    pub offset: u64,
+}
+
+/// Ends a subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsubscribe {
+    /// Which subscription.
+    pub subscription: u32,
+}
+
+/// Records of a subscription, in order, contiguous with the ones before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deliver {
+    /// Which subscription.
+    pub subscription: u32,
+    /// 1 to [`MAX_BATCH_RECORDS`] records.
+    pub records: Vec<Record>,
+}
+
+/// A subscription that the service ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriptionEnded {
+    /// Which subscription.
+    pub subscription: u32,
+    /// Why; a retryable one is worth subscribing again, from the last offset.
+    pub refusal: Refusal,
+}
+
+message!(Attach, "edge.Attach", EDGE Type::Attach, Request => Result<Attached, Refusal>);
+message!(OpenProducer, "edge.OpenProducer", EDGE Type::OpenProducer, Request => Result<ProducerOpened, Refusal>);
+message!(Publish, "edge.Publish", EDGE Type::Publish, Request => Result<Published, Refusal>);
+message!(SetReaders, "edge.SetReaders", EDGE Type::SetReaders, Request => Result<(), Refusal>);
+message!(Subscribe, "edge.Subscribe", EDGE Type::Subscribe, Request => Result<Subscribed, Refusal>);
+message!(Consumed, "edge.Consumed", EDGE Type::Consumed, Request => ());
+message!(Unsubscribe, "edge.Unsubscribe", EDGE Type::Unsubscribe, Request => ());
+message!(Deliver, "edge.Deliver", EDGE Type::Deliver, Request => ());
+message!(SubscriptionEnded, "edge.SubscriptionEnded", EDGE Type::SubscriptionEnded, Request => ());
+
+same_fields!(Attached => pb::Attached { shards });
+same_fields!(ProducerOpened => pb::ProducerOpened { epoch });
+same_fields!(Published => pb::Published { last_seq, last_offset });
+same_fields!(Subscribed => pb::Subscribed { head });
+same_fields!(Consumed => pb::Consumed { subscription, offset });
+same_fields!(Unsubscribe => pb::Unsubscribe { subscription });
+
+wire!(Attach => pb::Attach);
+wire!(OpenProducer => pb::OpenProducer);
+wire!(Publish => pb::Publish, bound "payloads" = 4 at MAX_BATCH_RECORDS);
+wire!(SetReaders => pb::SetReaders, bound "readers" = 2 at MAX_READERS);
+wire!(Subscribe => pb::Subscribe);
+wire!(Deliver => pb::Deliver, bound "records" = 2 at MAX_BATCH_RECORDS);
+wire!(SubscriptionEnded => pb::SubscriptionEnded);
+
+impl From<&Attach> for pb::Attach {
+    fn from(attach: &Attach) -> Self {
+        Self {
+            grant: Some((&attach.grant).into()),
+        }
+    }
+}
+
+impl TryFrom<pb::Attach> for Attach {
+    type Error = WireError;
+
+    fn try_from(attach: pb::Attach) -> Result<Self, WireError> {
+        Ok(Attach {
+            grant: required("grant", attach.grant)?.try_into()?,
+        })
+    }
+}
+
+impl From<&OpenProducer> for pb::OpenProducer {
+    fn from(open: &OpenProducer) -> Self {
+        Self {
+            channel: Some((&open.channel).into()),
+        }
+    }
+}
+
+impl TryFrom<pb::OpenProducer> for OpenProducer {
+    type Error = WireError;
+
+    fn try_from(open: pb::OpenProducer) -> Result<Self, WireError> {
+        Ok(OpenProducer {
+            channel: required("channel", open.channel)?.try_into()?,
+        })
+    }
+}
+
+impl From<&Publish> for pb::Publish {
+    fn from(publish: &Publish) -> Self {
+        Self {
+            channel: Some((&publish.channel).into()),
+            epoch: publish.epoch,
+            first_seq: publish.first_seq,
+            payloads: publish.payloads.clone(),
+        }
+    }
+}
+
+impl TryFrom<pb::Publish> for Publish {
+    type Error = WireError;
+
+    fn try_from(publish: pb::Publish) -> Result<Self, WireError> {
+        check_batch(publish.first_seq, &publish.payloads)?;
+        Ok(Publish {
+            channel: required("channel", publish.channel)?.try_into()?,
+            epoch: publish.epoch,
+            first_seq: publish.first_seq,
+            payloads: publish.payloads,
+        })
+    }
+}
+
+/// A batch within its limits whose sequences start at 1 or later and do not overflow.
+pub(crate) fn check_batch(first_seq: u64, payloads: &[Bytes]) -> Result<(), WireError> {
+    check_payloads(payloads.iter())?;
+    if first_seq == 0 || first_seq.checked_add(payloads.len() as u64).is_none() {
+        return Err(invalid("first_seq", "out of range"));
+    }
+    Ok(())
+}
+
+impl From<&SetReaders> for pb::SetReaders {
+    fn from(set: &SetReaders) -> Self {
+        Self {
+            channel: set.channel.as_str().to_owned(),
+            readers: set.readers.iter().map(node_bytes).collect(),
+        }
+    }
+}
+
+impl TryFrom<pb::SetReaders> for SetReaders {
+    type Error = WireError;
+
+    fn try_from(set: pb::SetReaders) -> Result<Self, WireError> {
+        let readers = set.readers.iter().map(|id| node_id("reader", id));
+        Ok(SetReaders {
+            channel: ChannelName::from_proto(&set.channel)?,
+            readers: readers.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<&Subscribe> for pb::Subscribe {
+    fn from(subscribe: &Subscribe) -> Self {
+        Self {
+            subscription: subscribe.subscription,
+            channel: Some((&subscribe.channel).into()),
+            after: subscribe.after,
+            window_bytes: subscribe.window_bytes,
+        }
+    }
+}
+
+impl TryFrom<pb::Subscribe> for Subscribe {
+    type Error = WireError;
+
+    fn try_from(subscribe: pb::Subscribe) -> Result<Self, WireError> {
+        Ok(Subscribe {
+            subscription: subscribe.subscription,
+            channel: required("channel", subscribe.channel)?.try_into()?,
+            after: subscribe.after,
+            window_bytes: subscribe.window_bytes,
+        })
+    }
+}
+
+impl From<&Deliver> for pb::Deliver {
+    fn from(deliver: &Deliver) -> Self {
+        Self {
+            subscription: deliver.subscription,
+            records: records_to_proto(&deliver.records),
+        }
+    }
+}
+
+impl TryFrom<pb::Deliver> for Deliver {
+    type Error = WireError;
+
+    fn try_from(deliver: pb::Deliver) -> Result<Self, WireError> {
+        Ok(Deliver {
+            subscription: deliver.subscription,
+            records: records_from_proto(deliver.records)?,
+        })
+    }
+}
+
+impl From<&SubscriptionEnded> for pb::SubscriptionEnded {
+    fn from(ended: &SubscriptionEnded) -> Self {
+        Self {
+            subscription: ended.subscription,
+            refusal: Some(common::Refusal::from(&ended.refusal)),
+        }
+    }
+}
+
+impl TryFrom<pb::SubscriptionEnded> for SubscriptionEnded {
+    type Error = WireError;
+
+    fn try_from(ended: pb::SubscriptionEnded) -> Result<Self, WireError> {
+        Ok(SubscriptionEnded {
+            subscription: ended.subscription,
+            refusal: required("refusal", ended.refusal)?.try_into()?,
+        })
+    }
+}

@@ -1,0 +1,153 @@
+//! Why a service said no.
+
+use pqcnet_link::WireError;
+use pqcnet_protos::common::v1::{self as pb, RefusalCode as Code};
+
+use crate::codec::{clip, wire};
+
+/// Longest detail of [`Refusal::Invalid`] on the wire, in bytes; a longer one is cut.
+pub const MAX_DETAIL: usize = 256;
+
+/// A service's answer when it did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Nobody can serve this right now; a later try may find someone.
+    #[error("unavailable")]
+    Unavailable,
+    /// Too much to do; nothing was done.
+    #[error("busy")]
+    Busy,
+    /// The shard lives elsewhere; read the shard map again.
+    #[error("not the owner of the shard")]
+    NotOwner,
+    /// No such producer epoch on this channel; open a producer.
+    #[error("unknown producer")]
+    UnknownProducer,
+    /// A sequence was skipped.
+    #[error("gap: expected sequence {expected}")]
+    Gap {
+        /// The sequence that must come next.
+        expected: u64,
+    },
+    /// A younger epoch of the same producer has taken over.
+    #[error("stale producer epoch")]
+    StaleEpoch,
+    /// Over a limit of size or number.
+    #[error("too large")]
+    TooLarge,
+    /// The access list says no.
+    #[error("not allowed")]
+    NotAllowed,
+    /// No such channel.
+    #[error("unknown channel")]
+    UnknownChannel,
+    /// The grant does not hold.
+    #[error("bad grant")]
+    BadGrant,
+    /// The log failed; nothing was acknowledged.
+    #[error("storage failed")]
+    Storage,
+    /// The node is going down.
+    #[error("draining")]
+    Draining,
+    /// The request makes no sense.
+    #[error("invalid: {0}")]
+    Invalid(String),
+    /// The session is not open here; open it again.
+    #[error("unknown session")]
+    UnknownSession,
+    /// A code of a later version.
+    #[error("refused with unknown code {0}")]
+    Unrecognised(u32),
+}
+
+impl Refusal {
+    /// Whether the same request can succeed later, or after reopening a session or producer or re-reading the map.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Refusal::Unavailable
+            | Refusal::Busy
+            | Refusal::NotOwner
+            | Refusal::Storage
+            | Refusal::Draining
+            | Refusal::UnknownSession => true,
+            Refusal::UnknownProducer
+            | Refusal::Gap { .. }
+            | Refusal::StaleEpoch
+            | Refusal::TooLarge
+            | Refusal::NotAllowed
+            | Refusal::UnknownChannel
+            | Refusal::BadGrant
+            | Refusal::Invalid(_)
+            | Refusal::Unrecognised(_) => false,
+        }
+    }
+
+    fn code(&self) -> i32 {
+        let code = match self {
+            Refusal::Unavailable => Code::Unavailable,
+            Refusal::Busy => Code::Busy,
+            Refusal::NotOwner => Code::NotOwner,
+            Refusal::UnknownProducer => Code::UnknownProducer,
+            Refusal::Gap { .. } => Code::Gap,
+            Refusal::StaleEpoch => Code::StaleEpoch,
+            Refusal::TooLarge => Code::TooLarge,
+            Refusal::NotAllowed => Code::NotAllowed,
+            Refusal::UnknownChannel => Code::UnknownChannel,
+            Refusal::BadGrant => Code::BadGrant,
+            Refusal::Storage => Code::Storage,
+            Refusal::Draining => Code::Draining,
+            Refusal::Invalid(_) => Code::Invalid,
+            Refusal::UnknownSession => Code::UnknownSession,
+            Refusal::Unrecognised(code) => return i32::try_from(*code).unwrap_or(i32::MAX),
+        };
+        code as i32
+    }
+}
+
+impl From<&Refusal> for pb::Refusal {
+    fn from(refusal: &Refusal) -> Self {
+        let (expected, detail) = match refusal {
+            Refusal::Gap { expected } => (*expected, String::new()),
+            Refusal::Invalid(detail) => (0, clip(detail, MAX_DETAIL)),
+            _ => (0, String::new()),
+        };
+        Self {
+            code: refusal.code(),
+            expected,
+            detail,
+        }
+    }
+}
+
+impl TryFrom<pb::Refusal> for Refusal {
+    type Error = WireError;
+
+    fn try_from(refusal: pb::Refusal) -> Result<Self, WireError> {
+        let Ok(code) = Code::try_from(refusal.code) else {
+            return Ok(Refusal::Unrecognised(refusal.code.unsigned_abs()));
+        };
+        Ok(match code {
+            Code::Unspecified => Refusal::Unrecognised(0),
+            Code::Unavailable => Refusal::Unavailable,
+            Code::Busy => Refusal::Busy,
+            Code::NotOwner => Refusal::NotOwner,
+            Code::UnknownProducer => Refusal::UnknownProducer,
+            Code::Gap => Refusal::Gap {
+                expected: refusal.expected,
+            },
+            Code::StaleEpoch => Refusal::StaleEpoch,
+            Code::TooLarge => Refusal::TooLarge,
+            Code::NotAllowed => Refusal::NotAllowed,
+            Code::UnknownChannel => Refusal::UnknownChannel,
+            Code::BadGrant => Refusal::BadGrant,
+            Code::Storage => Refusal::Storage,
+            Code::Draining => Refusal::Draining,
+            Code::Invalid => Refusal::Invalid(clip(&refusal.detail, MAX_DETAIL)),
+            Code::UnknownSession => Refusal::UnknownSession,
+        })
+    }
+}
+
+wire!(Refusal => pb::Refusal);

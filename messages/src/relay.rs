@@ -1,0 +1,304 @@
+//! Service `relay`: a sentry and a relayer.
+//!
+//! One session per client and relayer, opened with the client's own grant. Subscription ids are the sentry's, unique on
+//! the link. [`RelayDeliver`] and [`RelaySubscriptionEnded`] come back on the same service.
+
+use bytes::Bytes;
+use pqcnet_crypto::NodeId;
+use pqcnet_link::WireError;
+use pqcnet_protos::common::v1 as common;
+use pqcnet_protos::relay::v1::{self as pb, Type};
+
+use crate::channel::{Channel, ChannelName};
+use crate::codec::{message, node_bytes, node_id, required, same_fields, wire};
+use crate::edge::{MAX_READERS, ProducerOpened, Published, Subscribed, check_batch};
+use crate::grant::Grant;
+use crate::record::{MAX_BATCH_RECORDS, Record, records_from_proto, records_to_proto};
+use crate::refusal::Refusal;
+
+/// Opens a client's session at a relayer, which verifies the grant itself.
+#[derive(Clone, Debug)]
+pub struct OpenSession {
+    /// The client's leave for this sentry.
+    pub grant: Grant,
+}
+
+/// The session is open; it dies with the link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionOpened {
+    /// The relayer's number for it, unique on the link.
+    pub session: u64,
+}
+
+/// The client is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloseSession {
+    /// Which session.
+    pub session: u64,
+}
+
+/// [`crate::edge::OpenProducer`] of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayOpenProducer {
+    /// Which session.
+    pub session: u64,
+    /// A channel of the session's customer.
+    pub channel: Channel,
+}
+
+/// [`crate::edge::Publish`] of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayPublish {
+    /// Which session.
+    pub session: u64,
+    /// A channel of the session's customer.
+    pub channel: Channel,
+    /// From [`ProducerOpened`].
+    pub epoch: u64,
+    /// Sequence of the first payload, from 1; the others follow.
+    pub first_seq: u64,
+    /// 1 to [`MAX_BATCH_RECORDS`] payloads.
+    pub payloads: Vec<Bytes>,
+}
+
+/// [`crate::edge::SetReaders`] of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelaySetReaders {
+    /// Which session.
+    pub session: u64,
+    /// The channel's name.
+    pub channel: ChannelName,
+    /// Who may subscribe besides the owner; at most [`MAX_READERS`].
+    pub readers: Vec<NodeId>,
+}
+
+/// [`crate::edge::Subscribe`] of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelaySubscribe {
+    /// Which session.
+    pub session: u64,
+    /// The sentry's number for it, unique on the link.
+    pub subscription: u32,
+    /// Any channel that lists the customer as a reader, or its own.
+    pub channel: Channel,
+    /// The last offset the client has; 0 for everything.
+    pub after: u64,
+    /// Most payload bytes delivered and not yet consumed.
+    pub window_bytes: u32,
+}
+
+/// [`crate::edge::Consumed`] of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayConsumed {
+    /// Which session.
+    pub session: u64,
+    /// Which subscription.
+    pub subscription: u32,
+    /// The last offset dealt with.
+    pub offset: u64,
+}
+
+/// [`crate::edge::Unsubscribe`] of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayUnsubscribe {
+    /// Which session.
+    pub session: u64,
+    /// Which subscription.
+    pub subscription: u32,
+}
+
+/// Records of a subscription, in order, contiguous with the ones before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayDeliver {
+    /// Which subscription.
+    pub subscription: u32,
+    /// 1 to [`MAX_BATCH_RECORDS`] records.
+    pub records: Vec<Record>,
+}
+
+/// A subscription that the relayer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelaySubscriptionEnded {
+    /// Which subscription.
+    pub subscription: u32,
+    /// Why.
+    pub refusal: Refusal,
+}
+
+message!(OpenSession, "relay.OpenSession", RELAY Type::OpenSession, Request => Result<SessionOpened, Refusal>);
+message!(CloseSession, "relay.CloseSession", RELAY Type::CloseSession, Request => ());
+message!(RelayOpenProducer, "relay.OpenProducer", RELAY Type::OpenProducer, Request => Result<ProducerOpened, Refusal>);
+message!(RelayPublish, "relay.Publish", RELAY Type::Publish, Request => Result<Published, Refusal>);
+message!(RelaySetReaders, "relay.SetReaders", RELAY Type::SetReaders, Request => Result<(), Refusal>);
+message!(RelaySubscribe, "relay.Subscribe", RELAY Type::Subscribe, Request => Result<Subscribed, Refusal>);
+message!(RelayConsumed, "relay.Consumed", RELAY Type::Consumed, Request => ());
+message!(RelayUnsubscribe, "relay.Unsubscribe", RELAY Type::Unsubscribe, Request => ());
+message!(RelayDeliver, "relay.Deliver", RELAY Type::Deliver, Request => ());
+message!(RelaySubscriptionEnded, "relay.SubscriptionEnded", RELAY Type::SubscriptionEnded, Request => ());
+
+same_fields!(SessionOpened => pb::SessionOpened { session });
+same_fields!(CloseSession => pb::CloseSession { session });
+same_fields!(RelayConsumed => pb::Consumed { session, subscription, offset });
+same_fields!(RelayUnsubscribe => pb::Unsubscribe { session, subscription });
+
+wire!(OpenSession => pb::OpenSession);
+wire!(RelayOpenProducer => pb::OpenProducer);
+wire!(RelayPublish => pb::Publish, bound "payloads" = 5 at MAX_BATCH_RECORDS);
+wire!(RelaySetReaders => pb::SetReaders, bound "readers" = 3 at MAX_READERS);
+wire!(RelaySubscribe => pb::Subscribe);
+wire!(RelayDeliver => pb::Deliver, bound "records" = 2 at MAX_BATCH_RECORDS);
+wire!(RelaySubscriptionEnded => pb::SubscriptionEnded);
+
+impl From<&OpenSession> for pb::OpenSession {
+    fn from(open: &OpenSession) -> Self {
+        Self {
+            grant: Some((&open.grant).into()),
+        }
+    }
+}
+
+impl TryFrom<pb::OpenSession> for OpenSession {
+    type Error = WireError;
+
+    fn try_from(open: pb::OpenSession) -> Result<Self, WireError> {
+        Ok(OpenSession {
+            grant: required("grant", open.grant)?.try_into()?,
+        })
+    }
+}
+
+impl From<&RelayOpenProducer> for pb::OpenProducer {
+    fn from(open: &RelayOpenProducer) -> Self {
+        Self {
+            session: open.session,
+            channel: Some((&open.channel).into()),
+        }
+    }
+}
+
+impl TryFrom<pb::OpenProducer> for RelayOpenProducer {
+    type Error = WireError;
+
+    fn try_from(open: pb::OpenProducer) -> Result<Self, WireError> {
+        Ok(RelayOpenProducer {
+            session: open.session,
+            channel: required("channel", open.channel)?.try_into()?,
+        })
+    }
+}
+
+impl From<&RelayPublish> for pb::Publish {
+    fn from(publish: &RelayPublish) -> Self {
+        Self {
+            session: publish.session,
+            channel: Some((&publish.channel).into()),
+            epoch: publish.epoch,
+            first_seq: publish.first_seq,
+            payloads: publish.payloads.clone(),
+        }
+    }
+}
+
+impl TryFrom<pb::Publish> for RelayPublish {
+    type Error = WireError;
+
+    fn try_from(publish: pb::Publish) -> Result<Self, WireError> {
+        check_batch(publish.first_seq, &publish.payloads)?;
+        Ok(RelayPublish {
+            session: publish.session,
+            channel: required("channel", publish.channel)?.try_into()?,
+            epoch: publish.epoch,
+            first_seq: publish.first_seq,
+            payloads: publish.payloads,
+        })
+    }
+}
+
+impl From<&RelaySetReaders> for pb::SetReaders {
+    fn from(set: &RelaySetReaders) -> Self {
+        Self {
+            session: set.session,
+            channel: set.channel.as_str().to_owned(),
+            readers: set.readers.iter().map(node_bytes).collect(),
+        }
+    }
+}
+
+impl TryFrom<pb::SetReaders> for RelaySetReaders {
+    type Error = WireError;
+
+    fn try_from(set: pb::SetReaders) -> Result<Self, WireError> {
+        let readers = set.readers.iter().map(|id| node_id("reader", id));
+        Ok(RelaySetReaders {
+            session: set.session,
+            channel: ChannelName::from_proto(&set.channel)?,
+            readers: readers.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<&RelaySubscribe> for pb::Subscribe {
+    fn from(subscribe: &RelaySubscribe) -> Self {
+        Self {
+            session: subscribe.session,
+            subscription: subscribe.subscription,
+            channel: Some((&subscribe.channel).into()),
+            after: subscribe.after,
+            window_bytes: subscribe.window_bytes,
+        }
+    }
+}
+
+impl TryFrom<pb::Subscribe> for RelaySubscribe {
+    type Error = WireError;
+
+    fn try_from(subscribe: pb::Subscribe) -> Result<Self, WireError> {
+        Ok(RelaySubscribe {
+            session: subscribe.session,
+            subscription: subscribe.subscription,
+            channel: required("channel", subscribe.channel)?.try_into()?,
+            after: subscribe.after,
+            window_bytes: subscribe.window_bytes,
+        })
+    }
+}
+
+impl From<&RelayDeliver> for pb::Deliver {
+    fn from(deliver: &RelayDeliver) -> Self {
+        Self {
+            subscription: deliver.subscription,
+            records: records_to_proto(&deliver.records),
+        }
+    }
+}
+
+impl TryFrom<pb::Deliver> for RelayDeliver {
+    type Error = WireError;
+
+    fn try_from(deliver: pb::Deliver) -> Result<Self, WireError> {
+        Ok(RelayDeliver {
+            subscription: deliver.subscription,
+            records: records_from_proto(deliver.records)?,
+        })
+    }
+}
+
+impl From<&RelaySubscriptionEnded> for pb::SubscriptionEnded {
+    fn from(ended: &RelaySubscriptionEnded) -> Self {
+        Self {
+            subscription: ended.subscription,
+            refusal: Some(common::Refusal::from(&ended.refusal)),
+        }
+    }
+}
+
+impl TryFrom<pb::SubscriptionEnded> for RelaySubscriptionEnded {
+    type Error = WireError;
+
+    fn try_from(ended: pb::SubscriptionEnded) -> Result<Self, WireError> {
+        Ok(RelaySubscriptionEnded {
+            subscription: ended.subscription,
+            refusal: required("refusal", ended.refusal)?.try_into()?,
+        })
+    }
+}
