@@ -1,0 +1,144 @@
+//! `host:port`, where the host is a name or an IP address.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer};
+
+/// Longest host name of the DNS (RFC 1035, section 2.3.4, without the root's dot).
+const MAX_HOST: usize = 253;
+
+/// Where a node listens: a host name or IP address, and a port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address {
+    host: String,
+    port: u16,
+}
+
+/// Text that is no `host:port`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// No colon, or nothing after it.
+    #[error("`{0}` has no port; write host:port")]
+    NoPort(String),
+    /// The port is no number from 0 to 65535.
+    #[error("`{0}` is no port")]
+    Port(String),
+    /// An empty or over-long host, or a character that no host name has.
+    #[error("`{0}` is no host name or IP address")]
+    Host(String),
+}
+
+impl Address {
+    /// The host, an IPv6 address without its brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The IP address, when the host is one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+
+    /// The socket address, when the host is an IP address.
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        self.ip().map(|ip| SocketAddr::new(ip, self.port))
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(at: SocketAddr) -> Address {
+        Address {
+            host: at.ip().to_string(),
+            port: at.port(),
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Address, AddressError> {
+        let (host, port) = text
+            .rsplit_once(':')
+            .ok_or_else(|| AddressError::NoPort(text.to_owned()))?;
+        if port.is_empty() {
+            return Err(AddressError::NoPort(text.to_owned()));
+        }
+        let digits = port.bytes().all(|b| b.is_ascii_digit());
+        let port: u16 = match port.parse() {
+            Ok(number) if digits => number,
+            _ => return Err(AddressError::Port(port.to_owned())),
+        };
+        if let Some(inner) = host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
+            let ip: Ipv6Addr = inner
+                .parse()
+                .map_err(|_| AddressError::Host(host.to_owned()))?;
+            return Ok(Address {
+                host: ip.to_string(),
+                port,
+            });
+        }
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_';
+        if host.is_empty() || host.len() > MAX_HOST || !host.bytes().all(plain) {
+            return Err(AddressError::Host(host.to_owned()));
+        }
+        Ok(Address {
+            host: host.to_ascii_lowercase(),
+            port,
+        })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Address, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names, IPv4 and bracketed IPv6 read back as written; what cannot be an address says what is wrong.
+    #[test]
+    fn reads_and_writes() {
+        for text in ["127.0.0.1:7000", "[::1]:7000", "relayer-1.example.org:0"] {
+            let address: Address = text.parse().unwrap();
+            assert_eq!(address.to_string(), text);
+        }
+        let socket: SocketAddr = "[::1]:9".parse().unwrap();
+        assert_eq!(Address::from(socket).socket_addr(), Some(socket));
+        let parse = |text: &str| text.parse::<Address>().unwrap_err();
+        assert_eq!(parse("localhost"), AddressError::NoPort("localhost".into()));
+        assert_eq!(
+            parse("localhost:"),
+            AddressError::NoPort("localhost:".into())
+        );
+        assert_eq!(parse("a:70000"), AddressError::Port("70000".into()));
+        assert_eq!(parse("a:+7"), AddressError::Port("+7".into()));
+        assert_eq!(parse(":7"), AddressError::Host(String::new()));
+        assert_eq!(parse("a b:7"), AddressError::Host("a b".into()));
+        assert_eq!(parse("[::g]:7"), AddressError::Host("[::g]".into()));
+    }
+}
