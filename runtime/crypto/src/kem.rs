@@ -213,7 +213,7 @@ fn combine(ss_m: &[u8; 32], ss_x: &[u8; 32], ct_x: &[u8; 32], pk_x: &[u8; 32]) -
     shared
 }
 
-fn x25519_key(scalar: &[u8; 32]) -> Result<agreement::PrivateKey, KemError> {
+pub(crate) fn x25519_key(scalar: &[u8; 32]) -> Result<agreement::PrivateKey, KemError> {
     agreement::PrivateKey::from_private_key(&X25519, scalar).map_err(|_| KemError::Engine)
 }
 
@@ -223,7 +223,10 @@ fn x25519_public_of(key: &agreement::PrivateKey) -> Result<[u8; 32], KemError> {
 }
 
 /// The engine refuses an all-zero result (RFC 7748, section 6.1), which is the only way a 32-byte value can fail here.
-fn x25519(key: &agreement::PrivateKey, peer: &[u8; 32]) -> Result<Zeroizing<[u8; 32]>, KemError> {
+pub(crate) fn x25519(
+    key: &agreement::PrivateKey,
+    peer: &[u8; 32],
+) -> Result<Zeroizing<[u8; 32]>, KemError> {
     let peer = UnparsedPublicKey::new(&X25519, peer);
     let shared = agreement::agree(key, peer, KemError::LowOrder, |shared| {
         let mut copy = Zeroizing::new([0u8; 32]);

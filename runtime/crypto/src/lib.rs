@@ -22,6 +22,8 @@ pub mod ed25519;
 mod engine;
 pub mod hash;
 pub mod identity;
+#[cfg(test)]
+mod kat;
 pub mod kdf;
 pub mod kem;
 pub mod keystore;
@@ -31,6 +33,7 @@ pub mod random;
 mod secret;
 #[cfg(any(test, feature = "seeded"))]
 pub mod seeded;
+pub mod self_test;
 
 pub use aead::{AeadAlgorithm, AeadKey, OpenError, OpenKey, SealKey};
 pub use ed25519::Ed25519Public;

@@ -106,6 +106,11 @@ impl MlDsaKeyPair {
         &self.seed
     }
 
+    #[cfg(test)]
+    pub(crate) fn expanded_secret(&self) -> &[u8; 4032] {
+        self.secret.expose()
+    }
+
     /// The public half.
     pub fn public(&self) -> &MlDsaPublic {
         &self.public

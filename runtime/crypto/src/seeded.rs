@@ -50,6 +50,7 @@ pub fn from_bytes(bytes: &[u8]) -> Seeded {
     install(Stream::Literal {
         bytes: bytes.to_vec(),
         next: 0,
+        overdrawn: false,
     })
 }
 
