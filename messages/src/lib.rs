@@ -26,6 +26,8 @@ mod shard;
 pub use channel::{Channel, ChannelName, ChannelNameError, MAX_CHANNEL_NAME};
 pub use grant::{GRANT_SKEW_MS, Grant, GrantError, MAX_GRANT_LIFETIME_MS};
 pub use pqcnet_link::Role;
-pub use record::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_PAYLOAD, RECORD_COST, Record};
+pub use record::{
+    MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_OUTSTANDING_RECORDS, MAX_PAYLOAD, Record,
+};
 pub use refusal::{MAX_DETAIL, Refusal};
 pub use shard::{ShardId, ShardMap, ShardMapError};

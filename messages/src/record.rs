@@ -13,8 +13,9 @@ pub const MAX_BATCH_RECORDS: usize = 512;
 /// Most payload bytes in one publish or delivery; with its envelope it fits a link's largest frame.
 pub const MAX_BATCH_BYTES: usize = 1024 * 1024;
 
-/// What a message counts against a subscription's window beside its payload, so that empty ones are bounded too.
-pub const RECORD_COST: usize = 64;
+/// Most records of a subscription delivered and not consumed, whatever their size: empty payloads cost a window
+/// nothing, but memory they do.
+pub const MAX_OUTSTANDING_RECORDS: usize = 16_384;
 
 /// One message as a channel keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,13 +26,6 @@ pub struct Record {
     pub published_at_ms: u64,
     /// The publisher's bytes.
     pub payload: Bytes,
-}
-
-impl Record {
-    /// What this message counts against a subscription's window: every hop counts alike.
-    pub fn cost(&self) -> usize {
-        self.payload.len() + RECORD_COST
-    }
 }
 
 impl From<&Record> for pb::Record {
