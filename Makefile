@@ -1,0 +1,51 @@
+# make demo    one sentry, two relayers, a publisher and a subscriber on this machine; INPUT=path or `... | make demo`
+# make test    everything the demo relies on, proven
+# make lint    formatting and clippy, warnings denied
+# make bench   the figures of docs/performance.md, each beside a named peer
+# make soak    the kill test for longer
+# make fmt     format the tree
+
+CARGO ?= cargo
+PROFILE_DIR = $${CARGO_TARGET_DIR:-target}
+
+# Debian's RocksDB where it is installed; elsewhere the crate compiles its bundled source.
+ROCKSDB_SO := $(firstword $(wildcard /usr/lib/*/librocksdb.so))
+ifneq ($(and $(ROCKSDB_SO),$(wildcard /usr/include/rocksdb/c.h)),)
+export ROCKSDB_LIB_DIR ?= $(patsubst %/,%,$(dir $(ROCKSDB_SO)))
+export ROCKSDB_INCLUDE_DIR ?= /usr/include
+endif
+
+.PHONY: help demo test lint bench soak fmt deps
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+deps:
+	@deploy/scripts/install-deps.sh
+
+# --locked: a clean clone builds what was tested.
+demo: deps
+	@$(CARGO) build --locked --release -p pqcnet-node --bins
+	@"$(PROFILE_DIR)/release/pqcnet" demo $(if $(INPUT),--input "$(INPUT)")
+
+test: deps
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		$(CARGO) nextest run --locked --workspace; \
+	else \
+		$(CARGO) test --locked --workspace --lib --bins --tests; \
+	fi
+	@$(CARGO) test --locked --workspace --doc --quiet
+
+lint: deps
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+bench: deps
+	@$(CARGO) build --locked --release -p pqcnet-node --bins
+	@$(CARGO) run --locked --release -p pqcnet-bench -- $(if $(GROUP),$(GROUP),all)
+
+soak: deps
+	@PQCNET_SOAK=1 $(CARGO) test --locked --release -p pqcnet-tests --tests -- --ignored --nocapture
+
+fmt:
+	@$(CARGO) fmt --all

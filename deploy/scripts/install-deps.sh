@@ -1,0 +1,68 @@
+#!/bin/sh
+# Installs the Debian packages the build needs and that are absent; says what it installs, and nothing when all is there.
+#
+#   install-deps.sh            install what is missing (as root, or through sudo)
+#   install-deps.sh --list     print the packages, one a line
+#
+# PQCNET_SKIP_DEPS=1 skips the check, for systems that bring these tools another way.
+set -eu
+
+# gcc, g++, libc6-dev: the C of liboqs and AWS-LC. cmake: liboqs. clang, mold: the linker. libclang-dev: bindgen.
+# librocksdb-dev: the storage engine, else compiled from source for half an hour.
+PACKAGES="gcc g++ libc6-dev cmake clang libclang-dev mold librocksdb-dev"
+
+say() { printf '%s\n' "install-deps: $*" >&2; }
+
+if [ "${1:-}" = "--list" ]; then
+    printf '%s\n' $PACKAGES
+    exit 0
+fi
+[ "${PQCNET_SKIP_DEPS:-}" = 1 ] && exit 0
+
+os_release="${PQCNET_OS_RELEASE:-/etc/os-release}"
+family="$( (. "$os_release" && printf '%s %s' "${ID:-}" "${ID_LIKE:-}") 2>/dev/null || true)"
+case " $family " in
+    *" debian "*) ;;
+    *)
+        say "this is not Debian or a system derived from it; install the equivalents of these packages,"
+        say "then run again with PQCNET_SKIP_DEPS=1:"
+        printf '%s\n' $PACKAGES
+        exit 1
+        ;;
+esac
+
+missing=""
+for package in $PACKAGES; do
+    status="$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)"
+    [ "$status" = installed ] || missing="$missing $package"
+done
+
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" = 0 ]; then
+        as_root=""
+    elif command -v sudo >/dev/null 2>&1; then
+        as_root="sudo"
+    else
+        say "missing:$missing"
+        say "neither root nor sudo here; as root run: apt-get install --no-install-recommends$missing"
+        exit 1
+    fi
+    say "installing:$missing"
+    $as_root apt-get update -qq
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+fi
+
+if ! command -v cargo >/dev/null 2>&1; then
+    say "no cargo on the PATH: install a Rust toolchain (https://rustup.rs), then run again"
+    exit 1
+fi
+for component in fmt:rustfmt clippy:clippy; do
+    if ! cargo "${component%%:*}" --version >/dev/null 2>&1; then
+        if command -v rustup >/dev/null 2>&1; then
+            say "installing the Rust component ${component##*:}"
+            rustup component add "${component##*:}"
+        else
+            say "cargo ${component%%:*} is missing and there is no rustup: \`make lint\` needs it"
+        fi
+    fi
+done
