@@ -1,0 +1,5 @@
+//! The client's rules, pure: no runtime, no sockets, no clock.
+
+pub mod pause;
+pub mod producer;
+pub mod subscription;

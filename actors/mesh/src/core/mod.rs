@@ -1,0 +1,4 @@
+//! The mesh's rules, pure: no actors, no sockets, no clock.
+
+pub mod pause;
+pub mod peers;
