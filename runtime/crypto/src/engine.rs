@@ -30,7 +30,7 @@ const _: () = {
     assert!(ML_DSA_SIGNATURE == sig::OQS_SIG_ml_dsa_65_length_signature as usize);
 };
 
-/// liboqs refused its input (or, for [`ml_dsa_verify`], the signature).
+/// liboqs refused its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refused;
 
@@ -114,28 +114,6 @@ pub(crate) fn ml_dsa_sign(
     } else {
         Err(Refused)
     }
-}
-
-/// ML-DSA.Verify (FIPS 204, algorithm 3).
-pub(crate) fn ml_dsa_verify(
-    public: &[u8; ML_DSA_PUBLIC],
-    message: &[u8],
-    context: &[u8],
-    signature: &[u8; ML_DSA_SIGNATURE],
-) -> Result<(), Refused> {
-    oqs::init();
-    // SAFETY: as above.
-    done(unsafe {
-        sig::OQS_SIG_ml_dsa_65_verify_with_ctx_str(
-            message.as_ptr(),
-            message.len(),
-            signature.as_ptr(),
-            signature.len(),
-            context.as_ptr(),
-            context.len(),
-            public.as_ptr(),
-        )
-    })
 }
 
 /// ML-DSA.KeyGen (FIPS 204, algorithm 1); draws the 32-byte seed itself.

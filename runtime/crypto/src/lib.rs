@@ -3,8 +3,8 @@
 //! | need | module | engine |
 //! |---|---|---|
 //! | key encapsulation, X-Wing | [`kem`] | ML-KEM-768 by liboqs, X25519 by AWS-LC |
-//! | who a node is, both signatures | [`identity`], [`node_id`] | ML-DSA-65 by liboqs, Ed25519 by AWS-LC |
-//! | one ML-DSA signature (grants, the root) | [`ml_dsa`] | liboqs |
+//! | who a node is, both signatures | [`identity`], [`node_id`] | ML-DSA-65 as below, Ed25519 by AWS-LC |
+//! | one ML-DSA signature (grants, the root) | [`ml_dsa`] | liboqs signs, AWS-LC verifies |
 //! | records and payloads | [`aead`] | AWS-LC |
 //! | key schedule, transcripts, tokens | [`kdf`], [`hash`] | AWS-LC; BLAKE2b by RustCrypto |
 //! | keys on disk | [`keystore`] | Argon2id by RustCrypto, AES-256-GCM |

@@ -1,12 +1,16 @@
 //! ML-DSA-65 ([FIPS 204](https://doi.org/10.6028/NIST.FIPS.204)), hedged, with the empty context string.
 //!
 //! A key pair is kept as its 32-byte seed and expanded once at start: AWS-LC turns the seed into a key (liboqs has no
-//! such call), liboqs signs and verifies.
+//! such call), liboqs signs, AWS-LC verifies. liboqs 0.13 must not verify: its AVX2 code skips the norm check of `z`
+//! (FIPS 204, algorithm 8, line 13) and computes one hint wrongly, so it accepts signatures that others refuse and the
+//! other way round; Wycheproof's cases show both. See `docs/adr/0005-ml-dsa-verification.md`.
 
 use std::fmt;
 
 use aws_lc_rs::encoding::AsRawBytes as _;
-use aws_lc_rs::signature::{KeyPair as _, ML_DSA_65_SIGNING, PqdsaKeyPair};
+use aws_lc_rs::signature::{
+    KeyPair as _, ML_DSA_65, ML_DSA_65_SIGNING, PqdsaKeyPair, UnparsedPublicKey,
+};
 
 use crate::engine::{self, ML_DSA_PUBLIC, ML_DSA_SIGNATURE};
 use crate::secret::secret_bytes;
@@ -56,8 +60,9 @@ impl MlDsaPublic {
 
     /// Checks one signature.
     pub fn verify(&self, message: &[u8], signature: &MlDsaSignature) -> Result<(), VerifyError> {
-        engine::ml_dsa_verify(&self.0, message, CONTEXT, &signature.0)
-            .map_err(|engine::Refused| VerifyError::MlDsa)
+        UnparsedPublicKey::new(&ML_DSA_65, &self.0[..])
+            .verify(message, &signature.0[..])
+            .map_err(|_| VerifyError::MlDsa)
     }
 }
 
