@@ -127,12 +127,10 @@ impl Class {
     /// Every class, most urgent first.
     pub const ALL: [Class; 3] = [Class::Control, Class::Request, Class::Bulk];
 
-    #[allow(dead_code)]
     pub(crate) fn from_number(number: i32) -> Option<Class> {
         Class::ALL.into_iter().find(|class| *class as i32 == number)
     }
 
-    #[allow(dead_code)]
     pub(crate) fn index(self) -> usize {
         self as usize - 1
     }

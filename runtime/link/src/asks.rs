@@ -1,0 +1,120 @@
+//! Open asks: ours, with their deadlines, and the peer's.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use crate::error::Fault;
+use crate::ids::Class;
+
+#[derive(Debug)]
+struct Open {
+    units: u32,
+    /// None once expired or cancelled: the answer interests nobody, but until it comes the units stay used.
+    deadline: Option<Duration>,
+}
+
+/// Asks we sent.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    last_id: u64,
+    open: HashMap<u64, Open>,
+    deadlines: BTreeSet<(Duration, u64)>,
+    used: u32,
+}
+
+impl Sent {
+    pub(crate) fn used(&self) -> u32 {
+        self.used
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(crate) fn next_id(&self) -> u64 {
+        self.last_id + 1
+    }
+
+    pub(crate) fn add(&mut self, units: u32, deadline: Duration) -> u64 {
+        self.last_id += 1;
+        let id = self.last_id;
+        self.used += units;
+        self.deadlines.insert((deadline, id));
+        let deadline = Some(deadline);
+        self.open.insert(id, Open { units, deadline });
+        id
+    }
+
+    /// Whether the ask was still wanted.
+    pub(crate) fn forget(&mut self, id: u64) -> bool {
+        let deadline = self.open.get_mut(&id).and_then(|open| open.deadline.take());
+        match deadline {
+            Some(deadline) => self.deadlines.remove(&(deadline, id)),
+            None => false,
+        }
+    }
+
+    /// The next ask whose deadline is over; it is forgotten.
+    pub(crate) fn expired(&mut self, now: Duration) -> Option<u64> {
+        let (deadline, id) = *self.deadlines.first()?;
+        if deadline > now {
+            return None;
+        }
+        self.forget(id);
+        Some(id)
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Closes an ask: its units, and whether it was still wanted.
+    pub(crate) fn answered(&mut self, id: u64) -> Result<(u32, bool), Fault> {
+        let wanted = self.forget(id);
+        let open = self.open.remove(&id).ok_or(Fault::UnknownReply { id })?;
+        self.used -= open.units;
+        Ok((open.units, wanted))
+    }
+}
+
+/// Asks the peer sent.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    last_id: u64,
+    open: HashMap<u64, (u32, Class)>,
+    used: u32,
+}
+
+impl Received {
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(crate) fn add(
+        &mut self,
+        id: u64,
+        units: u32,
+        class: Class,
+        window: u32,
+    ) -> Result<(), Fault> {
+        if id <= self.last_id {
+            let last = self.last_id;
+            return Err(Fault::BadAskId { id, last });
+        }
+        let used = self.used.saturating_add(units);
+        if used > window {
+            return Err(Fault::AsksExceeded { window });
+        }
+        self.last_id = id;
+        self.used = used;
+        self.open.insert(id, (units, class));
+        Ok(())
+    }
+
+    /// Closes an ask; its class, if it was open.
+    pub(crate) fn close(&mut self, id: u64) -> Option<Class> {
+        let (units, class) = self.open.remove(&id)?;
+        self.used -= units;
+        Some(class)
+    }
+}

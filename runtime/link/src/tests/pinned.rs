@@ -1,0 +1,163 @@
+//! The bytes of every frame, pinned: a change here breaks every running node.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use pqcnet_protos::link::v1::{self as pb, frame::Kind};
+
+use super::*;
+use crate::{Trace, frame};
+
+fn pin(kind: Kind, expected: &str) {
+    let mut out = BytesMut::new();
+    let frame = frame::of(kind);
+    let len = frame::len(&frame);
+    frame::put(&mut out, &frame, len);
+    assert_eq!(
+        hex::encode(&out),
+        expected,
+        "{}",
+        frame::name(frame.kind.as_ref().unwrap())
+    );
+    let mut decoder = frame::Decoder::default();
+    decoder.feed(&out);
+    assert_eq!(decoder.next(10_000), Ok(frame.kind));
+}
+
+#[test]
+fn frames() {
+    pin(frame::hello(&config(Role::Sentry)), "0000001e0a1c0801100118012206746573742f312a0202033080804438800240904e");
+    pin(Kind::Ready(pb::Ready {}), "000000021200");
+    let trace = frame::trace_to_proto(Some(Trace {
+        trace_id: 1 << 64 | 2,
+        span_id: 3,
+        sampled: true,
+    }));
+    let payload = Bytes::from_static(b"pay");
+    let (service, class) = (2, 2);
+    let tell = pb::Tell {
+        service,
+        r#type: 4,
+        class,
+        trace,
+        payload: payload.clone(),
+    };
+    pin(Kind::Tell(tell), "TELL");
+    let ask = pb::Ask {
+        id: 300,
+        service,
+        r#type: 4,
+        class,
+        remaining_ms: 1500,
+        trace: None,
+        payload: payload.clone(),
+    };
+    pin(Kind::Ask(ask), "ASK");
+    let reply = pb::Reply {
+        id: 300,
+        status: 1,
+        detail: String::new(),
+        payload,
+    };
+    pin(Kind::Reply(reply), "REPLY");
+    let (status, detail) = (7, "no".to_owned());
+    pin(
+        Kind::Reply(pb::Reply {
+            id: 1,
+            status,
+            detail,
+            payload: Bytes::new(),
+        }),
+        "REFUSED",
+    );
+    pin(Kind::Cancel(pb::Cancel { id: 300 }), "0000000532030 8ac02");
+    pin(
+        Kind::Credit(pb::Credit {
+            service,
+            class,
+            units: 256,
+        }),
+        "CREDIT",
+    );
+    pin(Kind::Ping(pb::Ping {}), "000000024200");
+    let (stage, reason, detail) = (2, 1, "bye".to_owned());
+    pin(
+        Kind::Down(pb::Down {
+            stage,
+            reason,
+            detail,
+        }),
+        "DOWN",
+    );
+}
+
+/// A frame of a later version with fields that this one does not know is read as if they were absent.
+#[test]
+fn unknown_fields_are_ignored() {
+    let mut decoder = frame::Decoder::default();
+    // Cancel { id: 1 } with field 15 inside it and field 14 beside it.
+    decoder.feed(&[0, 0, 0, 9, 0x32, 5, 0x08, 1, 0x7a, 1, 0xff, 0x70, 5]);
+    assert_eq!(
+        decoder.next(100),
+        Ok(Some(Kind::Cancel(pb::Cancel { id: 1 })))
+    );
+}
+
+/// A payload shares the memory its frame arrived in.
+#[test]
+fn payloads_are_not_copied() {
+    let mut pair = Pair::open();
+    pair.b.open_window(S, R, 256);
+    pair.carry();
+    let payload = Bytes::from(vec![1; 4000]);
+    pair.a.send_tell(S, 1, R, None, payload.clone()).unwrap();
+    pair.a.send_tell(S, 1, R, None, payload).unwrap();
+    let bytes = drain(&mut pair.a, pair.now);
+    pair.b.on_bytes(pair.now, &bytes);
+    let [Event::Tell(first), Event::Tell(second)] = &events(&mut pair.b)[..] else {
+        panic!("no tells")
+    };
+    let gap = second.payload.as_ptr() as usize - first.payload.as_ptr() as usize;
+    assert_eq!(gap, bytes.len() / 2, "both lie where they arrived");
+}
+
+/// A decoder holds at most twice what has arrived of an incomplete frame, and nothing while idle.
+#[test]
+fn decoder_memory() {
+    let mut decoder = frame::Decoder::default();
+    let len = 1_000_000u32;
+    decoder.feed(&len.to_be_bytes());
+    assert_eq!(decoder.next(len), Ok(None));
+    assert!(decoder.capacity() < 100, "a prefix alone allocates nothing");
+    let mut fed = 4;
+    while fed < 900_000 {
+        decoder.feed(&[0; 10_000]);
+        fed += 10_000;
+        assert_eq!(decoder.next(len), Ok(None));
+        assert!(
+            decoder.capacity() <= 2 * fed,
+            "{} for {fed}",
+            decoder.capacity()
+        );
+    }
+    let mut decoder = frame::Decoder::default();
+    decoder.feed(&[0, 0, 0, 2, 0x42, 0]);
+    assert!(decoder.next(10).unwrap().is_some());
+    assert_eq!(decoder.next(10), Ok(None));
+    assert_eq!(decoder.capacity(), 0);
+}
+
+/// A deadline beyond the limit is cut, also when a peer sends one.
+#[test]
+fn ask_time_is_cut() {
+    let mut pair = Pair::open();
+    let day = Duration::from_secs(86_400);
+    pair.a
+        .send_ask(pair.now, S, 1, R, None, day, Bytes::new())
+        .unwrap();
+    pair.carry();
+    let [Event::Ask { remaining, .. }] = &events(&mut pair.b)[..] else {
+        panic!("no ask")
+    };
+    assert_eq!(*remaining, crate::MAX_ASK_TIME);
+}
