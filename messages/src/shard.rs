@@ -134,7 +134,7 @@ mod tests {
         };
         assert_eq!(
             ["a", "b", "orders/eu"].map(shard),
-            [ShardId(0), ShardId(0), ShardId(0)]
+            [ShardId(36), ShardId(7), ShardId(34)]
         );
     }
 

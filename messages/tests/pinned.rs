@@ -1,0 +1,278 @@
+//! Ids and bytes of every message, held against `pinned.txt`: a change there breaks every running node.
+
+use bytes::Bytes;
+use pqcnet_crypto::{MlDsaSignature, NodeId, NodePublic, sha256};
+use pqcnet_link::{Addressed, Wire};
+use pqcnet_messages::control::{LinkStatus, Ping, Plane, Pong, ShardStatus, Status, StatusReport};
+use pqcnet_messages::edge::{
+    Attach, Attached, Consumed, Deliver, OpenProducer, ProducerOpened, Publish, Published,
+    SetReaders, Subscribe, Subscribed, SubscriptionEnded, Unsubscribe,
+};
+use pqcnet_messages::relay::{
+    CloseSession, OpenSession, RelayConsumed, RelayDeliver, RelayOpenProducer, RelayPublish,
+    RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded, RelayUnsubscribe, SessionOpened,
+};
+use pqcnet_messages::{Channel, ChannelName, Grant, Record, Refusal, Role};
+
+fn node(byte: u8) -> NodeId {
+    NodeId::from_bytes([byte; 32])
+}
+
+fn name() -> ChannelName {
+    ChannelName::new("orders/eu").unwrap()
+}
+
+fn channel() -> Channel {
+    let (owner, name) = (node(0xaa), name());
+    Channel { owner, name }
+}
+
+fn grant() -> Grant {
+    Grant {
+        customer: NodePublic::from_bytes(&[0x11; NodePublic::LEN]).unwrap(),
+        network_id: [0x22; 32],
+        sentry: node(0x33),
+        issued_at_ms: 1_700_000_000_000,
+        lifetime_ms: 3_600_000,
+        nonce: [0x44; 16],
+        signature: MlDsaSignature::from_slice(&[0x55; 3309]).unwrap(),
+    }
+}
+
+fn payloads() -> Vec<Bytes> {
+    vec![Bytes::from_static(b"one"), Bytes::new()]
+}
+
+fn records() -> Vec<Record> {
+    let record = |offset, payload| Record {
+        offset,
+        published_at_ms: 1_700_000_000_000,
+        payload,
+    };
+    payloads()
+        .into_iter()
+        .zip(7..)
+        .map(|(p, o)| record(o, p))
+        .collect()
+}
+
+#[derive(Default)]
+struct Table(String);
+
+impl Table {
+    fn message<M: Addressed + std::fmt::Debug>(&mut self, message: &M) {
+        let name = std::any::type_name::<M>().rsplit("::").next().unwrap();
+        let ids = format!("{} {:>2}", M::SERVICE.0, M::TYPE);
+        self.row(&format!("{name} {ids}"), message);
+    }
+
+    fn reply<T: Wire + std::fmt::Debug>(&mut self, name: &str, reply: T) {
+        let reply: Result<T, Refusal> = Ok(reply);
+        self.row(name, &reply);
+    }
+
+    fn row<W: Wire + std::fmt::Debug>(&mut self, name: &str, value: &W) {
+        let bytes = value.to_wire();
+        let back = W::from_wire(bytes.clone()).unwrap();
+        assert_eq!(format!("{back:?}"), format!("{value:?}"));
+        assert_eq!(back.to_wire(), bytes);
+        let shown = if bytes.is_empty() {
+            "empty".to_owned()
+        } else if bytes.len() < 400 {
+            hex::encode(&bytes)
+        } else {
+            let hash = hex::encode(sha256(&[&bytes]));
+            format!("{} bytes, sha256 {hash}", bytes.len())
+        };
+        self.0 += &format!("{name} {shown}\n");
+    }
+}
+
+/// Every message and reply with every field set: service, type id, bytes.
+#[test]
+fn every_message() {
+    let (session, subscription, epoch, first_seq) = (5, 9, 3, 300);
+    let (after, window_bytes, offset) = (6, 1 << 20, 8);
+    let readers = || vec![node(1), node(2)];
+    let refusal = || Refusal::Gap { expected: 301 };
+    let grant = grant();
+    let mut table = Table::default();
+    let signed = grant.canonical_bytes();
+    let hash = hex::encode(sha256(&[&signed]));
+    table.0 = format!(
+        "Grant's-canonical-bytes {} bytes, sha256 {hash}\n",
+        signed.len()
+    );
+
+    table.message(&Attach {
+        grant: grant.clone(),
+    });
+    table.message(&OpenProducer { channel: channel() });
+    table.message(&Publish {
+        channel: channel(),
+        epoch,
+        first_seq,
+        payloads: payloads(),
+    });
+    table.message(&SetReaders {
+        channel: name(),
+        readers: readers(),
+    });
+    table.message(&Subscribe {
+        subscription,
+        channel: channel(),
+        after,
+        window_bytes,
+    });
+    table.message(&Consumed {
+        subscription,
+        offset,
+    });
+    table.message(&Unsubscribe { subscription });
+    table.message(&Deliver {
+        subscription,
+        records: records(),
+    });
+    table.message(&SubscriptionEnded {
+        subscription,
+        refusal: refusal(),
+    });
+    table.reply("Attached", Attached { shards: 64 });
+    table.reply("ProducerOpened", ProducerOpened { epoch });
+    table.reply(
+        "Published",
+        Published {
+            last_seq: 301,
+            last_offset: 8,
+        },
+    );
+    table.reply("SetReaders'", ());
+    table.reply("Subscribed", Subscribed { head: 12 });
+
+    table.message(&OpenSession { grant });
+    table.message(&CloseSession { session });
+    table.message(&RelayOpenProducer {
+        session,
+        channel: channel(),
+    });
+    table.message(&RelayPublish {
+        session,
+        channel: channel(),
+        epoch,
+        first_seq,
+        payloads: payloads(),
+    });
+    table.message(&RelaySetReaders {
+        session,
+        channel: name(),
+        readers: readers(),
+    });
+    table.message(&RelaySubscribe {
+        session,
+        subscription,
+        channel: channel(),
+        after,
+        window_bytes,
+    });
+    table.message(&RelayConsumed {
+        session,
+        subscription,
+        offset,
+    });
+    table.message(&RelayUnsubscribe {
+        session,
+        subscription,
+    });
+    table.message(&RelayDeliver {
+        subscription,
+        records: records(),
+    });
+    table.message(&RelaySubscriptionEnded {
+        subscription,
+        refusal: refusal(),
+    });
+    table.reply("SessionOpened", SessionOpened { session });
+
+    table.message(&Ping { nonce: 77 });
+    table.message(&Status {});
+    let (role, software) = (Role::Relayer, "pqcnet/0.1".to_owned());
+    let pong = Pong {
+        nonce: 77,
+        role,
+        software: software.clone(),
+        uptime_ms: 1234,
+    };
+    table.row("Pong", &pong);
+    let link = LinkStatus {
+        peer: node(4),
+        role: Role::Sentry,
+        plane: Plane::Data,
+    };
+    let shard = ShardStatus {
+        id: 3,
+        channels: 4,
+        records: 5,
+        bytes: 6,
+    };
+    let report = StatusReport {
+        node_id: node(6),
+        role,
+        software,
+        uptime_ms: 1234,
+        links: vec![
+            link.clone(),
+            LinkStatus {
+                plane: Plane::Control,
+                ..link
+            },
+        ],
+        shards: vec![shard],
+        counters: vec![("publishes".into(), 10)],
+        problems: vec!["disk nearly full".into()],
+    };
+    table.row("StatusReport", &report);
+
+    for refusal in refusals() {
+        table.row(&format!("{refusal:?}").replace(' ', ""), &refusal);
+    }
+    let pinned = include_str!("pinned.txt");
+    assert_eq!(table.0, pinned, "the table is now:\n{}", table.0);
+}
+
+fn refusals() -> Vec<Refusal> {
+    vec![
+        Refusal::Unavailable,
+        Refusal::Busy,
+        Refusal::NotOwner,
+        Refusal::UnknownProducer,
+        Refusal::Gap { expected: 9 },
+        Refusal::StaleEpoch,
+        Refusal::TooLarge,
+        Refusal::NotAllowed,
+        Refusal::UnknownChannel,
+        Refusal::BadGrant,
+        Refusal::Storage,
+        Refusal::Draining,
+        Refusal::Invalid("why".into()),
+        Refusal::UnknownSession,
+        Refusal::Unrecognised(99),
+    ]
+}
+
+/// What may be tried again is pinned too: clients build their retries on it.
+#[test]
+fn retryable_refusals() {
+    let retryable: Vec<Refusal> = refusals()
+        .into_iter()
+        .filter(Refusal::is_retryable)
+        .collect();
+    let expected = [
+        Refusal::Unavailable,
+        Refusal::Busy,
+        Refusal::NotOwner,
+        Refusal::Storage,
+        Refusal::Draining,
+        Refusal::UnknownSession,
+    ];
+    assert_eq!(retryable, expected);
+}
