@@ -42,7 +42,7 @@ fn frames() {
         trace,
         payload: payload.clone(),
     };
-    pin(Kind::Tell(tell), "TELL");
+    pin(Kind::Tell(tell), "0000002c1a2a080210041802221d09010000000000000011020000000000000019030000000000000020012a03706179");
     let ask = pb::Ask {
         id: 300,
         service,
@@ -52,14 +52,14 @@ fn frames() {
         trace: None,
         payload: payload.clone(),
     };
-    pin(Kind::Ask(ask), "ASK");
+    pin(Kind::Ask(ask), "00000013221108ac0210021804200228dc0b3a03706179");
     let reply = pb::Reply {
         id: 300,
         status: 1,
         detail: String::new(),
         payload,
     };
-    pin(Kind::Reply(reply), "REPLY");
+    pin(Kind::Reply(reply), "0000000c2a0a08ac0210012203706179");
     let (status, detail) = (7, "no".to_owned());
     pin(
         Kind::Reply(pb::Reply {
@@ -68,16 +68,16 @@ fn frames() {
             detail,
             payload: Bytes::new(),
         }),
-        "REFUSED",
+        "0000000a2a08080110071a026e6f",
     );
-    pin(Kind::Cancel(pb::Cancel { id: 300 }), "0000000532030 8ac02");
+    pin(Kind::Cancel(pb::Cancel { id: 300 }), "00000005320308ac02");
     pin(
         Kind::Credit(pb::Credit {
             service,
             class,
             units: 256,
         }),
-        "CREDIT",
+        "000000093a0708021002188002",
     );
     pin(Kind::Ping(pb::Ping {}), "000000024200");
     let (stage, reason, detail) = (2, 1, "bye".to_owned());
@@ -87,7 +87,7 @@ fn frames() {
             reason,
             detail,
         }),
-        "DOWN",
+        "0000000b4a09080210011a03627965",
     );
 }
 
