@@ -1,0 +1,379 @@
+//! What an actor may ask of the world: time, randomness, tasks, threads, and where it runs.
+//!
+//! | kind       | clock             | randomness           | offload   | actors                   |
+//! |------------|-------------------|----------------------|-----------|--------------------------|
+//! | production | the machine's     | seeded by the OS     | a pool    | on the System's arbiters |
+//! | plain      | the machine's     | seeded by the OS     | a pool    | none: any tokio runtime  |
+//! | simulated  | tokio's, paused   | from the seed        | inline    | all on one thread        |
+
+use std::cell::Cell;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use actix_rt::{ArbiterHandle, System};
+use rand::rngs::SysRng;
+use rand_core::TryRng;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep};
+
+use crate::counters::{Counters, CountersSnapshot};
+use crate::error::{OffloadError, TaskError};
+use crate::pool::{self, Pool};
+use crate::rng::StreamRng;
+
+/// The wall clock of every simulation at its start: 2026-01-01T00:00:00Z.
+pub const SIMULATED_WALL_START_MS: u64 = 1_767_225_600_000;
+
+/// A node's surroundings. Cheap to clone, usable from any thread.
+#[derive(Clone)]
+pub struct Env(Arc<Inner>);
+
+struct Inner {
+    node: Arc<str>,
+    kind: Kind,
+    seed: [u8; 32],
+    /// Streams opened so far; part of each key, so that no stream is ever handed out twice.
+    streams: Arc<AtomicU64>,
+    started: Instant,
+    wall_start_ms: u64,
+    runtime: Handle,
+    arbiters: Arc<[ArbiterHandle]>,
+    pool: Arc<Pool>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Production,
+    Plain,
+    Simulated,
+}
+
+impl Env {
+    /// The environment of a production node, on the actix System of this thread. [`crate::run`] makes it with
+    /// arbiters of its own; made directly, every actor runs on this thread.
+    ///
+    /// # Panics
+    /// Outside an actix System, or when the operating system has no randomness.
+    pub fn production(node: &str) -> Env {
+        let main = System::current().arbiter().clone();
+        Env::with_arbiters(node, vec![main])
+    }
+
+    pub(crate) fn with_arbiters(node: &str, arbiters: Vec<ArbiterHandle>) -> Env {
+        Env::build(node, Kind::Production, os_seed(), arbiters)
+    }
+
+    /// Clock, randomness, tasks, threads and sleep on the ambient tokio runtime; actors cannot be started in it.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime, or when the operating system has no randomness.
+    pub fn plain() -> Env {
+        Env::build("plain", Kind::Plain, os_seed(), Vec::new())
+    }
+
+    /// The environment of one simulated node. Call it inside [`crate::simulate`], or in any actix System on a
+    /// paused current-thread tokio. The same seed and node name give the same streams.
+    ///
+    /// # Panics
+    /// Outside an actix System.
+    pub fn simulated(seed: u64, node: &str) -> Env {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_be_bytes());
+        let main = System::current().arbiter().clone();
+        Env::build(node, Kind::Simulated, bytes, vec![main])
+    }
+
+    fn build(node: &str, kind: Kind, seed: [u8; 32], arbiters: Vec<ArbiterHandle>) -> Env {
+        let threads = match kind {
+            Kind::Simulated => 1,
+            // Disk reads share the pool with CPU work, so two more than there are cores.
+            Kind::Production | Kind::Plain => cores() + 2,
+        };
+        let (started, wall_start_ms) = match kind {
+            Kind::Simulated => (simulation_start(), SIMULATED_WALL_START_MS),
+            Kind::Production | Kind::Plain => (monotonic(), wall_clock_ms()),
+        };
+        Env(Arc::new(Inner {
+            node: Arc::from(node),
+            kind,
+            seed,
+            streams: Arc::default(),
+            started,
+            wall_start_ms,
+            runtime: Handle::current(),
+            arbiters: arbiters.into(),
+            pool: Arc::new(Pool::new(threads, pool::QUEUE)),
+            counters: Arc::default(),
+        }))
+    }
+
+    /// The same environment under another node name.
+    pub fn named(&self, node: &str) -> Env {
+        let inner = &*self.0;
+        Env(Arc::new(Inner {
+            node: Arc::from(node),
+            kind: inner.kind,
+            seed: inner.seed,
+            streams: Arc::clone(&inner.streams),
+            started: inner.started,
+            wall_start_ms: inner.wall_start_ms,
+            runtime: inner.runtime.clone(),
+            arbiters: Arc::clone(&inner.arbiters),
+            pool: Arc::clone(&inner.pool),
+            counters: Arc::clone(&inner.counters),
+        }))
+    }
+
+    /// The node's name.
+    pub fn node(&self) -> &str {
+        &self.0.node
+    }
+
+    /// Whether this is a simulation.
+    pub fn is_simulated(&self) -> bool {
+        self.0.kind == Kind::Simulated
+    }
+
+    /// Monotonic time since an arbitrary start.
+    #[inline]
+    pub fn now(&self) -> Duration {
+        monotonic().saturating_duration_since(self.0.started)
+    }
+
+    pub(crate) fn instant_of(&self, now: Duration) -> Instant {
+        // A time beyond the clock's range is never: a century is far enough.
+        let century = Duration::from_secs(100 * 365 * 86_400);
+        self.0.started + now.min(century)
+    }
+
+    /// Milliseconds since the Unix epoch. In production this follows the machine's clock, which may jump.
+    pub fn wall_ms(&self) -> u64 {
+        match self.0.kind {
+            Kind::Production | Kind::Plain => wall_clock_ms(),
+            Kind::Simulated => {
+                let elapsed = u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX);
+                self.0.wall_start_ms.saturating_add(elapsed)
+            }
+        }
+    }
+
+    /// A random stream of its own for `purpose`; no two calls give the same one. In a simulation it depends on the
+    /// seed, the node, the purpose and how many streams were opened before.
+    pub fn rng(&self, purpose: &str) -> StreamRng {
+        let n = self.0.streams.fetch_add(1, Relaxed);
+        StreamRng::derive(
+            &self.0.seed,
+            &[
+                b"env",
+                self.0.node.as_bytes(),
+                purpose.as_bytes(),
+                &n.to_be_bytes(),
+            ],
+        )
+    }
+
+    /// The stream of one incarnation of the actor at `path`. In a simulation it does not depend on what else runs.
+    pub(crate) fn actor_rng(&self, path: &str, incarnation: u32) -> StreamRng {
+        let n = match self.0.kind {
+            Kind::Simulated => u64::from(incarnation),
+            // Paths may come back; in production a stream must not.
+            Kind::Production | Kind::Plain => self.0.streams.fetch_add(1, Relaxed),
+        };
+        let node = self.0.node.as_bytes();
+        StreamRng::derive(
+            &self.0.seed,
+            &[b"actor", node, path.as_bytes(), &n.to_be_bytes()],
+        )
+    }
+
+    /// Runs a future on the node's runtime, detached. A panic in it is logged and ends only it.
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        drop(self.task(future));
+    }
+
+    /// Runs a future on the node's runtime. Dropping the handle detaches it.
+    pub fn task<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Task<T> {
+        Task(self.0.runtime.spawn(future))
+    }
+
+    /// Waits.
+    pub fn sleep(&self, duration: Duration) -> Sleep {
+        tokio::time::sleep(duration)
+    }
+
+    /// Runs CPU work or blocking reads off this thread, on the node's pool; in a simulation at once, inline.
+    /// The work is under way whether or not the future is polled.
+    pub fn offload<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Offloaded<T> {
+        if self.is_simulated() {
+            let (tx, rx) = oneshot::channel();
+            drop(tx.send(pool::run_caught(work)));
+            return Offloaded(rx);
+        }
+        Offloaded(self.0.pool.submit(work))
+    }
+
+    /// A thread for work that blocks for the node's whole life, such as a store's one writer.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where node code gets a thread; its owner ends and joins it"
+    )]
+    pub fn dedicated_thread(
+        &self,
+        name: &str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<DedicatedThread> {
+        std::thread::Builder::new()
+            .name(name.into())
+            .spawn(work)
+            .map(DedicatedThread)
+    }
+
+    /// How many arbiters actors are placed on; 0 in a plain environment.
+    pub fn arbiters(&self) -> usize {
+        self.0.arbiters.len()
+    }
+
+    /// What was lost or refused in this node so far.
+    pub fn counters(&self) -> CountersSnapshot {
+        self.0.counters.snapshot()
+    }
+
+    pub(crate) fn count(&self) -> &Counters {
+        &self.0.counters
+    }
+
+    /// The arbiter for `key`; `None` in a plain environment. No key: the main one.
+    pub(crate) fn arbiter(&self, key: Option<u64>) -> Option<&ArbiterHandle> {
+        let arbiters = &self.0.arbiters;
+        match key {
+            None => arbiters.first(),
+            Some(key) => {
+                let n = u64::try_from(arbiters.len()).unwrap_or(1).max(1);
+                arbiters.get(usize::try_from(key % n).unwrap_or(0))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Env({:?}, {})", self.0.kind, self.0.node)
+    }
+}
+
+/// A task on the node's runtime.
+pub struct Task<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Task<T> {
+    /// Ends it at its next await.
+    pub fn abort(&self) {
+        self.0.abort();
+    }
+
+    /// Whether it has ended.
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+impl<T> Future for Task<T> {
+    type Output = Result<T, TaskError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|outcome| {
+            outcome.map_err(|error| {
+                if error.is_panic() {
+                    TaskError::Panicked
+                } else {
+                    TaskError::Aborted
+                }
+            })
+        })
+    }
+}
+
+/// The result of offloaded work.
+pub struct Offloaded<T>(oneshot::Receiver<Result<T, OffloadError>>);
+
+impl<T> Future for Offloaded<T> {
+    type Output = Result<T, OffloadError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0)
+            .poll(cx)
+            .map(|outcome| outcome.unwrap_or(Err(OffloadError::Closed)))
+    }
+}
+
+/// A thread of its own; dropping this detaches it.
+#[derive(Debug)]
+pub struct DedicatedThread(std::thread::JoinHandle<()>);
+
+impl DedicatedThread {
+    /// Waits for its end; false if it panicked. Blocks, so never from an actor.
+    pub fn join(self) -> bool {
+        self.0.join().is_ok()
+    }
+
+    /// Whether it has ended.
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn os_seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    if let Err(error) = SysRng.try_fill_bytes(&mut seed) {
+        // A node without randomness must not run.
+        panic!("the operating system has no randomness: {error}");
+    }
+    seed
+}
+
+#[expect(clippy::disallowed_methods, reason = "Env is where time comes from")]
+#[inline]
+pub(crate) fn monotonic() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "Env is where time comes from")]
+fn wall_clock_ms() -> u64 {
+    let since_epoch = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}
+
+thread_local! {
+    /// Nodes of one simulation agree on the time: all count from when the first of them was made.
+    static SIMULATION: Cell<Option<(usize, Instant)>> = const { Cell::new(None) };
+}
+
+fn simulation_start() -> Instant {
+    let system = System::current().id();
+    SIMULATION.with(|cell| match cell.get() {
+        Some((id, start)) if id == system => start,
+        _ => {
+            let start = monotonic();
+            cell.set(Some((system, start)));
+            start
+        }
+    })
+}

@@ -1,0 +1,165 @@
+//! [`Ref`]: the one way to reach whoever handles a message, here or on another node.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{AskError, TellError};
+use crate::message::Message;
+use crate::path::Path;
+use crate::reply::{Pending, ReplyTo};
+use crate::trace::TraceCx;
+use crate::watch::{Watch, Watchable};
+
+/// A message under way, with the trace it belongs to and where its answer goes.
+pub struct Letter<M: Message> {
+    /// The message.
+    pub msg: M,
+    /// The trace of the handler that sent it.
+    pub trace: TraceCx,
+    /// Where the answer goes; `None` for a tell.
+    pub reply: Option<ReplyTo<M>>,
+}
+
+impl<M: Message> Letter<M> {
+    /// A tell under the current trace.
+    #[inline]
+    pub fn tell(msg: M) -> Self {
+        Letter {
+            msg,
+            trace: TraceCx::current(),
+            reply: None,
+        }
+    }
+
+    /// An ask under the current trace.
+    #[inline]
+    pub fn ask(msg: M, timeout: Duration) -> (Self, Pending<M::Reply>) {
+        let (reply, pending) = ReplyTo::pair(timeout);
+        let letter = Letter {
+            msg,
+            trace: TraceCx::current(),
+            reply: Some(reply),
+        };
+        (letter, pending)
+    }
+
+    /// The message alone; a caller that waits for it learns nothing from this.
+    fn into_msg(mut self) -> M {
+        if let Some(reply) = self.reply.take() {
+            reply.send(Err(AskError::Abandoned));
+        }
+        self.msg
+    }
+}
+
+/// The future of [`Carrier::post_when_free`]: `Err` gives the letter back because the receiver is gone.
+pub type Posting<'a, M> = Pin<Box<dyn Future<Output = Result<(), Letter<M>>> + Send + 'a>>;
+
+/// Takes letters to one receiver. An actor's mailbox is one; a link to another node makes others.
+pub trait Carrier<M: Message>: Send + Sync + 'static {
+    /// Takes the letter now, or gives it back. A Bulk letter that finds its lane full is dropped, counted, and `Ok`.
+    fn post(&self, letter: Letter<M>) -> Result<(), TellError<Letter<M>>>;
+
+    /// Takes the letter as soon as its lane has room, in the order of waiting.
+    fn post_when_free(&self, letter: Letter<M>) -> Posting<'_, M>;
+
+    /// How many letters of this class would be taken now.
+    fn free(&self) -> usize;
+
+    /// Who gets them.
+    fn path(&self) -> &Path;
+
+    /// Watches the receiver.
+    fn watch(&self) -> Watch;
+}
+
+/// A handle to whoever handles `M`. Cheap to clone; holding one does not keep the actor alive.
+pub struct Ref<M: Message> {
+    carrier: Arc<dyn Carrier<M>>,
+}
+
+impl<M: Message> Clone for Ref<M> {
+    fn clone(&self) -> Self {
+        Ref {
+            carrier: Arc::clone(&self.carrier),
+        }
+    }
+}
+
+impl<M: Message> std::fmt::Debug for Ref<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ref<{}>({})", M::NAME, self.path())
+    }
+}
+
+impl<M: Message> Ref<M> {
+    /// A ref over any carrier.
+    pub fn from_carrier(carrier: Arc<dyn Carrier<M>>) -> Self {
+        Ref { carrier }
+    }
+
+    /// Sends without waiting. The only way to send from a handler.
+    #[inline]
+    pub fn try_tell(&self, msg: M) -> Result<(), TellError<M>> {
+        self.carrier
+            .post(Letter::tell(msg))
+            .map_err(|error| error.map(|letter| letter.msg))
+    }
+
+    /// Sends as soon as the receiver has room, fair among those who wait. For tasks outside actors.
+    /// The only error is `Closed`.
+    pub async fn tell(&self, msg: M) -> Result<(), TellError<M>> {
+        self.carrier
+            .post_when_free(Letter::tell(msg))
+            .await
+            .map_err(|letter| TellError::Closed(letter.msg))
+    }
+
+    /// Asks without waiting for room; the answer arrives through the [`Pending`].
+    #[inline]
+    pub fn try_ask(&self, msg: M, timeout: Duration) -> Result<Pending<M::Reply>, TellError<M>> {
+        let (letter, pending) = Letter::ask(msg, timeout);
+        match self.carrier.post(letter) {
+            Ok(()) => Ok(pending),
+            Err(error) => Err(error.map(Letter::into_msg)),
+        }
+    }
+
+    /// Asks and waits for the answer. A full mailbox answers `Busy` at once. For tasks outside actors;
+    /// an actor uses [`crate::Cx::ask`].
+    pub async fn ask(&self, msg: M, timeout: Duration) -> Result<M::Reply, AskError> {
+        match self.try_ask(msg, timeout) {
+            Ok(pending) => pending.await,
+            Err(TellError::Full(_)) => Err(AskError::Busy),
+            Err(TellError::Closed(_)) => Err(AskError::Closed),
+        }
+    }
+
+    /// Hands over a letter made elsewhere, with its trace and its reply: what a link does with what it received.
+    pub fn post(&self, letter: Letter<M>) -> Result<(), TellError<Letter<M>>> {
+        self.carrier.post(letter)
+    }
+
+    /// As [`Ref::post`], waiting for room; `Err` gives the letter back because the receiver is gone.
+    pub async fn post_when_free(&self, letter: Letter<M>) -> Result<(), Letter<M>> {
+        self.carrier.post_when_free(letter).await
+    }
+
+    /// How many more messages of this class the receiver would take now.
+    pub fn free(&self) -> usize {
+        self.carrier.free()
+    }
+
+    /// Who receives.
+    pub fn path(&self) -> &Path {
+        self.carrier.path()
+    }
+}
+
+impl<M: Message> Watchable for Ref<M> {
+    fn watch(&self) -> Watch {
+        self.carrier.watch()
+    }
+}

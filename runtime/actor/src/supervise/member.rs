@@ -1,0 +1,131 @@
+//! What a supervisor holds of a child: an actor's cell, or another supervisor.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::cell::{Cell, Factory};
+use crate::env::Env;
+use crate::inspect::ActorInfo;
+use crate::mail::{Home, Mail};
+use crate::message::{Behaviour, Class};
+use crate::order::{EndReason, Order, Reporter};
+use crate::path::Path;
+use crate::supervise::policy::Restart;
+
+/// A probe of one actor: what is known at once, and its description when it comes.
+pub(crate) type Probe = (ActorInfo, oneshot::Receiver<String>);
+
+pub(crate) trait Member: Send + Sync {
+    /// Puts it in its place, running nothing yet. Once.
+    fn launch(&self, env: &Env, parent: &Path, reporter: Reporter);
+    fn order(&self, order: Order);
+    fn restart(&self) -> Restart;
+    fn shutdown(&self) -> Duration;
+    fn path(&self) -> Path;
+    fn probe(&self, probes: &mut Vec<Probe>);
+}
+
+/// An actor.
+pub(crate) struct CellMember<B: Behaviour> {
+    pub(crate) name: String,
+    pub(crate) mail: Arc<Mail<B>>,
+    pub(crate) factory: Mutex<Option<Factory<B>>>,
+    pub(crate) place: Option<u64>,
+    pub(crate) restart: Restart,
+    pub(crate) shutdown: Duration,
+    pub(crate) placed: AtomicBool,
+}
+
+impl<B: Behaviour> Member for CellMember<B> {
+    fn launch(&self, env: &Env, parent: &Path, reporter: Reporter) {
+        let factory = self
+            .factory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        self.mail.settle_in(Home {
+            path: parent.join(&self.name),
+            env: env.clone(),
+            reporter,
+        });
+        let (Some(factory), Some(arbiter)) = (factory, env.arbiter(self.place)) else {
+            return;
+        };
+        let (mail, env) = (Arc::clone(&self.mail), env.clone());
+        let placed = arbiter.spawn_fn(move || start_cell(Cell::new(mail, env, factory)));
+        self.placed.store(placed, Ordering::Release);
+    }
+
+    fn order(&self, order: Order) {
+        if self.placed.load(Ordering::Acquire) {
+            self.mail.set_order(order);
+        } else if order == Order::Finish {
+            self.mail.close();
+        } else {
+            self.mail
+                .report_ended(EndReason::Failed("no arbiter to run on".into()));
+        }
+    }
+
+    fn restart(&self) -> Restart {
+        self.restart
+    }
+
+    fn shutdown(&self) -> Duration {
+        self.shutdown
+    }
+
+    fn path(&self) -> Path {
+        self.mail.path().clone()
+    }
+
+    fn probe(&self, probes: &mut Vec<Probe>) {
+        let mail = &self.mail;
+        let stats = &mail.stats;
+        let info = ActorInfo {
+            path: mail.path().clone(),
+            behaviour: B::NAME,
+            life: stats.life(),
+            depth: Class::ALL.map(|class| mail.depth(class)),
+            bounds: mail.bounds(),
+            restarts: stats.restarts.load(Ordering::Relaxed),
+            handled: stats.handled.load(Ordering::Relaxed),
+            busy: Duration::from_nanos(stats.busy_ns.load(Ordering::Relaxed)),
+            state: None,
+        };
+        probes.push((info, mail.ask_description()));
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the cell is the supervised task; its supervisor hears of its end"
+)]
+fn start_cell<B: Behaviour>(cell: Cell<B>) {
+    drop(actix_rt::spawn(cell));
+}
+
+/// The standing order of a supervisor.
+#[derive(Default)]
+pub(crate) struct Standing {
+    order: AtomicU8,
+    changed: Notify,
+}
+
+impl Standing {
+    pub(crate) fn set(&self, order: Order) {
+        self.order.store(order as u8, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn take(&self) -> Order {
+        Order::from_u8(self.order.swap(Order::None as u8, Ordering::AcqRel))
+    }
+
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
