@@ -24,6 +24,12 @@ macro_rules! wire {
 /// Gives a message its actor name, class, reply, service and type id.
 macro_rules! message {
     ($ty:ty, $name:literal, $service:ident $type_id:expr, $class:ident => $reply:ty) => {
+        impl pqcnet_actor::Message for $ty {
+            type Reply = $reply;
+            const NAME: &'static str = $name;
+            const CLASS: pqcnet_actor::Class = pqcnet_actor::Class::$class;
+        }
+
         impl pqcnet_link::Addressed for $ty {
             const SERVICE: pqcnet_link::ServiceId = pqcnet_link::ServiceId::$service;
             const TYPE: u32 = $type_id as u32;
