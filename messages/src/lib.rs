@@ -5,6 +5,7 @@
 //! | `edge` | a client and its sentry | [`edge`] |
 //! | `relay` | a sentry and a relayer | [`relay`] |
 //! | `control` | any two nodes, operators | [`control`] |
+//! | none | actors of one process | [`mesh`] |
 //!
 //! A message is remote only where a node binds it to a link; its service and type id are fixed in `protos` and pinned by
 //! `tests/pinned.rs`. Decoding checks every limit and shares the frame's memory: a payload is never copied.
@@ -18,6 +19,7 @@ mod codec;
 pub mod control;
 pub mod edge;
 mod grant;
+pub mod mesh;
 mod record;
 mod refusal;
 pub mod relay;
