@@ -1,0 +1,515 @@
+//! The one task of a link: reads, dispatches, answers, writes, keeps time.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use futures::future::{AbortHandle, Abortable};
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use futures::{AsyncRead, AsyncWrite};
+use pqcnet_link::{Answer, Class, DownReason, Event, Fault, Inbound, Reason, ServiceId, WireError};
+
+use super::bindings::{Asked, Bindings, Told};
+use super::shared::{Shared, Sink};
+use super::{Boxed, Io, LINGER};
+
+/// Bytes asked of the stream at once: one unit of credit, since a payload pins the read it came in.
+pub(super) const READ_CHUNK: usize = pqcnet_link::UNIT;
+/// Bytes given to the stream at once: one QSTP record.
+pub(super) const WRITE_CHUNK: usize = 64 * 1024;
+/// Reads between writes: enough to answer many frames with one flush, few enough not to starve the socket's other half.
+const READS_A_TURN: usize = 8;
+/// Turns before other tasks of the thread have theirs.
+const TURNS_A_POLL: usize = 4;
+
+type Served = Abortable<Boxed<(u64, Answer)>>;
+
+/// Tells of one (service, class) that wait for room in a mailbox, in order. Their units bound how many there are.
+type Lane = VecDeque<(Boxed<()>, u32)>;
+
+pub(super) struct Driver {
+    io: Box<dyn Io>,
+    shared: Arc<Shared>,
+    bindings: Bindings,
+    lanes: BTreeMap<(ServiceId, Class), Lane>,
+    served: FuturesUnordered<Served>,
+    aborts: HashMap<u64, AbortHandle>,
+    writing: Bytes,
+    unflushed: bool,
+    sleep: Option<(Duration, Boxed<()>)>,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Closing in order; at this time it ends even if asks are unanswered.
+    Draining {
+        until: Duration,
+    },
+    /// Down: what is left is written, at most until then.
+    Parting {
+        until: Duration,
+    },
+    /// All is written; waits for the other side to hang up, at most until then.
+    Lingering {
+        until: Duration,
+    },
+}
+
+impl Driver {
+    pub(super) fn new(io: Box<dyn Io>, shared: Arc<Shared>, bindings: Bindings) -> Driver {
+        {
+            let mut inner = shared.inner.lock();
+            for ((service, class), room) in bindings.lanes() {
+                let room = u32::try_from(room).unwrap_or(u32::MAX);
+                inner.link.open_window(service, class, room);
+            }
+        }
+        Driver {
+            io,
+            shared,
+            bindings,
+            lanes: BTreeMap::new(),
+            served: FuturesUnordered::new(),
+            aborts: HashMap::new(),
+            writing: Bytes::new(),
+            unflushed: false,
+            sleep: None,
+            phase: Phase::Running,
+        }
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Turn {
+        let mut busy = self.poll_time(cx);
+        busy |= self.poll_close_request();
+        busy |= self.poll_read(cx);
+        busy |= self.poll_events();
+        busy |= self.poll_lanes(cx);
+        busy |= self.poll_served(cx);
+        self.poll_left();
+        busy |= self.poll_drained();
+        match self.poll_write(cx) {
+            Poll::Ready(Err(error)) => {
+                self.lose(error.kind());
+                return Turn::Done;
+            }
+            Poll::Ready(Ok(wrote)) => busy |= wrote,
+            Poll::Pending => {}
+        }
+        match self.phase {
+            _ if busy => Turn::Again,
+            Phase::Lingering { .. } => self.poll_linger(cx),
+            Phase::Running | Phase::Draining { .. } | Phase::Parting { .. } => Turn::Wait,
+        }
+    }
+
+    /// Runs what is due and arms the one timer.
+    fn poll_time(&mut self, cx: &mut Context<'_>) -> bool {
+        let now = self.shared.env().now();
+        let link = self.shared.inner.lock().link.next_deadline();
+        let own = match self.phase {
+            Phase::Running => None,
+            Phase::Draining { until } | Phase::Parting { until } | Phase::Lingering { until } => {
+                Some(until)
+            }
+        };
+        let Some(deadline) = link.into_iter().chain(own).min() else {
+            self.sleep = None;
+            return false;
+        };
+        if deadline <= now {
+            self.sleep = None;
+            self.on_time(now);
+            return true;
+        }
+        // A timer that fires early only looks again, so it is not re-armed for a later deadline.
+        if self
+            .sleep
+            .as_ref()
+            .is_none_or(|(armed, _)| *armed > deadline)
+        {
+            let sleep = self.shared.env().sleep(deadline - now);
+            self.sleep = Some((deadline, Box::pin(sleep)));
+        }
+        if let Some((_, sleep)) = &mut self.sleep
+            && sleep.as_mut().poll(cx).is_ready()
+        {
+            self.sleep = None;
+            return true;
+        }
+        false
+    }
+
+    fn on_time(&mut self, now: Duration) {
+        self.shared.inner.lock().link.on_deadline(now);
+        match self.phase {
+            Phase::Draining { until } if now >= until => self.finish(),
+            Phase::Parting { until } | Phase::Lingering { until } if now >= until => {
+                self.phase = Phase::Lingering {
+                    until: Duration::ZERO,
+                };
+            }
+            _ => {}
+        }
+    }
+
+    fn poll_close_request(&mut self) -> bool {
+        if self.phase != Phase::Running {
+            return false;
+        }
+        let mut inner = self.shared.inner.lock();
+        if inner.closing.is_none() {
+            return false;
+        }
+        inner.link.drain();
+        let until = self.shared.env().now() + inner.link.config().limits.drain_timeout;
+        drop(inner);
+        self.phase = Phase::Draining { until };
+        true
+    }
+
+    /// A draining link with nothing left to answer or hand over ends.
+    fn poll_drained(&mut self) -> bool {
+        let draining = matches!(self.phase, Phase::Draining { .. });
+        if !draining || self.lanes.values().any(|lane| !lane.is_empty()) {
+            return false;
+        }
+        if self.shared.inner.lock().link.unanswered() > 0 {
+            return false;
+        }
+        self.finish();
+        true
+    }
+
+    fn finish(&mut self) {
+        let mut inner = self.shared.inner.lock();
+        let (reason, detail) = inner
+            .closing
+            .clone()
+            .unwrap_or((Reason::Closed, String::new()));
+        inner.link.finish(reason, &detail);
+        drop(inner);
+        self.poll_events();
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
+        if matches!(self.phase, Phase::Parting { .. } | Phase::Lingering { .. }) {
+            return false;
+        }
+        let mut chunk = [0u8; READ_CHUNK];
+        let mut read = false;
+        for _ in 0..READS_A_TURN {
+            let outcome = match Pin::new(&mut self.io).poll_read(cx, &mut chunk) {
+                Poll::Pending => break,
+                Poll::Ready(outcome) => outcome,
+            };
+            read = true;
+            let mut inner = self.shared.inner.lock();
+            match outcome {
+                Ok(0) => inner.link.on_lost(io::ErrorKind::UnexpectedEof),
+                Ok(n) => inner.link.on_bytes(self.shared.env().now(), &chunk[..n]),
+                Err(error) => inner.link.on_lost(error.kind()),
+            }
+            let down = inner.link.is_down();
+            drop(inner);
+            self.poll_events();
+            if down {
+                break;
+            }
+        }
+        read
+    }
+
+    fn poll_events(&mut self) -> bool {
+        let mut any = false;
+        loop {
+            let mut inner = self.shared.inner.lock();
+            let Some(event) = inner.link.poll_event() else {
+                return any;
+            };
+            any = true;
+            match event {
+                Event::Tell(message) => {
+                    drop(inner);
+                    self.on_tell(message);
+                }
+                Event::Ask {
+                    id,
+                    remaining,
+                    message,
+                } => {
+                    drop(inner);
+                    self.on_ask(id, remaining, message);
+                }
+                Event::Cancelled { id } => {
+                    drop(inner);
+                    if let Some(abort) = self.aborts.remove(&id) {
+                        abort.abort();
+                    }
+                }
+                Event::Answer { id, answer } => {
+                    let sink = inner.sinks.remove(&id);
+                    drop(inner);
+                    self.on_answer(sink, answer);
+                }
+                Event::AskUnits(units) => self.shared.ask_units.add_permits(units as usize),
+                Event::Credit {
+                    service,
+                    class,
+                    units,
+                } => inner.credit(service, class).add_permits(units as usize),
+                Event::Down(reason) => {
+                    drop(inner);
+                    self.on_down(reason);
+                }
+                // Both came before this task began.
+                Event::Hello(_) | Event::Open => {}
+            }
+        }
+    }
+
+    fn on_tell(&mut self, message: Inbound) {
+        let lane = (message.service, message.class);
+        let Some(handler) = self.bindings.find(message.service, message.type_id) else {
+            self.shared.inner.lock().link.drop_unknown(&message);
+            return;
+        };
+        let name = handler.name();
+        let waiting = self.lanes.get(&lane).is_some_and(|lane| !lane.is_empty());
+        let told = if handler.class() == message.class {
+            handler.tell(message.payload, message.trace, waiting)
+        } else {
+            Err(WRONG_CLASS)
+        };
+        match told {
+            Ok(Told::Taken) => self.grant(lane, message.units),
+            Ok(Told::Parked(posting)) => {
+                let queue = self.lanes.entry(lane).or_default();
+                queue.push_back((posting, message.units));
+            }
+            Ok(Told::Gone) => {
+                tracing::debug!(message = name, "receiver gone, tell dropped");
+                self.grant(lane, message.units);
+            }
+            Err(problem) => self.fail(name, problem),
+        }
+    }
+
+    fn grant(&self, (service, class): (ServiceId, Class), units: u32) {
+        self.shared.inner.lock().link.grant(service, class, units);
+    }
+
+    fn fail(&self, message: &'static str, problem: WireError) {
+        let fault = Fault::BadPayload { message, problem };
+        self.shared.inner.lock().link.fail(fault);
+    }
+
+    fn on_ask(&mut self, id: u64, remaining: Duration, message: Inbound) {
+        let lane = (message.service, message.class);
+        let Some(handler) = self.bindings.find(message.service, message.type_id) else {
+            self.shared.inner.lock().link.refuse_unknown(id);
+            return;
+        };
+        let name = handler.name();
+        if handler.class() != message.class {
+            self.fail(name, WRONG_CLASS);
+            return;
+        }
+        // Tells before it wait for the same mailbox; it must not overtake them.
+        if self.lanes.get(&lane).is_some_and(|lane| !lane.is_empty()) {
+            self.answer(id, Answer::Busy);
+            return;
+        }
+        match handler.ask(message.payload, message.trace, remaining) {
+            Ok(Asked::Taken(answer)) => {
+                let answered: Boxed<(u64, Answer)> = Box::pin(async move { (id, answer.await) });
+                let (abort, registration) = AbortHandle::new_pair();
+                self.aborts.insert(id, abort);
+                self.served.push(Abortable::new(answered, registration));
+            }
+            Ok(Asked::Not(answer)) => self.answer(id, answer),
+            Err(problem) => self.fail(name, problem),
+        }
+    }
+
+    fn answer(&self, id: u64, answer: Answer) {
+        self.shared.inner.lock().link.send_reply(id, answer);
+    }
+
+    fn on_answer(&mut self, sink: Option<Box<dyn Sink>>, answer: Answer) {
+        let fault = sink.and_then(|sink| sink.answer(answer).err());
+        if let Some(fault) = fault {
+            self.shared.inner.lock().link.fail(fault);
+        }
+    }
+
+    fn on_down(&mut self, reason: DownReason) {
+        tracing::debug!(peer = %self.shared.peer().node_id.short(), %reason, "link down");
+        let until = self.shared.env().now() + LINGER;
+        self.phase = Phase::Parting { until };
+        self.lanes.clear();
+        self.served.clear();
+        self.aborts.clear();
+        self.shared.go_down(reason);
+    }
+
+    fn poll_lanes(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
+        for ((service, class), lane) in &mut self.lanes {
+            while let Some((posting, units)) = lane.front_mut() {
+                if posting.as_mut().poll(cx).is_pending() {
+                    break;
+                }
+                any = true;
+                self.shared
+                    .inner
+                    .lock()
+                    .link
+                    .grant(*service, *class, *units);
+                lane.pop_front();
+            }
+        }
+        any
+    }
+
+    fn poll_served(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
+        while let Poll::Ready(Some(done)) = self.served.poll_next_unpin(cx) {
+            any = true;
+            // An aborted one was answered when it was cancelled.
+            if let Ok((id, answer)) = done {
+                self.aborts.remove(&id);
+                self.answer(id, answer);
+            }
+        }
+        any
+    }
+
+    /// Cancels asks whose askers have left.
+    fn poll_left(&mut self) {
+        if !self.shared.take_somebody_left() {
+            return;
+        }
+        let mut inner = self.shared.inner.lock();
+        let waker = self.shared.leaver();
+        let left = |(id, sink): (&u64, &mut Box<dyn Sink>)| sink.poll_left(waker).then_some(*id);
+        let left: Vec<u64> = inner.sinks.iter_mut().filter_map(left).collect();
+        for id in left {
+            inner.sinks.remove(&id);
+            inner.link.cancel(id);
+        }
+    }
+
+    /// Writes until the link has nothing more, then flushes. Whether anything came of it.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut wrote = false;
+        loop {
+            if self.writing.is_empty() {
+                let now = self.shared.env().now();
+                match self
+                    .shared
+                    .inner
+                    .lock()
+                    .link
+                    .poll_transmit(now, WRITE_CHUNK)
+                {
+                    Some(bytes) => self.writing = bytes,
+                    None => break,
+                }
+                self.shared.space.notify_waiters();
+            }
+            match Pin::new(&mut self.io).poll_write(cx, &self.writing) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => {
+                    self.writing.advance(n);
+                    self.unflushed = true;
+                    wrote = true;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            }
+        }
+        self.writing = Bytes::new();
+        if self.unflushed {
+            match Pin::new(&mut self.io).poll_flush(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(flushed) => flushed?,
+            }
+            self.unflushed = false;
+        }
+        if let Phase::Parting { until } = self.phase {
+            match Pin::new(&mut self.io).poll_close(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(closed) => closed?,
+            }
+            self.phase = Phase::Lingering { until };
+            wrote = true;
+        }
+        Poll::Ready(Ok(wrote))
+    }
+
+    /// Reads and throws away until the other side hangs up: closing with unread bytes would make TCP drop our Down.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Turn {
+        let Phase::Lingering { until } = self.phase else {
+            return Turn::Again;
+        };
+        if until <= self.shared.env().now() {
+            return Turn::Done;
+        }
+        let mut chunk = [0u8; READ_CHUNK];
+        for _ in 0..READS_A_TURN {
+            match Pin::new(&mut self.io).poll_read(cx, &mut chunk) {
+                Poll::Pending => return Turn::Wait,
+                Poll::Ready(Ok(0) | Err(_)) => return Turn::Done,
+                Poll::Ready(Ok(_)) => {}
+            }
+        }
+        Turn::Again
+    }
+
+    fn lose(&mut self, kind: io::ErrorKind) {
+        self.shared.inner.lock().link.on_lost(kind);
+        self.poll_events();
+    }
+}
+
+enum Turn {
+    Again,
+    Wait,
+    Done,
+}
+
+const WRONG_CLASS: WireError = WireError::Invalid {
+    field: "class",
+    problem: "not this message's",
+};
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.shared.register(cx.waker());
+        for _ in 0..TURNS_A_POLL {
+            match self.turn(cx) {
+                Turn::Again => {}
+                Turn::Wait => return Poll::Pending,
+                Turn::Done => return Poll::Ready(()),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Drop for Driver {
+    /// A task that the runtime dropped takes its link with it.
+    fn drop(&mut self) {
+        self.shared.go_down(super::DROPPED);
+    }
+}
