@@ -1,4 +1,3 @@
 //! The mesh's rules, pure: no actors, no sockets, no clock.
 
-pub mod pause;
 pub mod peers;

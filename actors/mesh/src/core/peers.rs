@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use pqcnet_actor::Pause;
 use pqcnet_crypto::NodeId;
-
-use super::pause::Pause;
 
 /// What is known of the way to one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

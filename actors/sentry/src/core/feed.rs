@@ -102,6 +102,16 @@ impl Feed {
         Some(upto)
     }
 
+    /// Whether [`Feed::next_batch`] has one.
+    pub fn is_ready(&self) -> bool {
+        let fits = |record: &Record| {
+            self.outstanding_bytes + record.payload.len() <= self.window
+                && self.outstanding.len() < MAX_OUTSTANDING_RECORDS
+        };
+        let next = self.queue.front();
+        next.is_some_and(|record| self.outstanding.is_empty() || fits(record))
+    }
+
     /// The next batch for the client, as far as its window allows; a record always fits an empty window.
     pub fn next_batch(&mut self) -> Option<Vec<Record>> {
         let mut batch = Vec::new();
@@ -240,7 +250,8 @@ mod tests {
                             consumed = upto;
                         }
                     }
-                    _ => while let Some(batch) = feed.next_batch() {
+                    _ => while feed.is_ready() {
+                        let batch = feed.next_batch().unwrap();
                         for record in batch {
                             seen += 1;
                             prop_assert_eq!(record.offset, seen);

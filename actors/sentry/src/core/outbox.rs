@@ -6,15 +6,17 @@
 
 use std::collections::VecDeque;
 
-use pqcnet_messages::{MAX_BATCH_RECORDS, Record};
+use pqcnet_messages::{MAX_BATCH_RECORDS, MAX_OUTSTANDING_RECORDS, MAX_PAYLOAD, Record, Refusal};
 
-/// Records for one subscription.
+/// Something for one subscription.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Parcel {
     /// The relayer's subscription id.
     pub subscription: u32,
     /// In order.
     pub records: Vec<Record>,
+    /// The relayer ended the subscription after these records.
+    pub ended: Option<Refusal>,
 }
 
 /// More is waiting than the windows allow.
@@ -54,6 +56,13 @@ impl Outbox {
         self.bytes = self.waiting.iter().map(cost).sum();
     }
 
+    /// The relayer's link is gone, and every subscription with it. A parcel under way is still under way.
+    pub fn clear(&mut self) {
+        self.limit = 0;
+        self.waiting.clear();
+        self.bytes = 0;
+    }
+
     /// Records arrived.
     ///
     /// # Errors
@@ -72,6 +81,7 @@ impl Outbox {
         match same {
             Some(last) if last.records.len() + parcel.records.len() <= MAX_BATCH_RECORDS => {
                 last.records.extend(parcel.records);
+                last.ended = parcel.ended;
             }
             Some(_) | None => self.waiting.push_back(parcel),
         }
@@ -89,19 +99,28 @@ impl Outbox {
         Some(parcel)
     }
 
+    /// The parcel that was to go could not: it is the next one again.
+    pub fn put_back(&mut self, parcel: Parcel) {
+        self.busy = false;
+        self.bytes += cost(&parcel);
+        self.waiting.push_front(parcel);
+    }
+
     /// The parcel under way was taken.
     pub fn on_taken(&mut self) {
         self.busy = false;
     }
 }
 
+/// What a subscription with this window can have waiting at most, as [`Outbox`] counts it.
+pub fn allowance(window: usize) -> usize {
+    window.max(MAX_PAYLOAD) + MAX_OUTSTANDING_RECORDS
+}
+
 /// Payload bytes and one a record, so that empty records are bounded too.
 fn cost(parcel: &Parcel) -> usize {
-    parcel
-        .records
-        .iter()
-        .map(|record| record.payload.len() + 1)
-        .sum()
+    let bytes = parcel.records.iter().map(|record| record.payload.len() + 1);
+    bytes.sum()
 }
 
 #[cfg(test)]
@@ -119,6 +138,7 @@ mod tests {
         Parcel {
             subscription,
             records: offsets.map(record).collect(),
+            ended: None,
         }
     }
 
@@ -132,6 +152,8 @@ mod tests {
             assert_eq!(outbox.push(parcel(subscription, offset..=offset)), Ok(()));
         }
         assert_eq!(outbox.next(), None);
+        outbox.put_back(parcel(1, 1..=1));
+        assert_eq!(outbox.next(), Some(parcel(1, 1..=1)));
         outbox.on_taken();
         assert_eq!(outbox.next(), Some(parcel(1, 2..=3)));
         outbox.on_taken();
@@ -165,5 +187,23 @@ mod tests {
         outbox.narrow(1, 2);
         assert_eq!(outbox.push(parcel(2, 1..=1)), Ok(()));
         assert_eq!(outbox.next(), Some(parcel(2, 1..=1)));
+    }
+
+    /// The end of a subscription travels behind its last records.
+    #[test]
+    fn an_end_comes_last() {
+        let mut outbox = Outbox::new(allowance(0));
+        let end = Parcel {
+            subscription: 1,
+            records: Vec::new(),
+            ended: Some(Refusal::Draining),
+        };
+        assert_eq!(outbox.push(parcel(1, 1..=2)), Ok(()));
+        assert_eq!(outbox.push(end), Ok(()));
+        let last = Parcel {
+            ended: Some(Refusal::Draining),
+            ..parcel(1, 1..=2)
+        };
+        assert_eq!(outbox.next(), Some(last));
     }
 }

@@ -67,19 +67,12 @@ impl<R> Routes<R> {
             .map(|(generation, _)| *generation)
     }
 
-    /// The session at this relayer, if one is open.
-    pub fn session(&self, relayer: &NodeId) -> Option<u64> {
+    #[cfg(test)]
+    fn session(&self, relayer: &NodeId) -> Option<u64> {
         match self.relayers.get(relayer) {
             Some((_, State::Open(session))) => Some(*session),
             Some((_, State::Idle | State::Opening(_))) | None => None,
         }
-    }
-
-    /// Every open session.
-    pub fn sessions(&self) -> impl Iterator<Item = (NodeId, u64)> + '_ {
-        self.relayers
-            .keys()
-            .filter_map(|relayer| Some((*relayer, self.session(relayer)?)))
     }
 
     /// A request for this relayer.
@@ -158,7 +151,6 @@ mod tests {
         assert_eq!(routes.session(&A), None);
         assert_eq!(routes.opened(&A, 7, Some(40)), [1, 2]);
         assert_eq!(routes.submit(&A, 4), Submitted::Send(40, 4));
-        assert_eq!(routes.sessions().collect::<Vec<_>>(), [(A, 40)]);
         assert_eq!(routes.submit(&B, 5), Submitted::Unavailable(5));
     }
 

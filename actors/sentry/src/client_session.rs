@@ -1,0 +1,711 @@
+//! One client's link: what the client may do, where its requests go, and its subscriptions across relayers that come
+//! and go.
+//!
+//! Rules: [`crate::core::routes`], [`crate::core::feed`]. Started by: `roles::sentry`'s gate, one per client link, in a
+//! nursery with a bound. Sends to: the client, relayers (requests, straight over their links), uplinks (subscriptions).
+//!
+//! Nothing is served before [`Attach`]: the grant must name the link's own peer and this sentry, and its signature is
+//! verified off the actor's thread. A relayer session is opened with that grant when a channel of that relayer is first
+//! used. A request is answered by whoever owns the channel's shard; when its link is down or goes away the answer is the
+//! retryable `Unavailable`, and a publish that got it may still have been stored: the client repeats it under the same
+//! numbers.
+//!
+//! Mailbox: [`BOUNDS`]. It is not restarted: a client whose session ends reconnects, and presents its offsets.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pqcnet_actor::{
+    Alarm, AskError, Behaviour, Bounds, Cx, On, Pause, Promise, Ref, Reply, TellError,
+};
+use pqcnet_crypto::NodeId;
+use pqcnet_messages::edge::{
+    Attach, Attached, Consumed, Deliver, OpenProducer, Publish, SetReaders, Subscribe, Subscribed,
+    SubscriptionEnded, Unsubscribe,
+};
+use pqcnet_messages::relay::{RelayOpenProducer, RelayPublish, RelaySetReaders};
+use pqcnet_messages::{Channel, Grant, Refusal, ShardMap};
+
+use crate::core::feed::Feed;
+use crate::core::routes::{Routes, Submitted};
+use crate::ingress::{
+    FeedConsumed, FeedTag, Forward, Join, OpenRelaySession, StartFeed, StopFeed, UplinkChanged,
+};
+use crate::link::{ClientLink, RelayLink};
+use crate::uplink::{Uplinks, answer};
+
+/// A client's asks are bounded by its link's window; beside them come one parcel an uplink and link facts.
+pub const BOUNDS: Bounds = Bounds {
+    control: 256,
+    request: 256,
+    bulk: 1,
+};
+
+/// Subscriptions of one client.
+pub const MAX_SUBSCRIPTIONS: usize = 256;
+/// Largest window a client may ask for: with [`MAX_SUBSCRIPTIONS`] it bounds a session's memory.
+pub const MAX_WINDOW: usize = 8 * 1024 * 1024;
+/// Requests that wait while a relayer session is being opened.
+const WAITING_MAX: usize = 64;
+/// Longest wait for a relayer: a synced write takes milliseconds, a loaded disk a second.
+const ASK_DEADLINE: Duration = Duration::from_secs(10);
+/// Pauses before a lost subscription is tried again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+
+/// What all sessions of a sentry share.
+#[derive(Debug)]
+pub struct SessionShared {
+    /// This sentry.
+    pub sentry: NodeId,
+    /// Its network.
+    pub network_id: [u8; 32],
+    /// Who owns which shard.
+    pub map: ShardMap,
+    /// Every relayer's uplink.
+    pub uplinks: Uplinks,
+}
+
+/// A request that waits for its relayer session.
+enum Request {
+    OpenProducer(OpenProducer, Promise<OpenProducer>),
+    Publish(Publish, Promise<Publish>),
+    SetReaders(SetReaders, Promise<SetReaders>),
+    StartFeed(u32),
+}
+
+impl Request {
+    fn refuse(self, session: &mut ClientSession, refusal: Refusal, cx: &mut Cx<ClientSession>) {
+        match self {
+            Request::OpenProducer(_, promise) => promise.fulfil(Err(refusal)),
+            Request::Publish(_, promise) => promise.fulfil(Err(refusal)),
+            Request::SetReaders(_, promise) => promise.fulfil(Err(refusal)),
+            Request::StartFeed(subscription) => session.on_feed_lost(subscription, refusal, cx),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The relayer is asked, or will be once a session is open there.
+    Starting,
+    Running,
+    /// Waits for the relayer's link.
+    Unlinked,
+    /// To be started again at that time.
+    Pausing(Duration),
+}
+
+struct Subscription {
+    channel: Channel,
+    relayer: NodeId,
+    window_bytes: u32,
+    feed: Feed,
+    tag: FeedTag,
+    phase: Phase,
+    pause: Pause,
+    /// The client waits for the answer to its subscribe.
+    promise: Option<Promise<Subscribe>>,
+}
+
+/// The actor.
+pub struct ClientSession {
+    id: u64,
+    customer: NodeId,
+    shared: Arc<SessionShared>,
+    client: ClientLink,
+    grant: Option<Grant>,
+    links: BTreeMap<NodeId, RelayLink>,
+    routes: Routes<Request>,
+    subscriptions: BTreeMap<u32, Subscription>,
+    by_feed: BTreeMap<u64, u32>,
+    last_feed: u64,
+    ended: VecDeque<SubscriptionEnded>,
+    /// Where the next round over the subscriptions starts.
+    turn: u32,
+    /// A message waits for the client link's credit.
+    blocked: bool,
+    alarm: Alarm<Self>,
+}
+
+impl ClientSession {
+    /// A session for the peer of a link. `id` is unique in the process.
+    pub fn new(
+        id: u64,
+        customer: NodeId,
+        client: ClientLink,
+        shared: Arc<SessionShared>,
+    ) -> ClientSession {
+        ClientSession {
+            id,
+            customer,
+            shared,
+            client,
+            grant: None,
+            links: BTreeMap::new(),
+            routes: Routes::new(WAITING_MAX),
+            subscriptions: BTreeMap::new(),
+            by_feed: BTreeMap::new(),
+            last_feed: 0,
+            ended: VecDeque::new(),
+            turn: 0,
+            blocked: false,
+            alarm: Alarm::new(Self::drive),
+        }
+    }
+
+    /// A request of an attached client for a channel of its own.
+    fn own(&self, channel: &Channel) -> Result<(), Refusal> {
+        if self.grant.is_none() {
+            Err(Refusal::UnknownSession)
+        } else if channel.owner != self.customer {
+            Err(Refusal::NotAllowed)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn submit(&mut self, channel: &Channel, request: Request, cx: &mut Cx<Self>) {
+        let relayer = self.shared.map.owner_of_channel(channel);
+        match self.routes.submit(&relayer, request) {
+            Submitted::Send(session, request) => self.send(relayer, session, request, cx),
+            Submitted::Open(generation) => self.open_session(relayer, generation, cx),
+            Submitted::Wait => {}
+            Submitted::Unavailable(request) => request.refuse(self, Refusal::Unavailable, cx),
+            Submitted::Busy(request) => request.refuse(self, Refusal::Busy, cx),
+        }
+    }
+
+    fn open_session(&mut self, relayer: NodeId, generation: u64, cx: &mut Cx<Self>) {
+        let (Some(uplink), Some(grant)) = (self.shared.uplinks.get(&relayer), &self.grant) else {
+            return self.on_opened(relayer, generation, Err(Refusal::Unavailable), cx);
+        };
+        let open = OpenRelaySession {
+            session: self.id,
+            generation,
+            grant: grant.clone(),
+        };
+        cx.ask(
+            &uplink.open_session,
+            open,
+            ASK_DEADLINE,
+            move |session, outcome, cx| {
+                session.on_opened(relayer, generation, answer(outcome), cx);
+            },
+        );
+    }
+
+    fn on_opened(
+        &mut self,
+        relayer: NodeId,
+        generation: u64,
+        opened: Result<u64, Refusal>,
+        cx: &mut Cx<Self>,
+    ) {
+        let session = opened.as_ref().ok().copied();
+        for request in self.routes.opened(&relayer, generation, session) {
+            match &opened {
+                Ok(session) => self.send(relayer, *session, request, cx),
+                Err(refusal) => request.refuse(self, refusal.clone(), cx),
+            }
+        }
+    }
+
+    fn send(&mut self, relayer: NodeId, session: u64, request: Request, cx: &mut Cx<Self>) {
+        let Some(link) = self.links.get(&relayer) else {
+            return request.refuse(self, Refusal::Unavailable, cx);
+        };
+        match request {
+            Request::OpenProducer(OpenProducer { channel }, promise) => {
+                let message = RelayOpenProducer { session, channel };
+                let to = link.open_producer.clone();
+                cx.ask(&to, message, ASK_DEADLINE, move |this, outcome, _| {
+                    promise.fulfil(this.outcome(relayer, session, outcome));
+                });
+            }
+            Request::Publish(publish, promise) => {
+                let message = RelayPublish {
+                    session,
+                    channel: publish.channel,
+                    epoch: publish.epoch,
+                    first_seq: publish.first_seq,
+                    payloads: publish.payloads,
+                };
+                let to = link.publish.clone();
+                cx.ask(&to, message, ASK_DEADLINE, move |this, outcome, _| {
+                    promise.fulfil(this.outcome(relayer, session, outcome));
+                });
+            }
+            Request::SetReaders(set, promise) => {
+                let message = RelaySetReaders {
+                    session,
+                    channel: set.channel,
+                    readers: set.readers,
+                };
+                let to = link.set_readers.clone();
+                cx.ask(&to, message, ASK_DEADLINE, move |this, outcome, _| {
+                    promise.fulfil(this.outcome(relayer, session, outcome));
+                });
+            }
+            Request::StartFeed(subscription) => {
+                self.start_feed(relayer, session, subscription, cx);
+            }
+        }
+    }
+
+    /// What an answer means to the client. A relayer that lost the session gets a new one with the next request.
+    fn outcome<T>(
+        &mut self,
+        relayer: NodeId,
+        session: u64,
+        outcome: Result<Result<T, Refusal>, AskError>,
+    ) -> Result<T, Refusal> {
+        match answer(outcome) {
+            Err(Refusal::UnknownSession) => {
+                self.routes.lost(&relayer, session);
+                Err(Refusal::Unavailable)
+            }
+            answer => answer,
+        }
+    }
+
+    fn start_feed(
+        &mut self,
+        relayer: NodeId,
+        relay_session: u64,
+        subscription: u32,
+        cx: &mut Cx<Self>,
+    ) {
+        let (Some(uplink), Some(generation)) = (
+            self.shared.uplinks.get(&relayer),
+            self.routes.generation(&relayer),
+        ) else {
+            return self.on_feed_lost(subscription, Refusal::Unavailable, cx);
+        };
+        let Some(state) = self.subscriptions.get_mut(&subscription) else {
+            return;
+        };
+        let start = StartFeed {
+            tag: state.tag,
+            generation,
+            relay_session,
+            channel: state.channel.clone(),
+            after: state.feed.restart(),
+            window_bytes: state.window_bytes,
+        };
+        let tag = state.tag;
+        cx.ask(
+            &uplink.start_feed,
+            start,
+            ASK_DEADLINE * 2,
+            move |this, outcome, cx| {
+                // A feed of a link that went meanwhile is no feed, whatever the answer was.
+                let outcome = match this.routes.generation(&relayer) {
+                    Some(current) if current == generation => {
+                        this.outcome(relayer, relay_session, outcome)
+                    }
+                    Some(_) | None => Err(Refusal::Unavailable),
+                };
+                this.on_feed_started(tag, outcome, cx);
+            },
+        );
+    }
+
+    fn on_feed_started(
+        &mut self,
+        tag: FeedTag,
+        outcome: Result<Subscribed, Refusal>,
+        cx: &mut Cx<Self>,
+    ) {
+        let Some(subscription) = self.by_feed.get(&tag.feed).copied() else {
+            return;
+        };
+        match outcome {
+            Ok(subscribed) => {
+                if let Some(state) = self.subscriptions.get_mut(&subscription) {
+                    state.phase = Phase::Running;
+                    state.pause.reset();
+                    if let Some(promise) = state.promise.take() {
+                        promise.fulfil(Ok(subscribed));
+                    }
+                }
+            }
+            Err(refusal) => self.on_feed_lost(subscription, refusal, cx),
+        }
+        self.drive(cx);
+    }
+
+    /// A subscription has no feed any more. The client hears of it when it waits for its first answer, or when trying
+    /// again makes no sense; otherwise it is started again and the client sees nothing but a pause.
+    fn on_feed_lost(&mut self, subscription: u32, refusal: Refusal, cx: &mut Cx<Self>) {
+        let Some(state) = self.subscriptions.get_mut(&subscription) else {
+            return;
+        };
+        self.by_feed.remove(&state.tag.feed);
+        if let Some(promise) = state.promise.take() {
+            self.subscriptions.remove(&subscription);
+            promise.fulfil(Err(refusal));
+        } else if !refusal.is_retryable() {
+            self.subscriptions.remove(&subscription);
+            self.ended.push_back(SubscriptionEnded {
+                subscription,
+                refusal,
+            });
+        } else if self.routes.generation(&state.relayer).is_none() {
+            state.phase = Phase::Unlinked;
+        } else {
+            let random = rand::Rng::next_u64(cx.rng());
+            state.phase = Phase::Pausing(state.pause.until(cx.now(), random));
+        }
+    }
+
+    fn begin(&mut self, subscription: u32, cx: &mut Cx<Self>) {
+        let Some(state) = self.subscriptions.get_mut(&subscription) else {
+            return;
+        };
+        self.last_feed += 1;
+        state.tag.feed = self.last_feed;
+        state.phase = Phase::Starting;
+        self.by_feed.insert(self.last_feed, subscription);
+        let channel = state.channel.clone();
+        self.submit(&channel, Request::StartFeed(subscription), cx);
+    }
+
+    /// Starts what is due, sends what may go, re-arms the timer.
+    fn drive(&mut self, cx: &mut Cx<Self>) {
+        let now = cx.now();
+        let due: Vec<u32> = self
+            .subscriptions
+            .iter()
+            .filter(|(_, state)| matches!(state.phase, Phase::Pausing(at) if at <= now))
+            .map(|(subscription, _)| *subscription)
+            .collect();
+        for subscription in due {
+            self.begin(subscription, cx);
+        }
+        self.flush(cx);
+        let next = self
+            .subscriptions
+            .values()
+            .filter_map(|state| match state.phase {
+                Phase::Pausing(at) => Some(at),
+                Phase::Starting | Phase::Running | Phase::Unlinked => None,
+            });
+        self.alarm.set(cx, next.min());
+    }
+
+    /// Sends to the client what its windows allow, one batch a subscription in turn, until the link has no credit.
+    fn flush(&mut self, cx: &mut Cx<Self>) {
+        while !self.blocked {
+            let Some(deliver) = self.next_delivery() else {
+                break;
+            };
+            match self.client.deliver.try_tell(deliver) {
+                Ok(()) => {}
+                Err(TellError::Full(deliver)) => {
+                    let to = self.client.deliver.clone();
+                    self.wait_for_credit(to, deliver, cx);
+                }
+                Err(TellError::Closed(_)) => return cx.stop(),
+            }
+        }
+        while !self.blocked
+            && let Some(ended) = self.ended.pop_front()
+        {
+            match self.client.ended.try_tell(ended) {
+                Ok(()) => {}
+                Err(TellError::Full(ended)) => {
+                    let to = self.client.ended.clone();
+                    self.wait_for_credit(to, ended, cx);
+                }
+                Err(TellError::Closed(_)) => return cx.stop(),
+            }
+        }
+    }
+
+    fn next_delivery(&mut self) -> Option<Deliver> {
+        let behind = self.subscriptions.range(self.turn.saturating_add(1)..);
+        let before = self.subscriptions.range(..=self.turn);
+        let mut ready = behind.chain(before).filter(|(_, s)| s.feed.is_ready());
+        let subscription = *ready.next()?.0;
+        self.turn = subscription;
+        let records = self
+            .subscriptions
+            .get_mut(&subscription)?
+            .feed
+            .next_batch()?;
+        Some(Deliver {
+            subscription,
+            records,
+        })
+    }
+
+    fn wait_for_credit<M: pqcnet_actor::Message>(
+        &mut self,
+        to: Ref<M>,
+        message: M,
+        cx: &mut Cx<Self>,
+    ) {
+        self.blocked = true;
+        cx.spawn(
+            async move { to.tell(message).await.is_ok() },
+            |this, sent, cx| {
+                this.blocked = false;
+                if sent {
+                    this.drive(cx);
+                } else {
+                    cx.stop();
+                }
+            },
+        );
+    }
+
+    fn stop_feed(&self, relayer: &NodeId, tag: FeedTag, cx: &mut Cx<Self>) {
+        let Some(uplink) = self.shared.uplinks.get(relayer) else {
+            return;
+        };
+        if let Err(TellError::Full(stop)) = uplink.stop_feed.try_tell(StopFeed { tag }) {
+            let to = uplink.stop_feed.clone();
+            cx.spawn(async move { to.tell(stop).await.is_ok() }, |_, _, _| {});
+        }
+    }
+
+    fn on_link_down(&mut self, relayer: NodeId, cx: &mut Cx<Self>) {
+        self.links.remove(&relayer);
+        for request in self.routes.down(&relayer) {
+            request.refuse(self, Refusal::Unavailable, cx);
+        }
+        let of_relayer = |state: &Subscription| {
+            state.relayer == relayer && matches!(state.phase, Phase::Running | Phase::Pausing(_))
+        };
+        for state in self.subscriptions.values_mut().filter(|s| of_relayer(s)) {
+            self.by_feed.remove(&state.tag.feed);
+            state.phase = Phase::Unlinked;
+        }
+    }
+}
+
+impl Behaviour for ClientSession {
+    const NAME: &'static str = "ClientSession";
+
+    fn started(&mut self, cx: &mut Cx<Self>) {
+        let me = cx.me();
+        for uplink in self.shared.uplinks.values() {
+            let join = Join {
+                session: self.id,
+                link: me.of(),
+                forward: me.of(),
+            };
+            if uplink.join.try_tell(join).is_err() {
+                tracing::warn!(session = self.id, "an uplink takes no more sessions");
+                return cx.stop();
+            }
+        }
+        let closed = pqcnet_actor::Watchable::watch(&self.client.deliver);
+        cx.spawn(closed, |_, _, cx| cx.stop());
+    }
+
+    fn describe(&self) -> String {
+        let attached = if self.grant.is_some() {
+            "attached"
+        } else {
+            "new"
+        };
+        format!(
+            "{attached} client {}; {} subscriptions",
+            self.customer,
+            self.subscriptions.len()
+        )
+    }
+}
+
+impl Drop for ClientSession {
+    /// However a session ends, its client must notice, or it would wait for nothing.
+    fn drop(&mut self) {
+        (self.client.close)();
+    }
+}
+
+impl On<UplinkChanged> for ClientSession {
+    fn on(&mut self, msg: UplinkChanged, cx: &mut Cx<Self>) -> Reply<UplinkChanged> {
+        let relayer = msg.relayer;
+        let known = self.routes.generation(&relayer);
+        match msg.link {
+            Some((generation, _)) if known == Some(generation) => {}
+            Some((generation, link)) => {
+                self.on_link_down(relayer, cx);
+                self.links.insert(relayer, link);
+                self.routes.up(relayer, generation);
+                let waiting: Vec<u32> = self
+                    .subscriptions
+                    .iter()
+                    .filter(|(_, s)| s.relayer == relayer && s.phase == Phase::Unlinked)
+                    .map(|(subscription, _)| *subscription)
+                    .collect();
+                for subscription in waiting {
+                    self.begin(subscription, cx);
+                }
+            }
+            None => self.on_link_down(relayer, cx),
+        }
+        self.drive(cx);
+        Reply::Now(())
+    }
+}
+
+impl On<Attach> for ClientSession {
+    fn on(&mut self, msg: Attach, cx: &mut Cx<Self>) -> Reply<Attach> {
+        if msg.grant.customer.node_id() != self.customer {
+            return Reply::Now(Err(Refusal::BadGrant));
+        }
+        let (promise, later) = Reply::later();
+        let shared = self.shared.clone();
+        let wall_ms = cx.wall_ms();
+        let verify = move || {
+            let verdict = msg
+                .grant
+                .verify(&shared.network_id, &shared.sentry, wall_ms);
+            verdict.map(|_| msg.grant)
+        };
+        cx.offload(verify, move |this, verdict, _| match verdict {
+            Ok(Ok(grant)) => {
+                this.grant = Some(grant);
+                let shards = this.shared.map.shards() as u32;
+                promise.fulfil(Ok(Attached { shards }));
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(customer = %this.customer, %error, "grant refused");
+                promise.fulfil(Err(Refusal::BadGrant));
+            }
+            Err(_) => promise.fulfil(Err(Refusal::Busy)),
+        });
+        later
+    }
+}
+
+impl On<OpenProducer> for ClientSession {
+    fn on(&mut self, msg: OpenProducer, cx: &mut Cx<Self>) -> Reply<OpenProducer> {
+        if let Err(refusal) = self.own(&msg.channel) {
+            return Reply::Now(Err(refusal));
+        }
+        let (promise, later) = Reply::later();
+        let channel = msg.channel.clone();
+        self.submit(&channel, Request::OpenProducer(msg, promise), cx);
+        later
+    }
+}
+
+impl On<Publish> for ClientSession {
+    fn on(&mut self, msg: Publish, cx: &mut Cx<Self>) -> Reply<Publish> {
+        if let Err(refusal) = self.own(&msg.channel) {
+            return Reply::Now(Err(refusal));
+        }
+        let (promise, later) = Reply::later();
+        let channel = msg.channel.clone();
+        self.submit(&channel, Request::Publish(msg, promise), cx);
+        later
+    }
+}
+
+impl On<SetReaders> for ClientSession {
+    fn on(&mut self, msg: SetReaders, cx: &mut Cx<Self>) -> Reply<SetReaders> {
+        let channel = Channel {
+            owner: self.customer,
+            name: msg.channel.clone(),
+        };
+        if let Err(refusal) = self.own(&channel) {
+            return Reply::Now(Err(refusal));
+        }
+        let (promise, later) = Reply::later();
+        self.submit(&channel, Request::SetReaders(msg, promise), cx);
+        later
+    }
+}
+
+impl On<Subscribe> for ClientSession {
+    fn on(&mut self, msg: Subscribe, cx: &mut Cx<Self>) -> Reply<Subscribe> {
+        if self.grant.is_none() {
+            return Reply::Now(Err(Refusal::UnknownSession));
+        }
+        if self.subscriptions.contains_key(&msg.subscription) {
+            let detail = "the subscription number is in use".to_owned();
+            return Reply::Now(Err(Refusal::Invalid(detail)));
+        }
+        if msg.window_bytes as usize > MAX_WINDOW
+            || self.subscriptions.len() + self.ended.len() >= MAX_SUBSCRIPTIONS
+        {
+            return Reply::Now(Err(Refusal::TooLarge));
+        }
+        let (promise, later) = Reply::later();
+        let state = Subscription {
+            relayer: self.shared.map.owner_of_channel(&msg.channel),
+            channel: msg.channel,
+            window_bytes: msg.window_bytes,
+            feed: Feed::new(msg.after, msg.window_bytes as usize),
+            tag: FeedTag {
+                session: self.id,
+                feed: 0,
+            },
+            phase: Phase::Starting,
+            pause: Pause::new(PAUSE.0, PAUSE.1),
+            promise: Some(promise),
+        };
+        self.subscriptions.insert(msg.subscription, state);
+        self.begin(msg.subscription, cx);
+        later
+    }
+}
+
+impl On<Consumed> for ClientSession {
+    fn on(&mut self, msg: Consumed, cx: &mut Cx<Self>) -> Reply<Consumed> {
+        if let Some(state) = self.subscriptions.get_mut(&msg.subscription)
+            && let Some(offset) = state.feed.on_consumed(msg.offset)
+            && let Some(uplink) = self.shared.uplinks.get(&state.relayer)
+        {
+            let tag = state.tag;
+            let consumed = FeedConsumed { tag, offset };
+            if let Err(TellError::Full(consumed)) = uplink.consumed.try_tell(consumed) {
+                let to = uplink.consumed.clone();
+                cx.spawn(async move { to.tell(consumed).await.is_ok() }, |_, _, _| {});
+            }
+        }
+        self.drive(cx);
+        Reply::Now(())
+    }
+}
+
+impl On<Unsubscribe> for ClientSession {
+    fn on(&mut self, msg: Unsubscribe, cx: &mut Cx<Self>) -> Reply<Unsubscribe> {
+        if let Some(state) = self.subscriptions.remove(&msg.subscription) {
+            self.by_feed.remove(&state.tag.feed);
+            self.stop_feed(&state.relayer, state.tag, cx);
+            if let Some(promise) = state.promise {
+                promise.fulfil(Err(Refusal::Draining));
+            }
+        }
+        Reply::Now(())
+    }
+}
+
+impl On<Forward> for ClientSession {
+    fn on(&mut self, msg: Forward, cx: &mut Cx<Self>) -> Reply<Forward> {
+        // What an ended feed still had under way is for nobody.
+        let Some(subscription) = self.by_feed.get(&msg.tag.feed).copied() else {
+            return Reply::Now(());
+        };
+        let Some(state) = self.subscriptions.get_mut(&subscription) else {
+            return Reply::Now(());
+        };
+        if let Err(fault) = state.feed.on_records(msg.records) {
+            let relayer = state.relayer;
+            tracing::error!(%relayer, ?fault, "a relayer's delivery is refused");
+            let tag = state.tag;
+            self.stop_feed(&relayer, tag, cx);
+            self.on_feed_lost(subscription, Refusal::Unavailable, cx);
+        } else if let Some(refusal) = msg.ended {
+            self.on_feed_lost(subscription, refusal, cx);
+        }
+        self.drive(cx);
+        Reply::Now(())
+    }
+}

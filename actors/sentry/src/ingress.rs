@@ -1,0 +1,110 @@
+//! What uplinks and sessions tell each other. Local to the process.
+
+use pqcnet_actor::{Class, Message, Ref};
+use pqcnet_crypto::NodeId;
+use pqcnet_messages::edge::Subscribed;
+use pqcnet_messages::{Channel, Grant, Record, Refusal};
+
+use crate::link::RelayLink;
+
+/// Names one feed of one session, for one relayer subscription: a number the session never uses again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FeedTag {
+    /// The session.
+    pub session: u64,
+    /// The session's number for it.
+    pub feed: u64,
+}
+
+/// Session to uplink: tell me about your link from now on.
+#[derive(Clone, Debug)]
+pub struct Join {
+    /// Who asks; unique in the process.
+    pub session: u64,
+    /// Hears of the link.
+    pub link: Ref<UplinkChanged>,
+    /// Takes deliveries.
+    pub forward: Ref<Forward>,
+}
+
+/// Session to uplink: open a session at the relayer for this customer. One per session and link.
+#[derive(Clone, Debug)]
+pub struct OpenRelaySession {
+    /// Who asks.
+    pub session: u64,
+    /// The link meant.
+    pub generation: u64,
+    /// The customer's leave.
+    pub grant: Grant,
+}
+
+/// Session to uplink: subscribe at the relayer.
+#[derive(Clone, Debug)]
+pub struct StartFeed {
+    /// Names it from now on.
+    pub tag: FeedTag,
+    /// The link meant.
+    pub generation: u64,
+    /// The session at the relayer.
+    pub relay_session: u64,
+    /// What to subscribe to.
+    pub channel: Channel,
+    /// The last offset had.
+    pub after: u64,
+    /// Most payload bytes delivered and not consumed.
+    pub window_bytes: u32,
+}
+
+/// Session to uplink: the client consumed up to here.
+#[derive(Clone, Copy, Debug)]
+pub struct FeedConsumed {
+    /// Which feed.
+    pub tag: FeedTag,
+    /// The last offset consumed.
+    pub offset: u64,
+}
+
+/// Session to uplink: no more of this.
+#[derive(Clone, Copy, Debug)]
+pub struct StopFeed {
+    /// Which feed.
+    pub tag: FeedTag,
+}
+
+/// Uplink to session: its link as it is now. Only the latest one counts.
+#[derive(Clone, Debug)]
+pub struct UplinkChanged {
+    /// The relayer.
+    pub relayer: NodeId,
+    /// The link and its generation, while it is up.
+    pub link: Option<(u64, RelayLink)>,
+}
+
+/// Uplink to session: records, then perhaps the end. Answered once taken.
+#[derive(Debug)]
+pub struct Forward {
+    /// Which feed.
+    pub tag: FeedTag,
+    /// In order; may be empty when it ended.
+    pub records: Vec<Record>,
+    /// The relayer ended the subscription after these records.
+    pub ended: Option<Refusal>,
+}
+
+macro_rules! local {
+    ($ty:ty, $name:literal, $class:ident => $reply:ty) => {
+        impl Message for $ty {
+            type Reply = $reply;
+            const NAME: &'static str = $name;
+            const CLASS: Class = Class::$class;
+        }
+    };
+}
+
+local!(Join, "sentry.Join", Control => ());
+local!(OpenRelaySession, "sentry.OpenRelaySession", Request => Result<u64, Refusal>);
+local!(StartFeed, "sentry.StartFeed", Request => Result<Subscribed, Refusal>);
+local!(FeedConsumed, "sentry.FeedConsumed", Request => ());
+local!(StopFeed, "sentry.StopFeed", Request => ());
+local!(UplinkChanged, "sentry.UplinkChanged", Control => ());
+local!(Forward, "sentry.Forward", Request => ());

@@ -1,0 +1,59 @@
+//! What the sentry's actors need of a link, whatever carries it.
+
+use std::sync::Arc;
+
+use pqcnet_actor::Ref;
+use pqcnet_messages::edge::{Deliver, SubscriptionEnded};
+use pqcnet_messages::relay::{
+    CloseSession, OpenSession, RelayConsumed, RelayOpenProducer, RelayPublish, RelaySetReaders,
+    RelaySubscribe, RelayUnsubscribe,
+};
+
+/// Closes a link; calling it twice does no harm.
+pub type Closer = Arc<dyn Fn() + Send + Sync>;
+
+/// The relay service of one relayer.
+#[derive(Clone)]
+pub struct RelayLink {
+    /// Opens a session for a client.
+    pub open_session: Ref<OpenSession>,
+    /// Closes it.
+    pub close_session: Ref<CloseSession>,
+    /// Issues a producer epoch.
+    pub open_producer: Ref<RelayOpenProducer>,
+    /// Stores a batch.
+    pub publish: Ref<RelayPublish>,
+    /// Replaces an access list.
+    pub set_readers: Ref<RelaySetReaders>,
+    /// Starts a subscription.
+    pub subscribe: Ref<RelaySubscribe>,
+    /// Opens its window.
+    pub consumed: Ref<RelayConsumed>,
+    /// Ends it.
+    pub unsubscribe: Ref<RelayUnsubscribe>,
+    /// Closes the link.
+    pub close: Closer,
+}
+
+impl std::fmt::Debug for RelayLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RelayLink").finish_non_exhaustive()
+    }
+}
+
+/// A client's end of the edge service.
+#[derive(Clone)]
+pub struct ClientLink {
+    /// Takes deliveries.
+    pub deliver: Ref<Deliver>,
+    /// Hears that a subscription ended.
+    pub ended: Ref<SubscriptionEnded>,
+    /// Closes the link.
+    pub close: Closer,
+}
+
+impl std::fmt::Debug for ClientLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientLink").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,484 @@
+//! One relayer's link, shared by every client session: opens sessions and subscriptions there, and brings deliveries
+//! to the session they belong to.
+//!
+//! Started by: `roles::sentry`, one per relayer. Hears of its link from: the mesh's `Dialler`. Sends to: the relayer, and
+//! the sessions that joined. Publishes do not pass through here: a session holds the link's refs itself.
+//!
+//! ```text
+//!   relayer ══ RelayDeliver ══► Uplink ── Forward (one at a time, asked) ──► ClientSession ══ Deliver ══► client
+//!                                 │ outbox per session, bounded by its windows
+//! ```
+//!
+//! Mailbox: [`BOUNDS`]. A restart loses which sessions joined, so the sessions are restarted behind it (rest-for-one),
+//! their clients reconnect and resume. When the link goes, sessions hear of it and start their feeds anew on the next.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pqcnet_actor::{Alarm, AskError, Behaviour, Bounds, Cx, On, Promise, Ref, Reply, TellError};
+use pqcnet_crypto::NodeId;
+use pqcnet_messages::Refusal;
+use pqcnet_messages::mesh::{LinkDown, LinkUp};
+use pqcnet_messages::relay::{
+    CloseSession, OpenSession, RelayConsumed, RelayDeliver, RelaySubscribe, RelaySubscriptionEnded,
+    RelayUnsubscribe,
+};
+
+use crate::core::outbox::{Outbox, Parcel, allowance};
+use crate::ingress::{
+    FeedConsumed, FeedTag, Forward, Join, OpenRelaySession, StartFeed, StopFeed, UplinkChanged,
+};
+use crate::link::RelayLink;
+
+/// Deliveries and the sessions' requests share the Request lane; joins and link facts are Control. 4,096 joins may
+/// meet when a sentry's listener fills its nursery.
+pub const BOUNDS: Bounds = Bounds {
+    control: 4096,
+    request: 2048,
+    bulk: 1,
+};
+
+/// How soon what a session's full mailbox refused is tried again.
+const RETRY: Duration = Duration::from_millis(5);
+/// A session that takes nothing for so long is given up; its client has been silent just as long.
+const TAKE_DEADLINE: Duration = Duration::from_secs(60);
+/// Longest wait for the relayer's answer to an opening or a subscription.
+const ASK_DEADLINE: Duration = Duration::from_secs(10);
+
+struct Member {
+    changed: Ref<UplinkChanged>,
+    forward: Ref<Forward>,
+    outbox: Outbox,
+    /// It has not heard of the latest link.
+    stale: bool,
+    /// Its session at the relayer, on the present link.
+    relay_session: Option<u64>,
+}
+
+struct Feed {
+    tag: FeedTag,
+    relay_session: u64,
+    window: usize,
+}
+
+/// The actor.
+pub struct Uplink {
+    relayer: NodeId,
+    link: Option<(u64, RelayLink)>,
+    generation: u64,
+    last_subscription: u32,
+    members: BTreeMap<u64, Member>,
+    feeds: BTreeMap<u32, Feed>,
+    by_tag: BTreeMap<FeedTag, u32>,
+    alarm: Alarm<Self>,
+}
+
+impl Uplink {
+    /// No link yet.
+    pub fn new(relayer: NodeId) -> Uplink {
+        Uplink {
+            relayer,
+            link: None,
+            generation: 0,
+            last_subscription: 0,
+            members: BTreeMap::new(),
+            feeds: BTreeMap::new(),
+            by_tag: BTreeMap::new(),
+            alarm: Alarm::new(Self::retry),
+        }
+    }
+
+    fn set_link(&mut self, link: Option<RelayLink>, cx: &mut Cx<Self>) {
+        self.generation += 1;
+        if let Some((_, old)) = self.link.take() {
+            (old.close)();
+        }
+        self.link = link.map(|link| (self.generation, link));
+        self.feeds.clear();
+        self.by_tag.clear();
+        for member in self.members.values_mut() {
+            member.outbox.clear();
+            member.stale = true;
+            member.relay_session = None;
+        }
+        self.retry(cx);
+    }
+
+    /// Tells every session what it has not heard, and hands over what waits.
+    fn retry(&mut self, cx: &mut Cx<Self>) {
+        let sessions: Vec<u64> = self.members.keys().copied().collect();
+        for session in sessions {
+            self.announce(session, cx);
+            self.pump(session, cx);
+        }
+    }
+
+    fn announce(&mut self, session: u64, cx: &mut Cx<Self>) {
+        let Some(member) = self.members.get_mut(&session) else {
+            return;
+        };
+        if !member.stale {
+            return;
+        }
+        let relayer = self.relayer;
+        let link = self.link.clone();
+        match member.changed.try_tell(UplinkChanged { relayer, link }) {
+            Ok(()) => member.stale = false,
+            Err(TellError::Full(_)) => self.alarm.set(cx, Some(cx.now() + RETRY)),
+            Err(TellError::Closed(_)) => self.remove(session, cx),
+        }
+    }
+
+    /// Hands the next parcel to a session, unless it still holds one.
+    fn pump(&mut self, session: u64, cx: &mut Cx<Self>) {
+        let Some(member) = self.members.get_mut(&session) else {
+            return;
+        };
+        while let Some(parcel) = member.outbox.next() {
+            let Some(feed) = self.feeds.get(&parcel.subscription) else {
+                member.outbox.on_taken();
+                continue;
+            };
+            let subscription = parcel.subscription;
+            let last = parcel.ended.is_some();
+            let forward = Forward {
+                tag: feed.tag,
+                records: parcel.records,
+                ended: parcel.ended,
+            };
+            match member.forward.try_ask(forward, TAKE_DEADLINE) {
+                Ok(taken) => {
+                    cx.spawn(taken, move |uplink, outcome, cx| {
+                        uplink.on_taken(session, outcome, cx);
+                    });
+                    if last {
+                        return self.forget_feed(subscription);
+                    }
+                }
+                Err(TellError::Full(forward)) => {
+                    member.outbox.put_back(Parcel {
+                        subscription,
+                        records: forward.records,
+                        ended: forward.ended,
+                    });
+                    self.alarm.set(cx, Some(cx.now() + RETRY));
+                    return;
+                }
+                Err(TellError::Closed(_)) => return self.remove(session, cx),
+            }
+        }
+    }
+
+    fn on_taken(&mut self, session: u64, outcome: Result<(), AskError>, cx: &mut Cx<Self>) {
+        if let Err(error) = outcome {
+            tracing::warn!(session, %error, "a client session takes no deliveries");
+            return self.remove(session, cx);
+        }
+        if let Some(member) = self.members.get_mut(&session) {
+            member.outbox.on_taken();
+        }
+        self.pump(session, cx);
+    }
+
+    /// A session is gone: so is what it had at the relayer.
+    fn remove(&mut self, session: u64, cx: &mut Cx<Self>) {
+        let Some(member) = self.members.remove(&session) else {
+            return;
+        };
+        let of_session = FeedTag { session, feed: 0 }..=FeedTag {
+            session,
+            feed: u64::MAX,
+        };
+        let tags: Vec<FeedTag> = self.by_tag.range(of_session).map(|(tag, _)| *tag).collect();
+        for tag in tags {
+            self.stop_feed(tag, cx);
+        }
+        if let (Some((_, link)), Some(session)) = (&self.link, member.relay_session) {
+            send_when_free(&link.close_session, CloseSession { session }, cx);
+        }
+    }
+
+    fn stop_feed(&mut self, tag: FeedTag, cx: &mut Cx<Self>) {
+        let Some(subscription) = self.by_tag.get(&tag).copied() else {
+            return;
+        };
+        if let (Some((_, link)), Some(feed)) = (&self.link, self.feeds.get(&subscription)) {
+            let session = feed.relay_session;
+            let message = RelayUnsubscribe {
+                session,
+                subscription,
+            };
+            send_when_free(&link.unsubscribe, message, cx);
+        }
+        self.forget_feed(subscription);
+    }
+
+    fn forget_feed(&mut self, subscription: u32) {
+        let Some(feed) = self.feeds.remove(&subscription) else {
+            return;
+        };
+        self.by_tag.remove(&feed.tag);
+        if let Some(member) = self.members.get_mut(&feed.tag.session) {
+            member.outbox.narrow(subscription, allowance(feed.window));
+        }
+    }
+
+    /// What arrives for a subscription that ended here meanwhile is dropped: nobody waits for it.
+    fn deliver(&mut self, parcel: Parcel, cx: &mut Cx<Self>) {
+        let Some(feed) = self.feeds.get(&parcel.subscription) else {
+            return;
+        };
+        let session = feed.tag.session;
+        let Some(member) = self.members.get_mut(&session) else {
+            return;
+        };
+        if member.outbox.push(parcel).is_err() {
+            tracing::warn!(relayer = %self.relayer, "relayer exceeds its windows: link closed");
+            if let Some((_, link)) = &self.link {
+                (link.close)();
+            }
+            return;
+        }
+        self.pump(session, cx);
+    }
+
+    /// A relayer session is open; if whoever wanted it is gone, it is closed again.
+    fn on_opened(&mut self, session: u64, generation: u64, opened: u64, cx: &mut Cx<Self>) {
+        let Some(link) = current(&self.link, generation) else {
+            return;
+        };
+        match self.members.get_mut(&session) {
+            Some(member) => member.relay_session = Some(opened),
+            None => {
+                let message = CloseSession { session: opened };
+                send_when_free(&link.close_session, message, cx);
+            }
+        }
+    }
+
+    fn next_subscription(&mut self) -> u32 {
+        loop {
+            self.last_subscription = self.last_subscription.wrapping_add(1);
+            if !self.feeds.contains_key(&self.last_subscription) {
+                return self.last_subscription;
+            }
+        }
+    }
+}
+
+/// Sends now, or from a task as soon as the link has credit; a link that is gone needs no message.
+fn send_when_free<B, M>(to: &Ref<M>, message: M, cx: &mut Cx<B>)
+where
+    B: Behaviour,
+    M: pqcnet_actor::Message,
+{
+    if let Err(TellError::Full(message)) = to.try_tell(message) {
+        let to = to.clone();
+        cx.spawn(async move { to.tell(message).await.is_ok() }, |_, _, _| {});
+    }
+}
+
+impl Behaviour for Uplink {
+    const NAME: &'static str = "Uplink";
+
+    fn describe(&self) -> String {
+        let link = if self.link.is_some() { "up" } else { "down" };
+        format!(
+            "relayer {} {link}; {} sessions, {} subscriptions",
+            self.relayer,
+            self.members.len(),
+            self.feeds.len()
+        )
+    }
+}
+
+impl On<LinkUp<RelayLink>> for Uplink {
+    fn on(&mut self, msg: LinkUp<RelayLink>, cx: &mut Cx<Self>) -> Reply<LinkUp<RelayLink>> {
+        self.set_link(Some(msg.link), cx);
+        Reply::Now(())
+    }
+}
+
+impl On<LinkDown> for Uplink {
+    fn on(&mut self, _: LinkDown, cx: &mut Cx<Self>) -> Reply<LinkDown> {
+        self.set_link(None, cx);
+        Reply::Now(())
+    }
+}
+
+impl On<Join> for Uplink {
+    fn on(&mut self, msg: Join, cx: &mut Cx<Self>) -> Reply<Join> {
+        let session = msg.session;
+        cx.watch(&msg.forward, move |uplink, _, cx| {
+            uplink.remove(session, cx)
+        });
+        let member = Member {
+            changed: msg.link,
+            forward: msg.forward,
+            outbox: Outbox::new(0),
+            stale: self.link.is_some(),
+            relay_session: None,
+        };
+        self.members.insert(session, member);
+        self.announce(session, cx);
+        Reply::Now(())
+    }
+}
+
+impl On<OpenRelaySession> for Uplink {
+    fn on(&mut self, msg: OpenRelaySession, cx: &mut Cx<Self>) -> Reply<OpenRelaySession> {
+        let Some(link) = current(&self.link, msg.generation) else {
+            return Reply::Now(Err(Refusal::Unavailable));
+        };
+        let (promise, later) = Reply::later();
+        let OpenRelaySession {
+            session,
+            generation,
+            grant,
+        } = msg;
+        let open = OpenSession { grant };
+        cx.ask(
+            &link.open_session,
+            open,
+            ASK_DEADLINE,
+            move |uplink, outcome, cx| {
+                let outcome = answer(outcome).map(|opened| opened.session);
+                if let Ok(opened) = outcome {
+                    uplink.on_opened(session, generation, opened, cx);
+                }
+                promise.fulfil(outcome);
+            },
+        );
+        later
+    }
+}
+
+impl On<StartFeed> for Uplink {
+    fn on(&mut self, msg: StartFeed, cx: &mut Cx<Self>) -> Reply<StartFeed> {
+        let Some(link) = current(&self.link, msg.generation) else {
+            return Reply::Now(Err(Refusal::Unavailable));
+        };
+        let Some(member) = self.members.get_mut(&msg.tag.session) else {
+            return Reply::Now(Err(Refusal::Unavailable));
+        };
+        let tag = msg.tag;
+        let window = msg.window_bytes as usize;
+        member.outbox.widen(allowance(window));
+        let subscription = self.next_subscription();
+        let subscribe = RelaySubscribe {
+            session: msg.relay_session,
+            subscription,
+            channel: msg.channel,
+            after: msg.after,
+            window_bytes: msg.window_bytes,
+        };
+        let feed = Feed {
+            tag,
+            relay_session: msg.relay_session,
+            window,
+        };
+        self.feeds.insert(subscription, feed);
+        self.by_tag.insert(tag, subscription);
+        let (promise, later): (Promise<StartFeed>, _) = Reply::later();
+        cx.ask(
+            &link.subscribe,
+            subscribe,
+            ASK_DEADLINE,
+            move |uplink, outcome, cx| {
+                let outcome = answer(outcome);
+                if outcome.is_err() {
+                    // After a timeout the relayer may have it all the same.
+                    uplink.stop_feed(tag, cx);
+                }
+                promise.fulfil(outcome);
+            },
+        );
+        later
+    }
+}
+
+impl On<FeedConsumed> for Uplink {
+    fn on(&mut self, msg: FeedConsumed, cx: &mut Cx<Self>) -> Reply<FeedConsumed> {
+        if let (Some((_, link)), Some(subscription)) = (&self.link, self.by_tag.get(&msg.tag))
+            && let Some(feed) = self.feeds.get(subscription)
+        {
+            let message = RelayConsumed {
+                session: feed.relay_session,
+                subscription: *subscription,
+                offset: msg.offset,
+            };
+            send_when_free(&link.consumed, message, cx);
+        }
+        Reply::Now(())
+    }
+}
+
+impl On<StopFeed> for Uplink {
+    fn on(&mut self, msg: StopFeed, cx: &mut Cx<Self>) -> Reply<StopFeed> {
+        self.stop_feed(msg.tag, cx);
+        Reply::Now(())
+    }
+}
+
+impl On<RelayDeliver> for Uplink {
+    fn on(&mut self, msg: RelayDeliver, cx: &mut Cx<Self>) -> Reply<RelayDeliver> {
+        let parcel = Parcel {
+            subscription: msg.subscription,
+            records: msg.records,
+            ended: None,
+        };
+        self.deliver(parcel, cx);
+        Reply::Now(())
+    }
+}
+
+impl On<RelaySubscriptionEnded> for Uplink {
+    fn on(
+        &mut self,
+        msg: RelaySubscriptionEnded,
+        cx: &mut Cx<Self>,
+    ) -> Reply<RelaySubscriptionEnded> {
+        let parcel = Parcel {
+            subscription: msg.subscription,
+            records: Vec::new(),
+            ended: Some(msg.refusal),
+        };
+        self.deliver(parcel, cx);
+        Reply::Now(())
+    }
+}
+
+fn current(link: &Option<(u64, RelayLink)>, generation: u64) -> Option<RelayLink> {
+    match link {
+        Some((current, link)) if *current == generation => Some(link.clone()),
+        Some(_) | None => None,
+    }
+}
+
+/// What a relayer's answer means to whoever asked. No answer is "unavailable": worth another try, outcome unknown.
+pub(crate) fn answer<T>(outcome: Result<Result<T, Refusal>, AskError>) -> Result<T, Refusal> {
+    match outcome {
+        Ok(answer) => answer,
+        Err(AskError::Busy) => Err(Refusal::Busy),
+        Err(_) => Err(Refusal::Unavailable),
+    }
+}
+
+/// A ref to this uplink for each message a session sends it.
+#[derive(Clone, Debug)]
+pub struct UplinkRefs {
+    /// Joins.
+    pub join: Ref<Join>,
+    /// Opens sessions.
+    pub open_session: Ref<OpenRelaySession>,
+    /// Starts feeds.
+    pub start_feed: Ref<StartFeed>,
+    /// Opens windows.
+    pub consumed: Ref<FeedConsumed>,
+    /// Ends feeds.
+    pub stop_feed: Ref<StopFeed>,
+}
+
+/// Every uplink of the sentry, by relayer.
+pub type Uplinks = Arc<BTreeMap<NodeId, UplinkRefs>>;
