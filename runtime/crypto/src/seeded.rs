@@ -106,3 +106,73 @@ pub(crate) fn fill_from_this_thread(out: &mut [u8]) -> bool {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{KemSecret, NodeKeys, encapsulate, random};
+
+    /// Everything that draws randomness, in one string of bytes.
+    fn everything() -> Vec<u8> {
+        let keys = NodeKeys::generate();
+        let kem = KemSecret::generate();
+        let (ciphertext, shared) = encapsulate(kem.public()).unwrap();
+        [
+            &keys.public().to_bytes()[..],
+            &keys.sign(b"message").to_bytes(),
+            kem.public().as_bytes(),
+            ciphertext.as_bytes(),
+            shared.expose(),
+            &random::bytes::<16>(),
+        ]
+        .concat()
+    }
+
+    // One seed gives the same keys, signatures and ciphertexts twice, another seed others; without a guard nothing
+    // repeats, before and after.
+    #[test]
+    fn one_seed_one_outcome() {
+        let unseeded = everything();
+        let with_seed = |seed: &[u8]| {
+            let _seeded = from_seed(seed);
+            everything()
+        };
+        let first = with_seed(b"a");
+        assert_eq!(with_seed(b"a"), first);
+        assert_ne!(with_seed(b"b"), first);
+        assert_ne!(everything(), unseeded);
+        assert_ne!(everything(), everything());
+    }
+
+    // A guard on this thread does not touch another thread, although liboqs's hook is process-wide.
+    #[test]
+    fn a_guard_speaks_for_its_thread_only() {
+        let seeded = || {
+            let _seeded = from_seed(b"a");
+            everything()
+        };
+        let here = seeded();
+        let _still_seeded = from_seed(b"a");
+        std::thread::scope(|scope| {
+            let unseeded = scope.spawn(everything).join().unwrap();
+            assert_ne!(unseeded, here);
+            assert_eq!(scope.spawn(seeded).join().unwrap(), here);
+        });
+        assert_eq!(everything(), here);
+    }
+
+    // Literal randomness is handed out in order; drawing more than was given is noticed when the guard drops.
+    #[test]
+    fn literal_randomness_is_exact() {
+        let literal = from_bytes(&[1, 2, 3]);
+        assert_eq!((random::bytes(), random::bytes()), ([1, 2], [3]));
+        drop(literal);
+
+        let overdrawn = std::panic::catch_unwind(|| {
+            let _literal = from_bytes(&[1, 2, 3]);
+            random::bytes::<4>()
+        });
+        assert!(overdrawn.is_err());
+        let _usable_again = from_bytes(&[]);
+    }
+}
