@@ -1,5 +1,4 @@
 //! The client's rules, pure: no runtime, no sockets, no clock.
 
-pub mod pause;
 pub mod producer;
 pub mod subscription;

@@ -16,10 +16,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use pqcnet_actor::Pause;
 use pqcnet_messages::Refusal;
 use pqcnet_messages::edge::Published;
-
-use super::pause::Pause;
 
 /// How much one producer holds and sends.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,229 @@
+//! One link to one sentry at a time: dialling, the session, and what to do when it drops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pqcnet_actor::{Env, Pause, Ref};
+use pqcnet_crypto::{NodeId, random};
+use pqcnet_link::{LinkConfig, Role, ServiceId};
+use pqcnet_messages::Grant;
+use pqcnet_messages::edge::{
+    Attach, Consumed, OpenProducer, Publish, SetReaders, Subscribe, Unsubscribe,
+};
+use pqcnet_p2p::endpoint::{DialError, Endpoint};
+use pqcnet_p2p::handshake::HandshakeFailed;
+use pqcnet_p2p::network::Address;
+use pqcnet_p2p::typed::{self, Bindings, LinkHandle, RoleRefused};
+use rand::Rng;
+use tokio::sync::watch;
+
+use crate::client::Shared;
+use crate::error::ConnectError;
+use crate::inbound;
+
+/// How long a grant holds. A session ends with its link, and each link has a grant of its own, so it covers the longest
+/// link that is likely.
+const GRANT_LIFETIME_MS: u64 = 12 * 3600 * 1000;
+/// A link that held so long starts its pauses anew.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// The edge service at the sentry.
+#[derive(Clone)]
+pub(crate) struct Edge {
+    attach: Ref<Attach>,
+    pub(crate) open_producer: Ref<OpenProducer>,
+    pub(crate) publish: Ref<Publish>,
+    pub(crate) set_readers: Ref<SetReaders>,
+    pub(crate) subscribe: Ref<Subscribe>,
+    pub(crate) consumed: Ref<Consumed>,
+    pub(crate) unsubscribe: Ref<Unsubscribe>,
+}
+
+impl Edge {
+    fn new(link: &LinkHandle) -> Edge {
+        Edge {
+            attach: link.remote(),
+            open_producer: link.remote(),
+            publish: link.remote(),
+            set_readers: link.remote(),
+            subscribe: link.remote(),
+            consumed: link.remote(),
+            unsubscribe: link.remote(),
+        }
+    }
+}
+
+/// An attached link.
+#[derive(Clone)]
+pub(crate) struct Live {
+    pub(crate) generation: u64,
+    pub(crate) sentry: NodeId,
+    pub(crate) link: LinkHandle,
+    pub(crate) edge: Edge,
+}
+
+/// Keeps the client connected until it is stopped. The first outcome that settles [`crate::Client::connect`] is in `live`
+/// or `failed`.
+pub(crate) struct Connector {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) live: watch::Sender<Option<Live>>,
+    /// What the last round over the sentries met.
+    pub(crate) failed: watch::Sender<Option<ConnectError>>,
+}
+
+impl Connector {
+    pub(crate) async fn run(self) {
+        let mut stopped = self.shared.stopped();
+        tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+            () = self.keep_connected() => {}
+        }
+        self.live.send_replace(None);
+    }
+
+    async fn keep_connected(&self) {
+        let env = &self.shared.env;
+        let mut rng = env.rng("connector");
+        let (min, max) = self.shared.config.pause;
+        let mut pause = Pause::new(min, max);
+        let mut generation = 0;
+        // Clients that start together do not all begin with the same sentry.
+        let targets = self.shared.targets();
+        let mut turn = rng.next_u64() as usize;
+        loop {
+            let mut met = None;
+            for _ in 0..targets.len() {
+                let (sentry, address) = &targets[turn % targets.len()];
+                turn = turn.wrapping_add(1);
+                generation += 1;
+                match self.attempt(*sentry, address, generation).await {
+                    Ok(live) => {
+                        let up = env.now();
+                        tracing::info!(%sentry, "connected");
+                        let closed = live.link.closed();
+                        self.live.send_replace(Some(live));
+                        let reason = closed.await;
+                        self.live.send_replace(None);
+                        tracing::warn!(%sentry, %reason, "disconnected");
+                        if env.now() - up >= SETTLED {
+                            pause.reset();
+                        }
+                        // The same sentry is worth the first try: it may only have restarted.
+                        turn = turn.wrapping_sub(1);
+                        met = None;
+                        break;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "no connection");
+                        // Among several sentries a refusal for good counts only if all refuse.
+                        if met
+                            .as_ref()
+                            .is_none_or(|met: &ConnectError| !met.is_retryable())
+                        {
+                            met = Some(error);
+                        }
+                    }
+                }
+            }
+            if met.is_some() {
+                self.failed.send_replace(met);
+            }
+            env.sleep(pause.next(rng.next_u64())).await;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        sentry: NodeId,
+        address: &Address,
+        generation: u64,
+    ) -> Result<Live, ConnectError> {
+        let limit = self.shared.config.attempt_timeout;
+        match tokio::time::timeout(limit, self.connect(sentry, address, generation)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ConnectError::Unreachable {
+                sentry,
+                reason: format!("no session within {limit:?}"),
+            }),
+        }
+    }
+
+    async fn connect(
+        &self,
+        sentry: NodeId,
+        address: &Address,
+        generation: u64,
+    ) -> Result<Live, ConnectError> {
+        let env = &self.shared.env;
+        let dialled = self.endpoint.dial(address, sentry).await;
+        let connected = dialled.map_err(|error| of_dial(sentry, &error))?;
+        let config = LinkConfig::new(Role::Client, [ServiceId::EDGE]);
+        let is_sentry = |_, hello: &pqcnet_link::PeerHello| match hello.role {
+            Role::Sentry => Ok(()),
+            role => Err(RoleRefused::new(format!(
+                "a client's link goes to a sentry, not a {role}"
+            ))),
+        };
+        let established = typed::establish(env, connected.stream, sentry, config, is_sentry).await;
+        let accepted = established.map_err(|error| of_link(sentry, &error))?;
+        let (deliver, ended) = inbound::refs(&self.shared.inboxes);
+        let edge = Edge::new(accepted.handle());
+        let link = accepted.start(Bindings::new().serve(deliver).serve(ended));
+        let grant = self.grant(env, sentry).await?;
+        let timeout = self.shared.config.request_timeout;
+        match edge.attach.ask(Attach { grant }, timeout).await {
+            Ok(Ok(_)) => Ok(Live {
+                generation,
+                sentry,
+                link,
+                edge,
+            }),
+            Ok(Err(refusal)) => Err(ConnectError::Refused { sentry, refusal }),
+            Err(error) => Err(ConnectError::Unreachable {
+                sentry,
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    async fn grant(&self, env: &Env, sentry: NodeId) -> Result<Grant, ConnectError> {
+        let keys = self.shared.config.keys.clone();
+        let network_id = self.shared.config.network.network_id().0;
+        let issued_at_ms = env.wall_ms();
+        let mut nonce = [0; 16];
+        random::fill(&mut nonce);
+        let signing = env.offload(move || {
+            Grant::issue(
+                &keys,
+                network_id,
+                sentry,
+                issued_at_ms,
+                GRANT_LIFETIME_MS,
+                nonce,
+            )
+        });
+        signing.await.map_err(|error| ConnectError::Unreachable {
+            sentry,
+            reason: format!("signing the grant: {error}"),
+        })
+    }
+}
+
+/// A handshake that was answered with a refusal is no better the next time; one that broke off may be.
+fn of_dial(sentry: NodeId, error: &DialError) -> ConnectError {
+    let reason = error.to_string();
+    match error.handshake().and_then(HandshakeFailed::protocol) {
+        Some(_) => ConnectError::Rejected { sentry, reason },
+        None => ConnectError::Unreachable { sentry, reason },
+    }
+}
+
+fn of_link(sentry: NodeId, error: &typed::LinkError) -> ConnectError {
+    let reason = error.to_string();
+    match error.reason {
+        pqcnet_link::DownReason::Lost { .. } => ConnectError::Unreachable { sentry, reason },
+        _ => ConnectError::Rejected { sentry, reason },
+    }
+}

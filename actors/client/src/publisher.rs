@@ -1,0 +1,314 @@
+//! Publishing to one channel: many messages on their way, each acknowledged once it is durable.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use pqcnet_actor::{AskError, Env, Pause};
+use pqcnet_messages::edge::{OpenProducer, Publish, Published as Stored};
+use pqcnet_messages::{Channel, MAX_BATCH_BYTES, MAX_PAYLOAD, Refusal};
+use rand::Rng;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+
+use crate::client::{Client, Shared};
+use crate::connection::Live;
+use crate::core::producer::{Answer, Effect, Failure, Limits, Producer};
+use crate::error::PublishError;
+
+/// What a waiting message counts against the publisher's window beside its payload.
+const RECORD_COST: usize = 256;
+
+/// A message is durable: it survives a crash of every process on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Published {
+    /// Its place in the channel. `None` when the acknowledgement was lost and only a repetition was acknowledged after the
+    /// producer had gone on: the message is stored, once, at a place the owner no longer names.
+    pub offset: Option<u64>,
+}
+
+type Outcome = Result<Published, PublishError>;
+
+struct Ticket {
+    outcome: oneshot::Sender<Outcome>,
+    /// Room in the window, given back with the ticket.
+    _room: OwnedSemaphorePermit,
+}
+
+struct Item {
+    payload: Bytes,
+    ticket: Ticket,
+    deadline: Duration,
+}
+
+/// The shared end of a channel's one producer.
+pub(crate) struct Intake {
+    items: mpsc::Sender<Item>,
+    room: Arc<Semaphore>,
+    window: usize,
+}
+
+impl Intake {
+    /// Nothing waits and nobody but the client's own list holds it.
+    pub(crate) fn is_idle(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1 && self.room.available_permits() == self.window
+    }
+}
+
+/// Publishes to one channel of the client's own, in order. Cheap to clone; every clone, and [`Client::publish`], shares one
+/// producer, whose epoch lives as long as the client.
+#[derive(Clone)]
+pub struct Publisher {
+    intake: Arc<Intake>,
+    client: Client,
+    publish_timeout: Duration,
+}
+
+impl Publisher {
+    pub(crate) fn new(client: Client, intake: Arc<Intake>) -> Publisher {
+        let publish_timeout = client.shared().config.publish_timeout;
+        Publisher {
+            intake,
+            client,
+            publish_timeout,
+        }
+    }
+
+    /// Hands a message over and returns once there is room for it; the [`Receipt`] tells when it is durable. Messages are
+    /// stored in the order of these calls.
+    ///
+    /// # Errors
+    /// [`PublishError::TooLarge`] and [`PublishError::Closed`].
+    pub async fn send(&self, payload: impl Into<Bytes>) -> Result<Receipt, PublishError> {
+        let payload = payload.into();
+        let len = payload.len();
+        if len > MAX_PAYLOAD {
+            let max = MAX_PAYLOAD;
+            return Err(PublishError::TooLarge { len, max });
+        }
+        // At most 64 KiB and the overhead.
+        let cost = (len + RECORD_COST) as u32;
+        let room = self.intake.room.clone().acquire_many_owned(cost);
+        let room = room.await.map_err(|_| PublishError::Closed)?;
+        let (outcome, receipt) = oneshot::channel();
+        let ticket = Ticket {
+            outcome,
+            _room: room,
+        };
+        let deadline = self.client.shared().env.now() + self.publish_timeout;
+        let item = Item {
+            payload,
+            ticket,
+            deadline,
+        };
+        let sent = self.intake.items.send(item).await;
+        sent.map_err(|_| PublishError::Closed)?;
+        Ok(Receipt(receipt))
+    }
+
+    /// Hands a message over and waits until it is durable.
+    ///
+    /// # Errors
+    /// See [`PublishError`].
+    pub async fn publish(&self, payload: impl Into<Bytes>) -> Result<Published, PublishError> {
+        self.send(payload).await?.await
+    }
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher").finish_non_exhaustive()
+    }
+}
+
+/// Resolves once the message is durable, or failed. Dropping it does not take the message back.
+#[must_use = "a message may fail"]
+#[derive(Debug)]
+pub struct Receipt(oneshot::Receiver<Outcome>);
+
+impl Future for Receipt {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let polled = Pin::new(&mut self.0).poll(cx);
+        polled.map(|outcome| outcome.unwrap_or(Err(PublishError::Closed)))
+    }
+}
+
+/// Starts the task of a channel's producer.
+pub(crate) fn start(shared: &Arc<Shared>, channel: Channel) -> Arc<Intake> {
+    let window = shared.config.publish_window_bytes;
+    let (items, incoming) = mpsc::channel(window / RECORD_COST + 1);
+    let driver = Driver {
+        env: shared.env.clone(),
+        channel,
+        request_timeout: shared.config.request_timeout,
+        live: shared.live(),
+        answers: FuturesUnordered::new(),
+        producer: Producer::new(
+            Limits {
+                batch_records: shared.config.batch_records,
+                batch_bytes: MAX_BATCH_BYTES,
+                batches_in_flight: shared.config.batches_in_flight,
+            },
+            Pause::new(shared.config.pause.0, shared.config.pause.1),
+        ),
+    };
+    shared.env.spawn(driver.run(incoming, shared.stopped()));
+    Arc::new(Intake {
+        items,
+        room: Arc::new(Semaphore::new(window)),
+        window,
+    })
+}
+
+enum Answered {
+    Opened(Answer<u64>),
+    Sent(u64, Answer<Stored>),
+}
+
+/// Carries the core's effects out.
+struct Driver {
+    env: Env,
+    channel: Channel,
+    request_timeout: Duration,
+    live: watch::Receiver<Option<Live>>,
+    answers: FuturesUnordered<BoxFuture<'static, Answered>>,
+    producer: Producer<Ticket>,
+}
+
+/// Items taken from the queue at once.
+const TAKE: usize = 512;
+
+impl Driver {
+    async fn run(mut self, mut incoming: mpsc::Receiver<Item>, mut stopped: watch::Receiver<bool>) {
+        let mut rng = self.env.rng("publisher");
+        let mut items = Vec::with_capacity(TAKE);
+        let mut open = true;
+        self.producer
+            .on_link(self.live.borrow_and_update().is_some());
+        loop {
+            self.drive();
+            if !open && self.producer.is_idle() {
+                return;
+            }
+            let due = self.producer.next_deadline();
+            let now = self.env.now();
+            let wait = due.map_or(Duration::MAX, |due| due.saturating_sub(now));
+            tokio::select! {
+                biased;
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+                changed = self.live.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let linked = self.live.borrow_and_update().is_some();
+                    self.producer.on_link(linked);
+                }
+                Some(answered) = self.answers.next() => {
+                    let (now, random) = (self.env.now(), rng.next_u64());
+                    match answered {
+                        Answered::Opened(answer) => self.producer.on_opened(now, random, answer),
+                        Answered::Sent(attempt, answer) => {
+                            self.producer.on_answer(now, random, attempt, answer);
+                        }
+                    }
+                }
+                taken = incoming.recv_many(&mut items, TAKE), if open => {
+                    open = taken > 0;
+                    for Item { payload, ticket, deadline } in items.drain(..) {
+                        self.producer.push(payload, ticket, deadline);
+                    }
+                }
+                () = self.env.sleep(wait), if due.is_some() => {}
+            }
+        }
+    }
+
+    fn drive(&mut self) {
+        while let Some(effect) = self.producer.poll(self.env.now()) {
+            match effect {
+                Effect::Open => self.open(),
+                Effect::Send {
+                    attempt,
+                    epoch,
+                    first_seq,
+                    payloads,
+                } => self.send(
+                    attempt,
+                    Publish {
+                        channel: self.channel.clone(),
+                        epoch,
+                        first_seq,
+                        payloads,
+                    },
+                ),
+                Effect::Done { ticket, offset } => settle(ticket, Ok(Published { offset })),
+                Effect::Failed { ticket, failure } => settle(
+                    ticket,
+                    Err(match failure {
+                        Failure::Refused(refusal) => PublishError::Refused(refusal),
+                        Failure::OutcomeUnknown => PublishError::OutcomeUnknown,
+                        Failure::NotSent => PublishError::NotSent,
+                    }),
+                ),
+            }
+        }
+    }
+
+    fn open(&mut self) {
+        let edge = self.live.borrow().as_ref().map(|live| live.edge.clone());
+        let channel = self.channel.clone();
+        let timeout = self.request_timeout;
+        self.answers.push(Box::pin(async move {
+            let Some(edge) = edge else {
+                return Answered::Opened(Answer::Lost);
+            };
+            let answer = edge.open_producer.ask(OpenProducer { channel }, timeout);
+            Answered::Opened(heard(answer.await.map(|a| a.map(|opened| opened.epoch))))
+        }));
+    }
+
+    fn send(&mut self, attempt: u64, publish: Publish) {
+        // Posted here, not when the future is polled: batches must go out in the order of their sequences.
+        let live = self.live.borrow();
+        let pending = live
+            .as_ref()
+            .map(|live| live.edge.publish.try_ask(publish, self.request_timeout));
+        drop(live);
+        let answer: BoxFuture<'static, Answered> = match pending {
+            None => Box::pin(async move { Answered::Sent(attempt, Answer::Lost) }),
+            Some(Ok(pending)) => {
+                Box::pin(async move { Answered::Sent(attempt, heard(pending.await)) })
+            }
+            Some(Err(error)) => {
+                let refusal = match error.is_full() {
+                    true => Refusal::Busy,
+                    false => Refusal::Unavailable,
+                };
+                Box::pin(async move { Answered::Sent(attempt, Answer::Given(Err(refusal))) })
+            }
+        };
+        self.answers.push(answer);
+    }
+}
+
+fn settle(ticket: Ticket, outcome: Outcome) {
+    if ticket.outcome.send(outcome).is_err() {
+        tracing::trace!("nobody waits for this message's outcome");
+    }
+}
+
+fn heard<T>(answer: Result<Result<T, Refusal>, AskError>) -> Answer<T> {
+    match answer {
+        Ok(answer) => Answer::Given(answer),
+        Err(AskError::Busy) => Answer::Given(Err(Refusal::Busy)),
+        Err(_) => Answer::Lost,
+    }
+}

@@ -1,0 +1,294 @@
+//! Reading a channel from an offset on, over as many links as it takes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pqcnet_actor::Pause;
+use pqcnet_actor::TellError;
+use pqcnet_messages::edge::{Consumed, Subscribe, Unsubscribe};
+use pqcnet_messages::{Channel, Record, Refusal};
+use rand::Rng;
+use tokio::sync::oneshot;
+
+use crate::client::{Client, Shared};
+use crate::connection::Live;
+use crate::core::subscription::Inbox;
+use crate::error::SubscribeError;
+use crate::inbound::Slot;
+
+/// The records of one channel, each once, in order, without holes.
+///
+/// Lost links are no business of the application: the subscription resumes after the last record it handed out. To go
+/// on after a crash of its own, the application stores [`Record::offset`] together with what it did with the record, and
+/// presents the last one stored.
+pub struct Subscription {
+    client: Client,
+    slot: Arc<Slot>,
+    current: Arc<Current>,
+    /// Dropped with the subscription; its task ends then.
+    _open: oneshot::Sender<()>,
+}
+
+/// Where the subscription is served just now.
+type Current = std::sync::Mutex<Option<(u32, Live)>>;
+
+impl Subscription {
+    /// Waits for the next record.
+    ///
+    /// # Errors
+    /// The subscription has ended; what had arrived before is handed out first.
+    pub async fn next(&mut self) -> Result<Record, SubscribeError> {
+        loop {
+            if let Some(record) = self.take() {
+                return Ok(record);
+            }
+            if let Some(error) = self.slot.lock().failed.clone() {
+                return Err(error);
+            }
+            // News since the look above left a permit.
+            self.slot.news.notified().await;
+        }
+    }
+
+    /// The next record if it has arrived.
+    pub fn try_next(&mut self) -> Option<Record> {
+        self.take()
+    }
+
+    /// The offset of the last record handed out, or the one presented.
+    pub fn offset(&self) -> u64 {
+        self.slot.lock().inbox.taken()
+    }
+
+    fn take(&mut self) -> Option<Record> {
+        let mut state = self.slot.lock();
+        let record = state.inbox.take()?;
+        let report = state.inbox.report();
+        drop(state);
+        if let Some(offset) = report {
+            self.report(offset);
+        }
+        Some(record)
+    }
+
+    /// Opens the window. Reports are cumulative, so one that is overtaken or lost with its link does no harm.
+    fn report(&self, offset: u64) {
+        let current = self.current.lock();
+        let current = current.unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some((subscription, live)) = &*current else {
+            return;
+        };
+        let subscription = *subscription;
+        let report = Consumed {
+            subscription,
+            offset,
+        };
+        if let Err(TellError::Full(report)) = live.edge.consumed.try_tell(report) {
+            let consumed = live.edge.consumed.clone();
+            self.client.shared().env.spawn(async move {
+                if consumed.tell(report).await.is_err() {
+                    tracing::trace!("the link went before its window was opened");
+                }
+            });
+        }
+    }
+}
+
+impl std::fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscription")
+            .field("offset", &self.offset())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Starts a subscription; returns once the network serves it.
+pub(crate) async fn start(
+    client: Client,
+    channel: Channel,
+    after: u64,
+) -> Result<Subscription, SubscribeError> {
+    let shared = client.shared().clone();
+    let timeout = shared.config.connect_timeout;
+    let window = shared.config.subscription_window_bytes;
+    let slot = Arc::new(Slot::new(Inbox::new(after, window)));
+    let current = Arc::new(Current::default());
+    let (open, closed) = oneshot::channel();
+    let (started, starting) = oneshot::channel();
+    let task = Task {
+        shared: shared.clone(),
+        channel,
+        slot: slot.clone(),
+        current: current.clone(),
+        started: Some(started),
+    };
+    shared.env.spawn(task.run(closed));
+    let first = tokio::time::timeout(timeout, starting).await;
+    match first {
+        Ok(Ok(Ok(()))) => Ok(Subscription {
+            client,
+            slot,
+            current,
+            _open: open,
+        }),
+        Ok(Ok(Err(error))) => Err(error),
+        Ok(Err(_)) => Err(SubscribeError::Closed),
+        Err(_) => Err(SubscribeError::TimedOut(timeout)),
+    }
+}
+
+/// Keeps the subscription served.
+struct Task {
+    shared: Arc<Shared>,
+    channel: Channel,
+    slot: Arc<Slot>,
+    current: Arc<Current>,
+    started: Option<oneshot::Sender<Result<(), SubscribeError>>>,
+}
+
+/// How one stretch of being served ended.
+enum Stretch {
+    /// The link went: go on over the next one.
+    LinkLost,
+    /// Refused, but worth another try.
+    Again,
+    /// For good.
+    Over(SubscribeError),
+}
+
+impl Task {
+    async fn run(mut self, mut closed: oneshot::Receiver<()>) {
+        let shared = self.shared.clone();
+        let mut stopped = shared.stopped();
+        let over = tokio::select! {
+            biased;
+            _ = &mut closed => None,
+            _ = stopped.wait_for(|stopped| *stopped) => Some(SubscribeError::Closed),
+            error = self.serve() => Some(error),
+        };
+        self.leave();
+        if let Some(error) = over {
+            if let Some(started) = self.started.take() {
+                if started.send(Err(error)).is_err() {
+                    tracing::trace!("nobody waits for this subscription");
+                }
+            } else {
+                self.slot.fail(error);
+            }
+        }
+    }
+
+    async fn serve(&mut self) -> SubscribeError {
+        let mut live = self.shared.live();
+        let mut rng = self.shared.env.rng("subscription");
+        let mut pause = Pause::new(self.shared.config.pause.0, self.shared.config.pause.1);
+        loop {
+            let link = match live.wait_for(Option::is_some).await {
+                Ok(link) => link.clone(),
+                Err(_) => return SubscribeError::Closed,
+            };
+            let Some(link) = link else { continue };
+            let generation = link.generation;
+            let stretch = self.stretch(link, &mut live, &mut pause).await;
+            self.leave();
+            match stretch {
+                Stretch::LinkLost => {}
+                Stretch::Over(error) => return error,
+                Stretch::Again => {
+                    tracing::debug!(generation, "subscription interrupted");
+                    let wait = pause.next(rng.next_u64());
+                    self.shared.env.sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    async fn stretch(
+        &mut self,
+        link: Live,
+        live: &mut tokio::sync::watch::Receiver<Option<Live>>,
+        pause: &mut Pause,
+    ) -> Stretch {
+        let subscription = self.shared.next_subscription();
+        let after = {
+            let mut state = self.slot.lock();
+            state.ended = None;
+            state.subscription = subscription;
+            state.inbox.restart()
+        };
+        self.shared.inboxes.insert(subscription, self.slot.clone());
+        *lock(&self.current) = Some((subscription, link.clone()));
+        let subscribe = Subscribe {
+            subscription,
+            channel: self.channel.clone(),
+            after,
+            // Clamped to 8 MiB.
+            window_bytes: self.shared.config.subscription_window_bytes as u32,
+        };
+        let timeout: Duration = self.shared.config.request_timeout;
+        match link.edge.subscribe.ask(subscribe, timeout).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(refusal)) => return refused(refusal),
+            Err(_) => return Stretch::Again,
+        }
+        pause.reset();
+        if let Some(started) = self.started.take()
+            && started.send(Ok(())).is_err()
+        {
+            return Stretch::Over(SubscribeError::Closed);
+        }
+        let same = |now: &Option<Live>| {
+            let now = now.as_ref().map(|live| live.generation);
+            now == Some(link.generation)
+        };
+        loop {
+            tokio::select! {
+                biased;
+                gone = live.wait_for(|now| !same(now)) => {
+                    return match gone {
+                        Ok(_) => Stretch::LinkLost,
+                        Err(_) => Stretch::Over(SubscribeError::Closed),
+                    };
+                }
+                () = self.slot.ended.notified() => {
+                    match self.slot.lock().ended.take() {
+                        Some(SubscribeError::Refused(refusal)) => return refused(refusal),
+                        Some(error) => return Stretch::Over(error),
+                        None => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends the present stretch at the sentry; a link that is gone needs no message.
+    fn leave(&mut self) {
+        let Some((subscription, live)) = lock(&self.current).take() else {
+            return;
+        };
+        self.shared.inboxes.remove(subscription);
+        let message = Unsubscribe { subscription };
+        if let Err(TellError::Full(message)) = live.edge.unsubscribe.try_tell(message) {
+            let unsubscribe = live.edge.unsubscribe;
+            self.shared.env.spawn(async move {
+                if unsubscribe.tell(message).await.is_err() {
+                    tracing::trace!("the link went before the subscription was ended");
+                }
+            });
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> Stretch {
+    if refusal.is_retryable() {
+        Stretch::Again
+    } else {
+        Stretch::Over(SubscribeError::Refused(refusal))
+    }
+}
+
+fn lock(current: &Current) -> std::sync::MutexGuard<'_, Option<(u32, Live)>> {
+    current
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
