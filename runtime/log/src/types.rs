@@ -1,0 +1,128 @@
+//! The trait and its nouns.
+
+use std::fmt;
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
+
+use crate::{AppendBatch, AppendError, LogError};
+
+/// Number of a virtual shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardNo(pub u16);
+
+/// What the log calls a channel: a hash of (customer, name) that its writer chose.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChannelId(pub [u8; 32]);
+
+impl fmt::Display for ChannelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for ChannelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Random bytes of a generation, for its writer to derive keys with.
+pub type Salt = [u8; 16];
+
+/// A result under way.
+pub type Pending<T> = BoxFuture<'static, Result<T, LogError>>;
+
+/// A durable, ordered log of sealed entries for many shards.
+pub trait ShardLog: Send + Sync + 'static {
+    /// Starts a new generation of `shard`: refuses every earlier one from this call on, waits until what those had
+    /// under way has settled, and stores the new number and its salt durably.
+    fn open(&self, shard: ShardNo, salt: Salt) -> Pending<Opened>;
+
+    /// What is stored for `shard`, channel by channel, ascending.
+    fn heads(&self, shard: ShardNo) -> Pending<Vec<ChannelHead>>;
+
+    /// Appends a batch, whole or not at all. Resolves once it is durable. One append a shard may be under way.
+    fn append(&self, batch: AppendBatch) -> Result<Pending<()>, AppendError>;
+
+    /// The entries of one channel above an offset.
+    fn read(&self, request: ReadRequest) -> Pending<Entries>;
+
+    /// Removes the entries of `channel` up to and including `up_to`, durably. The offsets of the others stay.
+    fn trim(&self, shard: ShardNo, channel: ChannelId, up_to: u64) -> Pending<()>;
+}
+
+/// A generation that was started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// Its number; higher than every earlier one of the shard.
+    pub generation: u32,
+    /// Number and salt of every generation of the shard, this one last.
+    pub salts: Vec<(u32, Salt)>,
+}
+
+/// What is stored of one channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelHead {
+    /// Which channel.
+    pub channel: ChannelId,
+    /// Lowest offset still stored (or the next one, when none is).
+    pub first: u64,
+    /// Highest offset ever stored; 0 when none.
+    pub head: u64,
+    /// Highest producer epoch whose mark was dropped; 0 when none.
+    pub forgotten_epoch: u64,
+    /// Bytes of entries ever stored.
+    pub bytes: u64,
+    /// When the newest entry was written, milliseconds since the Unix epoch; 0 when none.
+    pub newest_ms: u64,
+    /// Producers and how far each got, by epoch.
+    pub producers: Vec<ProducerMark>,
+    /// What the writer last stored about the channel, opaque.
+    pub about: Option<Bytes>,
+}
+
+/// How far a producer got: the highest sequence stored and its offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProducerMark {
+    /// Producer epoch, unique in its channel.
+    pub epoch: u64,
+    /// Highest sequence stored.
+    pub sequence: u64,
+    /// Where.
+    pub offset: u64,
+}
+
+/// Which entries are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadRequest {
+    /// Shard of the channel.
+    pub shard: ShardNo,
+    /// Channel.
+    pub channel: ChannelId,
+    /// Entries above this offset.
+    pub after: u64,
+    /// At most so many.
+    pub max_records: usize,
+    /// At most so many bytes, but always one entry.
+    pub max_bytes: usize,
+}
+
+/// Consecutive entries of a channel in one buffer, which the reader may open where they lie.
+#[derive(Debug, Default)]
+pub struct Entries {
+    /// The sealed bytes of all entries.
+    pub buffer: BytesMut,
+    /// Offset and place in `buffer`, ascending without holes. The first is above the requested offset; higher than the
+    /// next only where the front was trimmed.
+    pub items: Vec<(u64, Range<usize>)>,
+}
+
+impl Entries {
+    /// An entry's sealed bytes.
+    pub fn get(&self, index: usize) -> Option<(u64, &[u8])> {
+        let (offset, range) = self.items.get(index)?;
+        Some((*offset, &self.buffer[range.clone()]))
+    }
+}

@@ -1,0 +1,375 @@
+//! RocksDB as a [`Store`].
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::RwLock;
+use pqcnet_actor::{DedicatedThread, Env};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    DBRecoveryMode, ErrorKind, LogLevel, Options, ReadOptions, SnapshotWithThreadMode,
+};
+
+use crate::folder::{Folder, io};
+use crate::queue::{Limits, Queue};
+use crate::space::{FreeSpace, free_space_of};
+use crate::{
+    Batch, Commit, Family, OpenError, ReadError, Scan, Store, SubmitError, View, WriteError, writer,
+};
+
+/// What a store holds. A change of `families` or of any key or value layout raises `version`.
+#[derive(Debug, Clone)]
+pub struct Schema {
+    /// One word, stamped into the folder: a relayer's log is not opened as a ledger.
+    pub kind: &'static str,
+    /// Disk format. Older ones are converted or refused, newer ones refused.
+    pub version: u32,
+    /// Every family.
+    pub families: Vec<Family>,
+}
+
+/// Where and how.
+#[derive(Clone)]
+pub struct StoreConfig {
+    /// The store's folder; created when absent.
+    pub path: PathBuf,
+    /// What it holds.
+    pub schema: Schema,
+    /// Batches that may wait for the writer.
+    pub queue_batches: usize,
+    /// Bytes that may wait for the writer.
+    pub queue_bytes: usize,
+    /// Bytes of batches that share one synced write.
+    pub group_bytes: usize,
+    /// Writes are refused as [`WriteError::Full`] below this many free bytes. It leaves room to flush what is in memory,
+    /// so a full disk never catches the engine halfway.
+    pub reserve_bytes: u64,
+    /// Asked before each write.
+    pub free_space: FreeSpace,
+}
+
+impl StoreConfig {
+    /// Defaults for a relayer: a queue of 64 MiB, groups of 4 MiB, 128 MiB kept free.
+    pub fn new(path: impl Into<PathBuf>, schema: Schema) -> Self {
+        Self {
+            path: path.into(),
+            schema,
+            queue_batches: 4096,
+            queue_bytes: 64 << 20,
+            // Past 4 MiB the cost of the sync itself is noise, while the first batch of the group waits for the last.
+            group_bytes: 4 << 20,
+            // Twice the memory tables' limit below.
+            reserve_bytes: 128 << 20,
+            free_space: Arc::new(free_space_of),
+        }
+    }
+}
+
+/// Counts since the store was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreStats {
+    /// Synced writes.
+    pub groups: u64,
+    /// Batches in them.
+    pub batches: u64,
+    /// Bytes of keys and values in them.
+    pub bytes: u64,
+    /// Writes that failed.
+    pub failures: u64,
+    /// Times the database was reopened after a failure.
+    pub reopened: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub groups: AtomicU64,
+    pub batches: AtomicU64,
+    pub bytes: AtomicU64,
+    pub failures: AtomicU64,
+    pub reopened: AtomicU64,
+}
+
+/// The database, or why there is none.
+pub(crate) enum Slot {
+    Open(DB),
+    /// Reopening for writes failed; reads go on.
+    ReadOnly(DB),
+    Closed,
+}
+
+pub(crate) struct Inner {
+    pub queue: Queue,
+    pub counters: Counters,
+    pub config: StoreConfig,
+    pub slot: RwLock<Slot>,
+    // After `slot`: the database closes before the folder is let go.
+    folder: Folder,
+}
+
+/// A folder with a RocksDB database and its writer thread. Dropping it writes what is queued, then closes.
+pub struct RocksStore {
+    inner: Arc<Inner>,
+    writer: Option<DedicatedThread>,
+}
+
+impl RocksStore {
+    /// Opens or creates the store and starts its writer thread.
+    pub fn open(env: &Env, config: StoreConfig) -> Result<Self, OpenError> {
+        let folder = Folder::open(&config.path, config.schema.kind, config.schema.version)?;
+        let db = open_db(&folder.db, &config, true)?;
+        let inner = Arc::new(Inner {
+            queue: Queue::new(Limits {
+                batches: config.queue_batches,
+                bytes: config.queue_bytes,
+                group_bytes: config.group_bytes,
+            }),
+            counters: Counters::default(),
+            slot: RwLock::new(Slot::Open(db)),
+            config,
+            folder,
+        });
+        let (for_writer, path) = (inner.clone(), inner.config.path.clone());
+        let writer = env
+            .dedicated_thread("store-writer", move || writer::run(&for_writer))
+            .map_err(io("starting the writer of", &path))?;
+        Ok(Self {
+            inner,
+            writer: Some(writer),
+        })
+    }
+
+    /// Counts so far.
+    pub fn stats(&self) -> StoreStats {
+        let c = &self.inner.counters;
+        StoreStats {
+            groups: c.groups.load(Relaxed),
+            batches: c.batches.load(Relaxed),
+            bytes: c.bytes.load(Relaxed),
+            failures: c.failures.load(Relaxed),
+            reopened: c.reopened.load(Relaxed),
+        }
+    }
+
+    /// The store's folder.
+    pub fn path(&self) -> &Path {
+        &self.inner.config.path
+    }
+
+    /// Moves what is in memory tables to SST files: for tests and checks that look at those.
+    pub fn flush(&self) -> Result<(), WriteError> {
+        match &*self.inner.slot.read() {
+            Slot::Open(db) => self.inner.config.schema.families.iter().try_for_each(|f| {
+                let family = db.cf_handle(f.0).ok_or(WriteError::UnknownFamily(f.0))?;
+                db.flush_cf(family).map_err(write_error)
+            }),
+            Slot::ReadOnly(_) | Slot::Closed => Err(WriteError::Closed),
+        }
+    }
+}
+
+impl Drop for RocksStore {
+    fn drop(&mut self) {
+        self.inner.queue.close();
+        if let Some(writer) = self.writer.take()
+            && !writer.join()
+        {
+            tracing::error!(path = %self.path().display(), "the store's writer panicked");
+        }
+    }
+}
+
+impl Store for RocksStore {
+    fn submit(&self, batch: Batch) -> Result<Commit, SubmitError> {
+        self.inner.queue.push(batch)
+    }
+
+    fn view(
+        &self,
+        read: &mut dyn FnMut(&dyn View) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        match &*self.inner.slot.read() {
+            Slot::Open(db) | Slot::ReadOnly(db) => read(&RocksView {
+                db,
+                snapshot: db.snapshot(),
+            }),
+            Slot::Closed => Err(ReadError::Closed),
+        }
+    }
+}
+
+struct RocksView<'a> {
+    db: &'a DB,
+    snapshot: SnapshotWithThreadMode<'a, DB>,
+}
+
+impl RocksView<'_> {
+    fn family(&self, family: Family) -> Result<&ColumnFamily, ReadError> {
+        let handle = self.db.cf_handle(family.0);
+        handle.ok_or(ReadError::UnknownFamily(family.0))
+    }
+}
+
+impl View for RocksView<'_> {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        let handle = self.family(family)?;
+        let found = self.snapshot.get_cf(handle, key);
+        found.map_err(|e| read_error(family, e))
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        range: Scan<'_>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let handle = self.family(family)?;
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(range.to);
+        let mut cursor = self.snapshot.raw_iterator_cf_opt(handle, options);
+        cursor.seek(range.from);
+        while let Some((key, value)) = cursor.item() {
+            if visit(key, value).is_break() {
+                return Ok(());
+            }
+            cursor.next();
+        }
+        cursor.status().map_err(|e| read_error(family, e))
+    }
+}
+
+impl Inner {
+    /// Closes the database and opens it again, for reading only when writing is not possible.
+    pub(crate) fn reopen(&self) -> Result<(), WriteError> {
+        let mut slot = self.slot.write();
+        *slot = Slot::Closed;
+        // It was there, so it is never made anew: an empty one in its place would be a silent loss.
+        match open_db(&self.folder.db, &self.config, false) {
+            Ok(db) => {
+                *slot = Slot::Open(db);
+                self.counters.reopened.fetch_add(1, Relaxed);
+                Ok(())
+            }
+            Err(error) => {
+                if let Ok(db) = open_read_only(&self.folder.db, &self.config) {
+                    *slot = Slot::ReadOnly(db);
+                }
+                Err(match error {
+                    OpenError::Corrupt { detail, .. } => WriteError::Corrupt { detail },
+                    OpenError::Engine { detail, .. } => typed(&detail),
+                    other => WriteError::Io {
+                        detail: other.to_string(),
+                    },
+                })
+            }
+        }
+    }
+}
+
+fn open_db(path: &Path, config: &StoreConfig, create: bool) -> Result<DB, OpenError> {
+    let (mut options, family) = options();
+    options.create_if_missing(create);
+    let families = config.schema.families.iter();
+    let families = families.map(|f| ColumnFamilyDescriptor::new(f.0, family.clone()));
+    DB::open_cf_descriptors(&options, path, families).map_err(|e| open_error(config, e))
+}
+
+fn open_read_only(path: &Path, config: &StoreConfig) -> Result<DB, OpenError> {
+    let (options, family) = options();
+    let families = config.schema.families.iter().map(|f| (f.0, family.clone()));
+    DB::open_cf_with_opts_for_read_only(&options, path, families, false)
+        .map_err(|e| open_error(config, e))
+}
+
+/// Options of the database and of each of its families.
+fn options() -> (Options, Options) {
+    let mut db = Options::default();
+    db.create_missing_column_families(true);
+    // A torn last record is what a power cut leaves of an unsynced write. Damage anywhere else means that something
+    // acknowledged is gone, and must stop the start instead of being skipped.
+    db.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    db.set_paranoid_checks(true);
+    db.set_max_background_jobs(2);
+    db.set_max_open_files(512);
+    // Memory tables of all families together, and the log that must be replayed after a crash (about a second).
+    db.set_db_write_buffer_size(64 << 20);
+    db.set_max_total_wal_size(128 << 20);
+    // Spreads write-back, so a sync never waits for a whole memory table that the kernel held back.
+    db.set_bytes_per_sync(1 << 20);
+    db.set_wal_bytes_per_sync(1 << 20);
+    db.set_log_level(LogLevel::Warn);
+    db.set_keep_log_file_num(2);
+    db.set_max_log_file_size(1 << 20);
+    let mut family = Options::default();
+    family.set_write_buffer_size(32 << 20);
+    // Nearly everything stored is sealed, and sealed bytes do not compress.
+    family.set_compression_type(DBCompressionType::None);
+    let mut table = BlockBasedOptions::default();
+    if let Ok(cache) = Cache::new_lru_cache(32 << 20) {
+        table.set_block_cache(&cache);
+    }
+    table.set_block_size(16 << 10);
+    family.set_block_based_table_factory(&table);
+    (db, family)
+}
+
+fn open_error(config: &StoreConfig, error: rocksdb::Error) -> OpenError {
+    let path = config.path.clone();
+    let kind = error.kind();
+    let detail = error.into_string();
+    match kind {
+        ErrorKind::Corruption => OpenError::Corrupt { path, detail },
+        _ => OpenError::Engine { path, detail },
+    }
+}
+
+pub(crate) fn write_error(error: rocksdb::Error) -> WriteError {
+    typed(&error.into_string())
+}
+
+/// RocksDB's C interface hands over only the status' text, so the text is what there is to go by.
+fn typed(detail: &str) -> WriteError {
+    // The system's words for ENOSPC, EDQUOT and EFBIG: a full disk, a full quota, a full file-size limit.
+    const NO_ROOM: [&str; 3] = ["No space left", "quota exceeded", "File too large"];
+    let detail = detail.to_owned();
+    if NO_ROOM.iter().any(|words| detail.contains(words)) {
+        WriteError::Full { detail }
+    } else if detail.starts_with("Corruption") {
+        WriteError::Corrupt { detail }
+    } else {
+        WriteError::Io { detail }
+    }
+}
+
+fn read_error(family: Family, error: rocksdb::Error) -> ReadError {
+    let family = family.0;
+    match error.kind() {
+        ErrorKind::Corruption => ReadError::Corrupt {
+            family,
+            detail: error.into_string(),
+        },
+        _ => ReadError::Io {
+            family,
+            detail: error.into_string(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The texts RocksDB 7.8 gives for each kind of trouble, and what callers are told.
+    #[test]
+    fn engine_texts_map_to_types() {
+        let full = "IO error: No space left on device: While appending to file: /x/db/000004.log";
+        assert!(matches!(typed(full), WriteError::Full { .. }));
+        let limit = "IO error: File too large: While appending to file: /x/db/000004.log";
+        assert!(matches!(typed(limit), WriteError::Full { .. }));
+        let io = "IO error: Input/output error: While fdatasync: /x/db/000004.log";
+        assert!(matches!(typed(io), WriteError::Io { .. }));
+        let corrupt = "Corruption: block checksum mismatch: stored = 1, computed = 2";
+        assert!(matches!(typed(corrupt), WriteError::Corrupt { .. }));
+    }
+}

@@ -1,0 +1,135 @@
+//! The writer thread: takes what waits, writes it as one synced write, tells everyone.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use rocksdb::{DB, WriteBatch, WriteOptions};
+
+use crate::queue::Queued;
+use crate::rocks::{Inner, Slot, write_error};
+use crate::{Op, WriteError};
+
+/// Runs until the queue is closed and empty.
+pub(crate) fn run(inner: &Inner) {
+    let mut sync = WriteOptions::default();
+    sync.set_sync(true);
+    let mut group = Vec::new();
+    let mut broken = false;
+    while inner.queue.take_group(&mut group) {
+        settle_unknown_families(inner, &mut group);
+        if group.is_empty() {
+            continue;
+        }
+        let result = write(inner, &group, &sync, broken);
+        match &result {
+            Ok(bytes) => {
+                broken = false;
+                inner.counters.groups.fetch_add(1, Relaxed);
+                inner
+                    .counters
+                    .batches
+                    .fetch_add(group.len() as u64, Relaxed);
+                inner.counters.bytes.fetch_add(*bytes, Relaxed);
+            }
+            Err(error) => {
+                // A refusal for lack of room never reached the engine, which is then as good as before.
+                broken |= !matches!(error, Failure::NoRoom(_));
+                inner.counters.failures.fetch_add(1, Relaxed);
+                tracing::warn!(path = %inner.config.path.display(), %error, "a synced write failed");
+            }
+        }
+        let told = result.map(|_| ()).map_err(Failure::into_error);
+        for queued in group.drain(..) {
+            queued.settle.settle(told.clone());
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// Refused before the engine was asked.
+    #[error("{0}")]
+    NoRoom(WriteError),
+    /// The engine failed, or could not be brought back.
+    #[error("{0}")]
+    Engine(WriteError),
+}
+
+impl Failure {
+    fn into_error(self) -> WriteError {
+        match self {
+            Self::NoRoom(error) | Self::Engine(error) => error,
+        }
+    }
+}
+
+/// One synced write; the bytes written.
+fn write(
+    inner: &Inner,
+    group: &[Queued],
+    sync: &WriteOptions,
+    broken: bool,
+) -> Result<u64, Failure> {
+    check_space(inner).map_err(Failure::NoRoom)?;
+    if broken {
+        inner.reopen().map_err(Failure::Engine)?;
+    }
+    let slot = inner.slot.read();
+    let (Slot::Open(db) | Slot::ReadOnly(db)) = &*slot else {
+        return Err(Failure::Engine(WriteError::Closed));
+    };
+    let (batch, bytes) = merge(db, group).map_err(Failure::Engine)?;
+    let written = db.write_opt(batch, sync);
+    written.map_err(|e| Failure::Engine(write_error(e)))?;
+    Ok(bytes)
+}
+
+fn check_space(inner: &Inner) -> Result<(), WriteError> {
+    let config = &inner.config;
+    match (config.free_space)(&config.path) {
+        Some(free) if free < config.reserve_bytes => Err(WriteError::Full {
+            detail: format!(
+                "{free} bytes free in {}, {} are kept in reserve",
+                config.path.display(),
+                config.reserve_bytes
+            ),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn merge(db: &DB, group: &[Queued]) -> Result<(WriteBatch, u64), WriteError> {
+    let mut merged = WriteBatch::default();
+    let mut bytes = 0;
+    for queued in group {
+        bytes += queued.batch.byte_len() as u64;
+        for op in queued.batch.ops() {
+            let (Op::Put { family, .. }
+            | Op::Delete { family, .. }
+            | Op::DeleteRange { family, .. }) = op;
+            let handle = db
+                .cf_handle(family.0)
+                .ok_or(WriteError::UnknownFamily(family.0))?;
+            match op {
+                Op::Put { key, value, .. } => merged.put_cf(handle, key, value),
+                Op::Delete { key, .. } => merged.delete_cf(handle, key),
+                Op::DeleteRange { from, to, .. } => merged.delete_range_cf(handle, from, to),
+            }
+        }
+    }
+    Ok((merged, bytes))
+}
+
+/// One caller's bug must not fail the batches that happen to share its write.
+fn settle_unknown_families(inner: &Inner, group: &mut Vec<Queued>) {
+    let known = &inner.config.schema.families;
+    let mut kept = Vec::with_capacity(group.len());
+    for queued in group.drain(..) {
+        match queued.batch.families().iter().find(|f| !known.contains(f)) {
+            Some(unknown) => queued
+                .settle
+                .settle(Err(WriteError::UnknownFamily(unknown.0))),
+            None => kept.push(queued),
+        }
+    }
+    *group = kept;
+}
