@@ -98,6 +98,20 @@ impl Initiator {
         Ok((initiator, m1))
     }
 
+    #[cfg(test)]
+    pub(crate) fn sent(&self) -> &Sent {
+        match &self.state {
+            State::Sent(sent) => sent,
+            State::Over => panic!("the handshake is over"),
+        }
+    }
+
+    /// Sets the state back to after M1.
+    #[cfg(test)]
+    pub(crate) fn put(&mut self, sent: Sent) {
+        self.state = State::Sent(Box::new(sent));
+    }
+
     /// Whom this handshake is meant for.
     pub fn expect(&self) -> NodeId {
         self.expect

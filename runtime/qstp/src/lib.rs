@@ -58,5 +58,9 @@ pub use responder::{Admission, Responder, ResponderStep};
 pub use retry::RetryKeys;
 pub use session::Session;
 
+/// Heap bytes that one side of one handshake holds at most, whatever its peer sends: its state, the message it reads and
+/// the one it writes. What `tests/allocation.rs` measures stays below half of it.
+pub const HANDSHAKE_MEMORY: usize = 65_536;
+
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u8 = 1;

@@ -86,6 +86,23 @@ impl Responder {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn replied(&self) -> &Replied {
+        match &self.state {
+            State::Replied(replied) => replied,
+            State::Listening { .. } | State::Over => panic!("no M2 is out"),
+        }
+    }
+
+    /// A responder that has sent its M2.
+    #[cfg(test)]
+    pub(crate) fn resumed(config: Arc<Config>, replied: Replied) -> Responder {
+        Responder {
+            config,
+            state: State::Replied(Box::new(replied)),
+        }
+    }
+
     /// Takes one whole message. `admission`, `carrier`, `now` and `retry` count for M1 only.
     ///
     /// `carrier` names where the message came from, and a token works from nowhere else. On a stream it must name the one

@@ -50,6 +50,11 @@ impl OneShot {
         (key, iv.try_into().expect("12 bytes"))
     }
 
+    #[cfg(test)]
+    pub(crate) fn expose(&self) -> &[u8] {
+        &self.bytes[..]
+    }
+
     pub(crate) fn seal(&self, aad: &[u8], text: &mut [u8]) -> [u8; 16] {
         let (key, iv) = self.parts();
         SealKey::new(self.algorithm, key).seal_in_place(iv, aad, text)
@@ -75,6 +80,16 @@ pub(crate) struct HandshakeKeys {
 impl HandshakeKeys {
     pub(crate) fn new(hs: Prk, suite: Suite, th: [u8; 32]) -> HandshakeKeys {
         HandshakeKeys { hs, th, suite }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    #[cfg(test)]
+    pub(crate) fn th(&self) -> &[u8; 32] {
+        &self.th
     }
 
     /// For the sealed part of `side`'s message.

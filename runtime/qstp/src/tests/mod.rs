@@ -5,3 +5,5 @@ mod misbehaviour;
 mod mutation;
 mod net;
 mod records;
+mod retries;
+mod vectors;
