@@ -23,6 +23,7 @@ pub mod mesh;
 mod record;
 mod refusal;
 pub mod relay;
+pub mod relay_local;
 mod shard;
 
 pub use channel::{Channel, ChannelName, ChannelNameError, MAX_CHANNEL_NAME};

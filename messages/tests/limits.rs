@@ -1,5 +1,7 @@
 //! What decoding refuses, each by name; random input; grants.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers")]
+
 use bytes::Bytes;
 use pqcnet_crypto::{NodeId, NodeKeys};
 use pqcnet_link::{Wire, WireError};

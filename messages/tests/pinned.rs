@@ -1,5 +1,7 @@
 //! Ids and bytes of every message, held against `pinned.txt`: a change there breaks every running node.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers")]
+
 use bytes::Bytes;
 use pqcnet_crypto::{MlDsaSignature, NodeId, NodePublic, sha256};
 use pqcnet_link::{Addressed, Wire};

@@ -309,7 +309,7 @@ impl LinkHandle {
     }
 
     /// Why the link is down, once it is. Holding the future does not hold the link open.
-    pub fn closed(&self) -> impl Future<Output = DownReason> + Send + 'static {
+    pub fn closed(&self) -> impl Future<Output = DownReason> + Send + use<> {
         let mut closed = self.shared().closed.subscribe();
         let shared = Arc::downgrade(self.shared());
         async move {

@@ -1,0 +1,138 @@
+//! What a relayer's actors tell each other. Local only: nothing here has a form on the wire.
+
+use bytes::Bytes;
+use pqcnet_actor::{Message, Ref};
+use pqcnet_crypto::NodeId;
+
+use crate::channel::Channel;
+use crate::control::ShardStatus;
+use crate::edge::{ProducerOpened, Published, Subscribed};
+use crate::refusal::Refusal;
+use crate::relay::{RelayDeliver, RelaySubscriptionEnded};
+
+/// To a shard's worker: store these. Answered once they are durable.
+#[derive(Debug)]
+pub struct Admit {
+    /// Who publishes, as verified.
+    pub customer: NodeId,
+    /// Where to.
+    pub channel: Channel,
+    /// Producer epoch.
+    pub epoch: u64,
+    /// Sequence of the first payload.
+    pub first_seq: u64,
+    /// Payloads.
+    pub payloads: Vec<Bytes>,
+}
+
+impl Message for Admit {
+    type Reply = Result<Published, Refusal>;
+    const NAME: &'static str = "relay.Admit";
+}
+
+/// To a shard's worker: issue a producer epoch.
+#[derive(Debug)]
+pub struct IssueEpoch {
+    /// Who wants it, as verified.
+    pub customer: NodeId,
+    /// For which channel.
+    pub channel: Channel,
+}
+
+impl Message for IssueEpoch {
+    type Reply = Result<ProducerOpened, Refusal>;
+    const NAME: &'static str = "relay.IssueEpoch";
+}
+
+/// To a shard's worker: replace the readers of a channel, at its owner's verified wish. Answered once it is durable.
+#[derive(Debug)]
+pub struct ReplaceReaders {
+    /// The channel.
+    pub channel: Channel,
+    /// Who may subscribe besides the owner.
+    pub readers: Vec<NodeId>,
+}
+
+impl Message for ReplaceReaders {
+    type Reply = Result<(), Refusal>;
+    const NAME: &'static str = "relay.ReplaceReaders";
+}
+
+/// To a shard's worker: deliver a channel over a link until told otherwise, or until the link is down.
+#[derive(Debug)]
+pub struct Follow {
+    /// The relayer's number of the link.
+    pub link: u64,
+    /// The sentry's number of the subscription, unique on the link.
+    pub subscription: u32,
+    /// Who reads, as verified.
+    pub customer: NodeId,
+    /// What.
+    pub channel: Channel,
+    /// The last offset the subscriber has.
+    pub after: u64,
+    /// Most payload bytes delivered and not consumed.
+    pub window_bytes: u32,
+    /// Where records go.
+    pub deliver: Ref<RelayDeliver>,
+    /// Where it is told that the subscription ended.
+    pub ended: Ref<RelaySubscriptionEnded>,
+}
+
+impl Message for Follow {
+    type Reply = Result<Subscribed, Refusal>;
+    const NAME: &'static str = "relay.Follow";
+}
+
+/// To a shard's worker: a subscriber dealt with everything up to `offset`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Consume {
+    /// The relayer's number of the link.
+    pub link: u64,
+    /// Which subscription on it.
+    pub subscription: u32,
+    /// The last offset dealt with.
+    pub offset: u64,
+}
+
+impl Message for Consume {
+    type Reply = ();
+    const NAME: &'static str = "relay.Consume";
+}
+
+/// To a shard's worker: the subscriber wants no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unfollow {
+    /// The relayer's number of the link.
+    pub link: u64,
+    /// Which subscription on it.
+    pub subscription: u32,
+}
+
+impl Message for Unfollow {
+    type Reply = ();
+    const NAME: &'static str = "relay.Unfollow";
+}
+
+/// To a shard's worker: how much it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DescribeShard;
+
+impl Message for DescribeShard {
+    type Reply = ShardAccount;
+    const NAME: &'static str = "relay.DescribeShard";
+    const CLASS: pqcnet_actor::Class = pqcnet_actor::Class::Control;
+}
+
+/// A shard's account of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardAccount {
+    /// What it holds.
+    pub status: ShardStatus,
+    /// It stores and serves. False while it opens, drains, or cannot write.
+    pub ready: bool,
+    /// One word on what it is doing.
+    pub phase: &'static str,
+    /// Subscriptions now.
+    pub subscriptions: u64,
+}
