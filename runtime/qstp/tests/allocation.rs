@@ -54,13 +54,16 @@ fn cost<T>(work: impl FnOnce() -> T) -> (T, usize, usize) {
 
 fn config() -> Arc<Config> {
     let keys = Arc::new(NodeKeys::generate());
-    Arc::new(Config::new([1; 32], vec![Suite::Aes256Gcm], keys, Profile::Link).unwrap())
+    Arc::new(
+        Config::new([1; 32], vec![Suite::Aes256Gcm], keys, Profile::Link).expect("a configuration"),
+    )
 }
 
 const T0: Duration = Duration::from_secs(1);
 
 fn meet(alice: &Arc<Config>, bob: &Arc<Config>, retry: &RetryKeys) -> (Session, Session) {
-    let (mut initiator, m1) = Initiator::new(alice.clone(), bob.keys().node_id()).unwrap();
+    let (mut initiator, m1) =
+        Initiator::new(alice.clone(), bob.keys().node_id()).expect("two nodes");
     let mut responder = Responder::new(bob.clone());
     let mut answer =
         |message: &[u8]| responder.on_message(T0, b"", Admission::Accept, retry, message);
@@ -102,7 +105,8 @@ fn handshakes_stay_within_the_declared_memory() {
     }
     for at in (0..6_575).step_by(61).chain([6_574]) {
         let (_, peak, _) = cost(|| {
-            let (mut initiator, m1) = Initiator::new(alice.clone(), bob.keys().node_id()).unwrap();
+            let (mut initiator, m1) =
+                Initiator::new(alice.clone(), bob.keys().node_id()).expect("two nodes");
             let mut responder = Responder::new(bob.clone());
             let step = responder.on_message(T0, b"", Admission::Accept, &retry, &m1);
             let Ok(ResponderStep::Reply(mut m2)) = step else {

@@ -15,7 +15,10 @@ fn configs() -> &'static (Arc<Config>, Arc<Config>) {
     CONFIGS.get_or_init(|| {
         let config = || {
             let keys = Arc::new(NodeKeys::generate());
-            Arc::new(Config::new([1; 32], vec![Suite::Aes256Gcm], keys, Profile::Link).unwrap())
+            Arc::new(
+                Config::new([1; 32], vec![Suite::Aes256Gcm], keys, Profile::Link)
+                    .expect("a configuration"),
+            )
         };
         (config(), config())
     })

@@ -8,11 +8,11 @@ use crate::*;
 fn two_nodes_meet() {
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
     assert_eq!(first.len(), 1_337);
-    let reply = m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     assert_eq!(reply.len(), 6_575);
     let (last, alice, bobs_keys) = m3(pair.alice.on_message(&reply).unwrap());
     assert_eq!(last.len(), 5_441);
-    let (bob, alices_keys) = done(pair.to_bob(Admission::Accept, &last).unwrap());
+    let (bob, alices_keys) = done(pair.bob_takes(Admission::Accept, &last).unwrap());
     assert_eq!(&bobs_keys, keys(BOB).public());
     assert_eq!(&alices_keys, keys(ALICE).public());
     assert_eq!(alice.transcript_hash(), bob.transcript_hash());
@@ -90,7 +90,7 @@ fn another_versions_message_has_another_length() {
         offered: 9,
         supported: 1,
     };
-    let bob = pair.to_bob(Admission::Accept, &m1).unwrap_err();
+    let bob = pair.bob_takes(Admission::Accept, &m1).unwrap_err();
     assert_eq!(bob.error, here(Stage::M1, reason));
 }
 
@@ -144,7 +144,7 @@ fn downgrade_of_the_offer() {
     let (mut pair, mut first) = Pair::new(config(ALICE), config(BOB));
     assert_eq!(&first[6..8], &[0, 0b11]);
     first[7] = 0b10;
-    let reply = m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     assert_eq!(
         pair.alice_refuses(&reply),
         (
@@ -161,7 +161,7 @@ fn wrong_identity() {
     let (mut pair, _) = Pair::new(config(ALICE), config(BOB));
     let (alice, first) = Initiator::new(config(ALICE).into(), keys(EVE).node_id()).unwrap();
     pair.alice = alice;
-    let reply = m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     let reason = Reason::Identity {
         expected: Some(keys(EVE).node_id()),
         got: Some(keys(BOB).node_id()),
@@ -189,7 +189,7 @@ fn dialling_oneself() {
 fn led_back_to_oneself() {
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
     pair.bob = Responder::new(config(ALICE).into());
-    let reply = m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     assert_eq!(
         pair.alice_refuses(&reply),
         (
@@ -210,9 +210,9 @@ fn reflection() {
     );
 
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
-    let reply = m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     let reason = Reason::Unexpected { got: 3 };
-    let bob = pair.to_bob(Admission::Accept, &reply).unwrap_err();
+    let bob = pair.bob_takes(Admission::Accept, &reply).unwrap_err();
     assert_eq!(bob.error, here(Stage::M3, reason));
     // Bob's refusal is sealed: Alice, who has not seen M2, cannot read it and does not have to.
     let alice = pair.alice.on_message(&bob.reject.unwrap()).unwrap_err();
@@ -232,14 +232,14 @@ fn reflected_records() {
 #[test]
 fn replayed_handshake() {
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
-    let reply = m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     let (last, ..) = m3(pair.alice.on_message(&reply).unwrap());
-    done(pair.to_bob(Admission::Accept, &last).unwrap());
+    done(pair.bob_takes(Admission::Accept, &last).unwrap());
 
     pair.bob = Responder::new(config(BOB).into());
-    let second = m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    let second = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     assert_ne!(second, reply);
-    let failure = pair.to_bob(Admission::Accept, &last).unwrap_err();
+    let failure = pair.bob_takes(Admission::Accept, &last).unwrap_err();
     assert_eq!(failure.error, here(Stage::M3, Reason::NotOpened));
 }
 
@@ -248,7 +248,7 @@ fn replayed_handshake() {
 fn another_prologue() {
     let bob = config(BOB).with_prologue(b"/pqcnet/qstp/2").unwrap();
     let (mut pair, first) = Pair::new(config(ALICE), bob);
-    let reply = m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     assert_eq!(
         pair.alice_refuses(&reply),
         (
@@ -262,7 +262,7 @@ fn another_prologue() {
 #[test]
 fn busy() {
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
-    let bob = pair.to_bob(Admission::Refuse, &first).unwrap_err();
+    let bob = pair.bob_takes(Admission::Refuse, &first).unwrap_err();
     assert_eq!(bob.error, here(Stage::M1, Reason::Busy));
     let alice = pair.alice.on_message(&bob.reject.unwrap()).unwrap_err();
     assert_eq!(alice.error, told(Stage::M1, Reason::Busy, false));
@@ -272,13 +272,13 @@ fn busy() {
 #[test]
 fn over() {
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
-    let reply = m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     let (last, ..) = m3(pair.alice.on_message(&reply).unwrap());
-    done(pair.to_bob(Admission::Accept, &last).unwrap());
+    done(pair.bob_takes(Admission::Accept, &last).unwrap());
     let alice = pair.alice.on_message(&reply).unwrap_err();
     assert_eq!(alice.error, here(Stage::M2, Reason::Over));
     assert_eq!(alice.reject, None);
-    let bob = pair.to_bob(Admission::Accept, &last).unwrap_err();
+    let bob = pair.bob_takes(Admission::Accept, &last).unwrap_err();
     assert_eq!(bob.error, here(Stage::M3, Reason::Over));
     assert_eq!(bob.reject, None);
     let frame = frame::FrameError::Type { got: 0x10 };
@@ -298,16 +298,16 @@ fn bad_frames() {
     assert_eq!(alice.error, told(Stage::M1, reason, false));
 
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
-    m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     let alice = pair.alice.on_bad_frame(frame);
     assert_eq!(alice.error, here(Stage::M2, reason));
     let bob = pair
-        .to_bob(Admission::Accept, &alice.reject.unwrap())
+        .bob_takes(Admission::Accept, &alice.reject.unwrap())
         .unwrap_err();
     assert_eq!(bob.error, told(Stage::M2, reason, false));
 
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
-    let reply = m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     let (_, alice, _) = m3(pair.alice.on_message(&reply).unwrap());
     let bob = pair.bob.on_bad_frame(frame);
     assert_eq!(bob.error, here(Stage::M3, reason));

@@ -99,7 +99,7 @@ fn alice_on(sealing: &Sealing<'_>) -> (HandshakeError, HandshakeError) {
 /// Bob's verdict over an M3 with these faults, and what Alice reads in his reject.
 fn bob_on(sealing: &Sealing<'_>) -> (HandshakeError, HandshakeError) {
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
-    let reply = m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     let mut accepted = pair
         .alice
         .sent()
@@ -113,7 +113,7 @@ fn bob_on(sealing: &Sealing<'_>) -> (HandshakeError, HandshakeError) {
         Side::Initiator,
         &mut message,
     );
-    let bob = pair.to_bob(Admission::Accept, &message).unwrap_err();
+    let bob = pair.bob_takes(Admission::Accept, &message).unwrap_err();
     let (_, session, _) = m3(accepted.m3(&config(ALICE)));
     match opened(&mut session.split().1, &bob.reject.unwrap()) {
         Err(RecordError::Rejected(alice)) => (bob.error, alice),
@@ -304,7 +304,7 @@ fn suite_that_was_not_offered() {
         let mut alice = config(ALICE);
         alice.suites = vec![Suite::Aes256Gcm];
         let (mut pair, first) = Pair::new(alice, config(BOB));
-        m2(pair.to_bob(Admission::Accept, &first).unwrap());
+        m2(pair.bob_takes(Admission::Accept, &first).unwrap());
         let (mut message, ..) = reply_by_hand(&first, chosen);
         message.resize(HEADER_LEN + M2::LEN, 0);
         let reason = Reason::SuiteNotOffered { chosen };
@@ -339,7 +339,7 @@ fn degenerate_keys() {
     );
 
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
-    let mut reply = m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    let mut reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     reply[HEADER_LEN + 34 + 1088..][..32].fill(0);
     assert_eq!(
         pair.alice_refuses(&reply),
@@ -383,7 +383,7 @@ fn rejects_of_other_versions() {
         assert_eq!(failure.reject, None);
     }
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
-    let reply = m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     let (_, session, _) = m3(pair.alice.on_message(&reply).unwrap());
     // Bob, from a later version, refuses at a stage that Alice does not know.
     let key = pair.bob.replied().keys.reject(Side::Responder);
@@ -415,14 +415,14 @@ fn reasons_on_the_wire() {
 fn invented_rejects() {
     let busy = reject::clear(Stage::M2, Reason::Busy);
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
-    m2(pair.to_bob(Admission::Accept, &first).unwrap());
-    let bob = pair.to_bob(Admission::Accept, &busy).unwrap_err();
+    m2(pair.bob_takes(Admission::Accept, &first).unwrap());
+    let bob = pair.bob_takes(Admission::Accept, &busy).unwrap_err();
     assert_eq!(bob.error, told(Stage::M2, Reason::Busy, false));
 
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
-    m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     let sealed = framed(FrameType::SealedReject, &[1; 22]);
-    let bob = pair.to_bob(Admission::Accept, &sealed).unwrap_err();
+    let bob = pair.bob_takes(Admission::Accept, &sealed).unwrap_err();
     assert_eq!(bob.error, here(Stage::M3, Reason::NotOpened));
     assert_eq!(bob.reject, None);
 }

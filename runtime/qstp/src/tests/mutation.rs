@@ -125,7 +125,7 @@ fn flipped_retry() {
     let alice = config(ALICE).with_puzzle(2, 1 << 12).unwrap();
     let (mut pair, first) = Pair::new(alice.clone(), config(BOB));
     let asked = retry(
-        pair.to_bob(Admission::Challenge { bits: 1 }, &first)
+        pair.bob_takes(Admission::Challenge { bits: 1 }, &first)
             .unwrap(),
     );
     let mut resent = 0;
@@ -169,7 +169,7 @@ fn flipped_retry() {
 fn flipped_m1_with_token() {
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
     let asked = retry(
-        pair.to_bob(Admission::Challenge { bits: 1 }, &first)
+        pair.bob_takes(Admission::Challenge { bits: 1 }, &first)
             .unwrap(),
     );
     let again = resend(pair.alice.on_message(&asked).unwrap());
@@ -217,7 +217,7 @@ fn flipped_m1_with_token() {
 #[test]
 fn flipped_m2() {
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
-    let reply = m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     let (alice, bob_id) = (config(ALICE), keys(BOB).node_id());
     for (bit, flipped) in flips(&reply) {
         if bit < HEADER_LEN * 8 {
@@ -254,7 +254,7 @@ fn flipped_m2() {
 #[test]
 fn flipped_m3() {
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
-    let reply = m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     let (last, ..) = m3(pair.alice.on_message(&reply).unwrap());
     let bob = Arc::new(config(BOB));
     for (bit, flipped) in flips(&last) {
@@ -276,7 +276,7 @@ fn flipped_m3() {
         };
         assert_eq!(failure.error.stage, Stage::M3);
     }
-    done(pair.to_bob(Admission::Accept, &last).unwrap());
+    done(pair.bob_takes(Admission::Accept, &last).unwrap());
 }
 
 // Every cut of every message: not whole for the decoder; refused as malformed where a caller takes it for whole.
@@ -284,11 +284,11 @@ fn flipped_m3() {
 fn cut_messages() {
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
     let asked = retry(
-        pair.to_bob(Admission::Challenge { bits: 1 }, &first)
+        pair.bob_takes(Admission::Challenge { bits: 1 }, &first)
             .unwrap(),
     );
     pair.bob = Responder::new(config(BOB).into());
-    let reply = m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     let sent = sent_again(pair.alice.sent());
     let replied = replied_again(pair.bob.replied());
     let (last, ..) = m3(pair.alice.on_message(&reply).unwrap());
@@ -348,7 +348,7 @@ fn cut_and_mended_m1() {
 #[test]
 fn flipped_rejects() {
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
-    let reply = m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     let replied = replied_again(pair.bob.replied());
     let (_, session, _) = m3(pair.alice.on_message(&reply).unwrap());
     let (_, mut back) = session.split();

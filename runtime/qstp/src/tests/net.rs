@@ -70,7 +70,7 @@ impl Pair {
         (pair, m1)
     }
 
-    pub(super) fn to_bob(
+    pub(super) fn bob_takes(
         &mut self,
         admission: Admission,
         message: &[u8],
@@ -81,7 +81,7 @@ impl Pair {
 
     /// Bob finds a fault in `message`; what both sides then hold.
     pub(super) fn bob_refuses(&mut self, message: &[u8]) -> (HandshakeError, HandshakeError) {
-        let bob = self.to_bob(Admission::Accept, message).unwrap_err();
+        let bob = self.bob_takes(Admission::Accept, message).unwrap_err();
         let alice = self
             .alice
             .on_message(&bob.reject.expect("a reject"))
@@ -94,7 +94,7 @@ impl Pair {
     pub(super) fn alice_refuses(&mut self, message: &[u8]) -> (HandshakeError, HandshakeError) {
         let alice = self.alice.on_message(message).unwrap_err();
         let bob = self
-            .to_bob(Admission::Accept, &alice.reject.expect("a reject"))
+            .bob_takes(Admission::Accept, &alice.reject.expect("a reject"))
             .unwrap_err();
         assert_eq!(bob.reject, None, "a reject is not answered");
         (alice.error, bob.error)
@@ -143,9 +143,9 @@ pub(super) fn done(step: ResponderStep) -> (Session, NodePublic) {
 /// A whole handshake without a Retry.
 pub(super) fn connect(alice: Config, bob: Config) -> (Session, Session) {
     let (mut pair, first) = Pair::new(alice, bob);
-    let reply = m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     let (last, alice, _) = m3(pair.alice.on_message(&reply).unwrap());
-    let (bob, _) = done(pair.to_bob(Admission::Accept, &last).unwrap());
+    let (bob, _) = done(pair.bob_takes(Admission::Accept, &last).unwrap());
     (alice, bob)
 }
 

@@ -315,10 +315,10 @@ fn records_that_open_and_are_wrong() {
 #[test]
 fn refused_m3() {
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
-    let reply = m2(pair.to_bob(Admission::Accept, &first).unwrap());
+    let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     let (mut last, alice, _) = m3(pair.alice.on_message(&reply).unwrap());
     *last.last_mut().unwrap() ^= 1;
-    let bob = pair.to_bob(Admission::Accept, &last).unwrap_err();
+    let bob = pair.bob_takes(Admission::Accept, &last).unwrap_err();
     assert_eq!(bob.error, here(Stage::M3, Reason::NotOpened));
     let reject = bob.reject.unwrap();
     assert_eq!(reject.len(), 26);

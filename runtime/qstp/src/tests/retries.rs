@@ -11,7 +11,10 @@ const EASY: Admission = Admission::Challenge { bits: 4 };
 /// Alice after a Retry: the M1 that carries her token.
 fn challenged(alice: Config, bits: u8) -> (Pair, Vec<u8>) {
     let (mut pair, first) = Pair::new(alice, config(BOB));
-    let asked = retry(pair.to_bob(Admission::Challenge { bits }, &first).unwrap());
+    let asked = retry(
+        pair.bob_takes(Admission::Challenge { bits }, &first)
+            .unwrap(),
+    );
     assert_eq!(asked.len(), 45);
     let again = resend(pair.alice.on_message(&asked).unwrap());
     assert_eq!(again.len(), first.len());
@@ -19,7 +22,7 @@ fn challenged(alice: Config, bits: u8) -> (Pair, Vec<u8>) {
 }
 
 fn refused(mut pair: Pair, message: &[u8], reason: Reason) {
-    let bob = pair.to_bob(EASY, message).unwrap_err();
+    let bob = pair.bob_takes(EASY, message).unwrap_err();
     assert_eq!(bob.error, here(Stage::Retry, reason));
     let alice = pair.alice.on_message(&bob.reject.unwrap()).unwrap_err();
     assert_eq!(alice.error, told(Stage::Retry, reason, false));
@@ -30,9 +33,9 @@ fn refused(mut pair: Pair, message: &[u8], reason: Reason) {
 fn another_responder_takes_the_answer() {
     let (mut pair, again) = challenged(config(ALICE), 4);
     pair.bob = Responder::new(config(BOB).into());
-    let reply = m2(pair.to_bob(EASY, &again).unwrap());
+    let reply = m2(pair.bob_takes(EASY, &again).unwrap());
     let (last, alice, _) = m3(pair.alice.on_message(&reply).unwrap());
-    let (bob, _) = done(pair.to_bob(EASY, &last).unwrap());
+    let (bob, _) = done(pair.bob_takes(EASY, &last).unwrap());
     assert_eq!(alice.transcript_hash(), bob.transcript_hash());
 }
 
@@ -40,7 +43,7 @@ fn another_responder_takes_the_answer() {
 #[test]
 fn token_without_work() {
     let (mut pair, again) = challenged(config(ALICE), 0);
-    let reply = m2(pair.to_bob(Admission::Accept, &again).unwrap());
+    let reply = m2(pair.bob_takes(Admission::Accept, &again).unwrap());
     m3(pair.alice.on_message(&reply).unwrap());
 }
 
@@ -49,7 +52,7 @@ fn token_without_work() {
 fn bits_are_capped() {
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
     let asked = retry(
-        pair.to_bob(Admission::Challenge { bits: 255 }, &first)
+        pair.bob_takes(Admission::Challenge { bits: 255 }, &first)
             .unwrap(),
     );
     assert_eq!(asked[4 + 8], Config::MAX_PUZZLE_BITS);
@@ -82,7 +85,7 @@ fn token_from_another_carrier() {
 fn expired_token() {
     let (mut pair, again) = challenged(config(ALICE), 0);
     pair.now = T0 + TOKEN_LIFETIME;
-    m2(pair.to_bob(EASY, &again).unwrap());
+    m2(pair.bob_takes(EASY, &again).unwrap());
 
     let (mut pair, again) = challenged(config(ALICE), 0);
     pair.now = T0 + TOKEN_LIFETIME + Duration::from_millis(1);
@@ -99,7 +102,7 @@ fn rotated_keys() {
             .rotate_if_due(T0 + ROTATE_AFTER - Duration::from_millis(1))
     );
     assert!(pair.retry.rotate_if_due(T0 + ROTATE_AFTER));
-    m2(pair.to_bob(EASY, &again).unwrap());
+    m2(pair.bob_takes(EASY, &again).unwrap());
 
     let (mut pair, again) = challenged(config(ALICE), 0);
     assert!(pair.retry.rotate_if_due(T0 + ROTATE_AFTER));
@@ -145,10 +148,13 @@ fn work_beyond_the_initiators_bounds() {
         ),
     ] {
         let (mut pair, first) = Pair::new(config, self::config(BOB));
-        let asked = retry(pair.to_bob(Admission::Challenge { bits }, &first).unwrap());
+        let asked = retry(
+            pair.bob_takes(Admission::Challenge { bits }, &first)
+                .unwrap(),
+        );
         let alice = pair.alice.on_message(&asked).unwrap_err();
         assert_eq!(alice.error, here(Stage::Retry, reason));
-        let bob = pair.to_bob(EASY, &alice.reject.unwrap()).unwrap_err();
+        let bob = pair.bob_takes(EASY, &alice.reject.unwrap()).unwrap_err();
         assert_eq!(bob.error, told(Stage::Retry, reason, false));
     }
 }
@@ -157,7 +163,7 @@ fn work_beyond_the_initiators_bounds() {
 #[test]
 fn second_retry() {
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
-    let asked = retry(pair.to_bob(EASY, &first).unwrap());
+    let asked = retry(pair.bob_takes(EASY, &first).unwrap());
     resend(pair.alice.on_message(&asked).unwrap());
     let reason = Reason::Unexpected { got: 2 };
     let alice = pair.alice.on_message(&asked).unwrap_err();
@@ -168,8 +174,8 @@ fn second_retry() {
 #[test]
 fn ignored_retry() {
     let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
-    retry(pair.to_bob(EASY, &first).unwrap());
-    let bob = pair.to_bob(EASY, &first).unwrap_err();
+    retry(pair.bob_takes(EASY, &first).unwrap());
+    let bob = pair.bob_takes(EASY, &first).unwrap_err();
     assert_eq!(bob.error, here(Stage::M1, Reason::Unexpected { got: 1 }));
 }
 
