@@ -1,0 +1,13 @@
+//! The rules of a shard, pure: time and results come in as arguments, effects go out as data.
+//!
+//! [`shard::Shard`] ties together: [`producers`] (who may append what next), [`pending`] (what is on its way to the
+//! disk), [`delivery`] (who gets what when, over [`subscription`] and [`tail`]), [`seal`] (how entries look at rest).
+
+pub mod channel;
+pub mod delivery;
+pub mod pending;
+pub mod producers;
+pub mod seal;
+pub mod shard;
+pub mod subscription;
+pub mod tail;

@@ -1,0 +1,748 @@
+//! One shard: admits publishes, forms batches, acknowledges what is durable. Spec: docs/spec/relay.md.
+//!
+//! ```text
+//!   publish ─▶ next batch (sealed as it is admitted) ─▶ in flight ─▶ durable: acks, then deliveries
+//!                         everything admitted while one batch is in flight forms the next
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use pqcnet_crypto::NodeId;
+use pqcnet_log::{AppendBatch, Base, ChannelHead, ChannelId, Entries, LogError, Opened, ShardNo};
+use pqcnet_messages::edge::{MAX_READERS, Published};
+use pqcnet_messages::{Channel, MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_PAYLOAD, Record, Refusal};
+
+use super::channel::{About, ChannelState, NewReaders, channel_id, sealed_about};
+use super::delivery::{Delivered, Delivery, DeliveryLimits, Problem};
+use super::pending::{Advance, Forming, Pending, Stored};
+use super::producers::Verdict;
+use super::seal::ShardKeys;
+use super::subscription::SubscriptionKey;
+
+/// How soon a batch is offered again to a log that was busy.
+const BUSY_RETRY: Duration = Duration::from_millis(2);
+/// First and longest pause before a failed log is opened again.
+const REOPEN_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Limits of one shard.
+#[derive(Debug, Clone, Copy)]
+pub struct ShardLimits {
+    /// Channels with anything stored.
+    pub channels: usize,
+    /// Channels that were named but have nothing stored.
+    pub empty_channels: usize,
+    /// Producers a channel.
+    pub producers: usize,
+    /// Payload bytes admitted and not yet durable.
+    pub pending_bytes: usize,
+    /// Deliveries.
+    pub delivery: DeliveryLimits,
+}
+
+impl Default for ShardLimits {
+    fn default() -> Self {
+        Self {
+            channels: 65_536,
+            empty_channels: 1024,
+            producers: 64,
+            // Two full groups of the store's writer: one on its way, one forming.
+            pending_bytes: 8 << 20,
+            delivery: DeliveryLimits::default(),
+        }
+    }
+}
+
+/// What the shell must do. `T` is whatever it answers a caller with.
+#[derive(Debug)]
+pub enum Effect<T> {
+    /// Open the log and read its heads, then [`Shard::on_opened`].
+    Open,
+    /// Hand to the log, then [`Shard::on_appended`].
+    Append(AppendBatch),
+    /// Answer.
+    Reply {
+        /// Whom.
+        to: T,
+        /// What.
+        result: Result<Stored, Refusal>,
+    },
+    /// For a subscriber.
+    Deliver(Delivered),
+}
+
+/// A publish, for [`Shard::publish`].
+#[derive(Debug)]
+pub struct NewRecords {
+    /// Who sends it.
+    pub customer: NodeId,
+    /// Where to.
+    pub channel: Channel,
+    /// Producer epoch.
+    pub epoch: u64,
+    /// Sequence of the first payload.
+    pub first_seq: u64,
+    /// Payloads.
+    pub payloads: Vec<Bytes>,
+}
+
+/// How much a shard holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Holdings {
+    /// Channels with anything stored.
+    pub channels: u64,
+    /// Records ever stored.
+    pub records: u64,
+    /// Bytes of entries ever stored.
+    pub bytes: u64,
+    /// Subscriptions now.
+    pub subscriptions: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Opening,
+    Ready { generation: u32 },
+    Failed { retry_at: Duration },
+}
+
+/// The rules of one shard.
+pub struct Shard<T> {
+    shard: ShardNo,
+    limits: ShardLimits,
+    keys: ShardKeys,
+    phase: Phase,
+    /// It was open once, so what it knows of the heads may be served.
+    served: bool,
+    draining: bool,
+    reopen_after: Duration,
+    epochs_issued: u32,
+    channels: BTreeMap<ChannelId, ChannelState>,
+    /// Channels with nothing stored, oldest first.
+    empty: VecDeque<ChannelId>,
+    stored_channels: usize,
+    batches: u64,
+    next: Option<Forming<T>>,
+    in_flight: Option<Pending<T>>,
+    /// A batch that the log was too busy to take, and when to offer it again.
+    stalled: Option<(AppendBatch, Duration)>,
+    pending_bytes: usize,
+    delivery: Delivery,
+    effects: VecDeque<Effect<T>>,
+}
+
+impl<T> Shard<T> {
+    /// A shard that knows nothing yet; its first effect is [`Effect::Open`].
+    pub fn new(shard: ShardNo, keys: ShardKeys, limits: ShardLimits) -> Self {
+        Self {
+            shard,
+            limits,
+            keys,
+            phase: Phase::Opening,
+            served: false,
+            draining: false,
+            reopen_after: REOPEN_AFTER.0,
+            epochs_issued: 0,
+            channels: BTreeMap::new(),
+            empty: VecDeque::new(),
+            stored_channels: 0,
+            batches: 0,
+            next: None,
+            in_flight: None,
+            stalled: None,
+            pending_bytes: 0,
+            delivery: Delivery::new(shard, limits.delivery),
+            effects: VecDeque::from([Effect::Open]),
+        }
+    }
+
+    // ---- what customers ask
+
+    /// Issues a producer epoch.
+    pub fn open_producer(&mut self, customer: NodeId, channel: &Channel) -> Result<u64, Refusal> {
+        let generation = self.writable()?;
+        if channel.owner != customer {
+            return Err(Refusal::NotAllowed);
+        }
+        let counter = self.epochs_issued.checked_add(1).ok_or(Refusal::Busy)?;
+        // Generations are stored before they are used, so no epoch is ever issued twice.
+        let epoch = (u64::from(generation) << 32) | u64::from(counter);
+        let id = self.ensure_channel(channel)?;
+        let max = self.limits.producers;
+        if let Some(state) = self.channels.get_mut(&id)
+            && let Some(dropped) = state.producers.open(epoch, max)?
+        {
+            state.drop_marks.push(dropped);
+        }
+        self.epochs_issued = counter;
+        Ok(epoch)
+    }
+
+    /// Admits, or refuses with a reply. `to` is answered once, now or when the records are durable.
+    pub fn publish(&mut self, wall_ms: u64, new: NewRecords, to: T) {
+        match self.try_publish(wall_ms, new) {
+            Ok(Admission::Done(published)) => {
+                let result = Ok(Stored::Published(published));
+                self.effects.push_back(Effect::Reply { to, result });
+            }
+            Ok(Admission::Wait { batch, published }) => {
+                let waiting = (to, Stored::Published(published));
+                let next = self.next.as_mut().map(|next| &mut next.pending);
+                let mut pending = next.into_iter().chain(&mut self.in_flight);
+                match pending.find(|pending| pending.number == batch) {
+                    Some(pending) => pending.waiting.push(waiting),
+                    // What is admitted and not durable is in one of the two. If not, unknown is the honest answer.
+                    None => self.refuse(waiting.0, Refusal::Unavailable),
+                }
+            }
+            Err(refusal) => self.refuse(to, refusal),
+        }
+        self.flush();
+    }
+
+    /// Replaces the readers of one of the customer's channels; answered once it is durable.
+    pub fn set_readers(&mut self, channel: &Channel, readers: Vec<NodeId>, to: T) {
+        if let Err((to, refusal)) = self.try_set_readers(channel, readers, to) {
+            self.refuse(to, refusal);
+        }
+        self.flush();
+    }
+
+    /// Starts a subscription to what comes after `after`; returns the channel's durable head.
+    pub fn subscribe(
+        &mut self,
+        key: SubscriptionKey,
+        customer: NodeId,
+        channel: &Channel,
+        after: u64,
+        window_bytes: u32,
+    ) -> Result<u64, Refusal> {
+        if !self.served {
+            return Err(self.not_ready());
+        }
+        let id = channel_id(channel);
+        let id = match self.channels.get(&id) {
+            Some(state) if state.about.is_none() => return Err(Refusal::Storage),
+            Some(state) if state.may_read(&customer) => id,
+            // Whether somebody else's channel exists is not told either.
+            Some(_) => return Err(Refusal::NotAllowed),
+            None if channel.owner == customer => self.ensure_channel(channel)?,
+            None => return Err(Refusal::NotAllowed),
+        };
+        let head = self.channels.get(&id).map_or(0, |state| state.durable.head);
+        if after > head {
+            let detail = format!("offset {after} is beyond the channel's head {head}");
+            return Err(Refusal::Invalid(detail));
+        }
+        let window = window_bytes as usize;
+        self.delivery
+            .subscribe(key, customer, id, (after, head), window)?;
+        Ok(head)
+    }
+
+    /// See [`Delivery::consumed`].
+    pub fn consumed(&mut self, key: SubscriptionKey, offset: u64) {
+        self.delivery.consumed(key, offset);
+    }
+
+    /// See [`Delivery::unsubscribe`].
+    pub fn unsubscribe(&mut self, key: SubscriptionKey) {
+        self.delivery.unsubscribe(key);
+    }
+
+    /// See [`Delivery::drop_link`].
+    pub fn drop_link(&mut self, link: u64) {
+        self.delivery.drop_link(link);
+    }
+
+    /// See [`Delivery::link_blocked`].
+    pub fn link_blocked(&mut self, link: u64) {
+        self.delivery.link_blocked(link);
+    }
+
+    /// See [`Delivery::link_ready`].
+    pub fn link_ready(&mut self, link: u64) {
+        self.delivery.link_ready(link);
+    }
+
+    /// Admits nothing more; what is admitted is still stored and answered.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    // ---- what the log answers
+
+    /// The log is open, or is not.
+    pub fn on_opened(
+        &mut self,
+        now: Duration,
+        result: Result<(Opened, Vec<ChannelHead>), LogError>,
+    ) {
+        match result {
+            Ok((opened, heads)) => {
+                self.keys.begin(opened.generation, &opened.salts);
+                self.epochs_issued = 0;
+                self.restore(&heads);
+                self.served = true;
+                self.phase = Phase::Ready {
+                    generation: opened.generation,
+                };
+            }
+            Err(error) => self.fail(now, error),
+        }
+    }
+
+    /// The batch in flight is durable, or its fate is unknown.
+    pub fn on_appended(&mut self, now: Duration, result: Result<(), LogError>) {
+        match result {
+            Ok(()) => {
+                self.reopen_after = REOPEN_AFTER.0;
+                if let Some(done) = self.in_flight.take() {
+                    self.settle(done);
+                }
+                self.flush();
+            }
+            Err(error) => self.fail(now, error),
+        }
+    }
+
+    /// The log was too busy to take the batch; it is offered again.
+    pub fn on_log_busy(&mut self, now: Duration, batch: AppendBatch) {
+        self.stalled = Some((batch, now + BUSY_RETRY));
+    }
+
+    /// See [`Delivery::on_read`].
+    pub fn on_read(&mut self, serial: u64, result: Result<Entries, LogError>) {
+        self.delivery.on_read(&mut self.keys, serial, result);
+    }
+
+    /// Time passed.
+    pub fn on_tick(&mut self, now: Duration) {
+        if let Some((batch, at)) = self.stalled.take() {
+            if at <= now {
+                self.effects.push_back(Effect::Append(batch));
+            } else {
+                self.stalled = Some((batch, at));
+            }
+        }
+        if let Phase::Failed { retry_at } = self.phase
+            && retry_at <= now
+        {
+            self.phase = Phase::Opening;
+            self.effects.push_back(Effect::Open);
+        }
+    }
+
+    // ---- what the shell asks
+
+    /// When [`on_tick`](Self::on_tick) is due.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        match self.phase {
+            Phase::Failed { retry_at } => Some(retry_at),
+            Phase::Opening | Phase::Ready { .. } => self.stalled.as_ref().map(|(_, at)| *at),
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_effect(&mut self) -> Option<Effect<T>> {
+        let effect = self.effects.pop_front();
+        effect.or_else(|| self.delivery.poll().map(Effect::Deliver))
+    }
+
+    /// Nothing admitted waits for the disk.
+    pub fn is_settled(&self) -> bool {
+        self.next.is_none() && self.in_flight.is_none()
+    }
+
+    /// One word for a status page.
+    pub fn phase(&self) -> &'static str {
+        match self.phase {
+            Phase::Opening => "opening",
+            Phase::Ready { .. } if self.draining => "draining",
+            Phase::Ready { .. } => "ready",
+            Phase::Failed { .. } => "storage failed",
+        }
+    }
+
+    /// How much it holds.
+    pub fn holdings(&self) -> Holdings {
+        let mut sum = Holdings {
+            subscriptions: self.delivery.len() as u64,
+            ..Holdings::default()
+        };
+        for state in self.channels.values().filter(|s| s.about_stored) {
+            sum.channels += 1;
+            sum.records += state.durable.head;
+            sum.bytes += state.durable.bytes;
+        }
+        sum
+    }
+
+    // ---- within
+
+    fn not_ready(&self) -> Refusal {
+        match self.phase {
+            Phase::Opening if !self.served => Refusal::Unavailable,
+            Phase::Opening | Phase::Ready { .. } | Phase::Failed { .. } => Refusal::Storage,
+        }
+    }
+
+    fn writable(&self) -> Result<u32, Refusal> {
+        match self.phase {
+            _ if self.draining => Err(Refusal::Draining),
+            Phase::Ready { generation } => Ok(generation),
+            Phase::Opening | Phase::Failed { .. } => Err(self.not_ready()),
+        }
+    }
+
+    fn refuse(&mut self, to: T, refusal: Refusal) {
+        let result = Err(refusal);
+        self.effects.push_back(Effect::Reply { to, result });
+    }
+
+    /// The channel's id; it is known from here on, with nothing stored if it is new.
+    fn ensure_channel(&mut self, channel: &Channel) -> Result<ChannelId, Refusal> {
+        let id = channel_id(channel);
+        match self.channels.get(&id) {
+            Some(state) if state.about.is_none() => Err(Refusal::Storage),
+            Some(_) => Ok(id),
+            None => {
+                self.channels.insert(id, ChannelState::new(channel.clone()));
+                self.empty.push_back(id);
+                self.shed_empty_channels();
+                Ok(id)
+            }
+        }
+    }
+
+    /// Forgets the oldest channels of which nothing is stored; their producers' epochs become unknown.
+    fn shed_empty_channels(&mut self) {
+        let mut tries = self.empty.len();
+        while self.empty.len() > self.limits.empty_channels && tries > 0 {
+            tries -= 1;
+            let Some(id) = self.empty.pop_front() else {
+                return;
+            };
+            match self.channels.get(&id) {
+                Some(state) if state.about_stored => {}
+                Some(_) if self.delivery.watches(&id) => self.empty.push_back(id),
+                Some(_) => drop(self.channels.remove(&id)),
+                None => {}
+            }
+        }
+    }
+
+    fn try_publish(&mut self, wall_ms: u64, new: NewRecords) -> Result<Admission, Refusal> {
+        let generation = self.writable()?;
+        if new.channel.owner != new.customer {
+            return Err(Refusal::NotAllowed);
+        }
+        let bytes = check_payloads(&new)?;
+        let id = channel_id(&new.channel);
+        let state = self.channels.get_mut(&id).ok_or(Refusal::UnknownProducer)?;
+        let skip = match state
+            .producers
+            .judge(new.epoch, new.first_seq, new.payloads.len())?
+        {
+            Verdict::Stored { sequence, offset } => {
+                return Ok(Admission::Done(published(sequence, offset)));
+            }
+            Verdict::UnderWay {
+                sequence,
+                offset,
+                batch,
+            } => {
+                let published = published(sequence, offset);
+                return Ok(Admission::Wait { batch, published });
+            }
+            Verdict::Admit { skip } => skip,
+        };
+        if self.pending_bytes + bytes > self.limits.pending_bytes {
+            return Err(Refusal::Busy);
+        }
+        if !state.about_stored && self.stored_channels >= self.limits.channels {
+            return Err(Refusal::TooLarge);
+        }
+        self.pending_bytes += bytes;
+        let Forming { batch, pending } =
+            next_batch(&mut self.next, &mut self.batches, self.shard, generation);
+        pending.bytes += bytes;
+        let slot = place(batch, &id, state, &mut self.keys, &mut self.stored_channels);
+        // Stamps never go back within a channel, whatever the wall clock does.
+        let at_ms = wall_ms.max(state.admitted.newest_ms);
+        let stamp = at_ms.to_be_bytes();
+        let mut sequence = new.first_seq + skip as u64 - 1;
+        let before = batch.byte_len();
+        let keys = &mut self.keys;
+        for payload in new.payloads.into_iter().skip(skip) {
+            sequence += 1;
+            let offset = batch.push(slot, (new.epoch, sequence), at_ms, |offset, out| {
+                keys.seal(&id, offset, [&stamp, &payload], out);
+            });
+            state.admitted.head = offset;
+            let record = Record {
+                offset,
+                published_at_ms: at_ms,
+                payload,
+            };
+            pending.records.push((id, record));
+        }
+        let offset = state.admitted.head;
+        state.admitted.newest_ms = at_ms;
+        state.admitted.bytes += (batch.byte_len() - before) as u64;
+        state
+            .producers
+            .admitted(new.epoch, sequence, offset, pending.number);
+        pending.advances.push(Advance {
+            channel: id,
+            epoch: new.epoch,
+            sequence,
+            offset,
+        });
+        Ok(Admission::Wait {
+            batch: pending.number,
+            published: published(sequence, offset),
+        })
+    }
+
+    fn try_set_readers(
+        &mut self,
+        channel: &Channel,
+        mut readers: Vec<NodeId>,
+        to: T,
+    ) -> Result<(), (T, Refusal)> {
+        readers.sort_unstable();
+        readers.dedup();
+        let bytes = readers.len() * 32;
+        let checked = self.writable().and_then(|generation| {
+            if readers.len() > MAX_READERS {
+                return Err(Refusal::TooLarge);
+            }
+            if self.pending_bytes + bytes > self.limits.pending_bytes {
+                return Err(Refusal::Busy);
+            }
+            let id = self.ensure_channel(channel)?;
+            let stored = self.channels.get(&id).is_some_and(|s| s.about_stored);
+            if !stored && self.stored_channels >= self.limits.channels {
+                return Err(Refusal::TooLarge);
+            }
+            Ok((generation, id))
+        });
+        let (generation, id) = match checked {
+            Ok(checked) => checked,
+            Err(refusal) => return Err((to, refusal)),
+        };
+        let Some(state) = self.channels.get_mut(&id) else {
+            return Err((to, Refusal::Unavailable));
+        };
+        self.pending_bytes += bytes;
+        let Forming { batch, pending } =
+            next_batch(&mut self.next, &mut self.batches, self.shard, generation);
+        pending.bytes += bytes;
+        let slot = place(batch, &id, state, &mut self.keys, &mut self.stored_channels);
+        let about = About {
+            channel: channel.clone(),
+            readers: readers.clone(),
+        };
+        batch.set_about(slot, sealed_about(&mut self.keys, &id, &about));
+        pending.readers.push(NewReaders {
+            channel: id,
+            readers,
+        });
+        pending.waiting.push((to, Stored::Readers));
+        Ok(())
+    }
+
+    /// Hands the forming batch to the log, unless one is on its way.
+    fn flush(&mut self) {
+        if self.in_flight.is_none()
+            && matches!(self.phase, Phase::Ready { .. })
+            && let Some(Forming { batch, pending }) = self.next.take()
+        {
+            self.effects.push_back(Effect::Append(batch));
+            self.in_flight = Some(pending);
+        }
+    }
+
+    /// The batch is durable: acknowledge, then deliver.
+    fn settle(&mut self, done: Pending<T>) {
+        self.pending_bytes -= done.bytes;
+        for advance in &done.advances {
+            if let Some(state) = self.channels.get_mut(&advance.channel) {
+                let (sequence, offset) = (advance.sequence, advance.offset);
+                state.producers.durable(advance.epoch, sequence, offset);
+            }
+        }
+        for (to, stored) in done.waiting {
+            let result = Ok(stored);
+            self.effects.push_back(Effect::Reply { to, result });
+        }
+        for NewReaders { channel, readers } in done.readers {
+            if let Some(state) = self.channels.get_mut(&channel) {
+                if let Some(about) = &mut state.about {
+                    about.readers = readers;
+                }
+                self.delivery
+                    .retain(&channel, |customer| state.may_read(customer));
+            }
+        }
+        for (channel, record) in done.records {
+            self.delivery.push(channel, record);
+        }
+        for advance in &done.advances {
+            if let Some(state) = self.channels.get_mut(&advance.channel) {
+                state.durable.head = state.durable.head.max(advance.offset);
+                self.delivery.advance(&advance.channel, state.durable.head);
+                if state.durable.head == state.admitted.head {
+                    state.durable = state.admitted;
+                }
+            }
+        }
+    }
+
+    /// Storage failed. Whatever was admitted is of unknown fate: everybody is told, and the log is read anew.
+    fn fail(&mut self, now: Duration, error: LogError) {
+        let shard = self.shard;
+        let problem = Delivered::Problem(Problem::Log { shard, error });
+        self.effects.push_back(Effect::Deliver(problem));
+        let next = self.next.take().map(|next| next.pending);
+        let lost = [self.in_flight.take(), next];
+        for (to, _) in lost
+            .into_iter()
+            .flatten()
+            .flat_map(|pending| pending.waiting)
+        {
+            self.effects.push_back(Effect::Reply {
+                to,
+                result: Err(Refusal::Storage),
+            });
+        }
+        self.stalled = None;
+        self.pending_bytes = 0;
+        self.keys.end();
+        self.phase = Phase::Failed {
+            retry_at: now + self.reopen_after,
+        };
+        self.reopen_after = (self.reopen_after * 2).min(REOPEN_AFTER.1);
+    }
+
+    /// Takes the channels as stored. Of what was known before only that stays which the log does not keep.
+    fn restore(&mut self, heads: &[ChannelHead]) {
+        let mut before = std::mem::take(&mut self.channels);
+        let max = self.limits.producers;
+        for head in heads {
+            let about = self.open_about(head);
+            let mut state = ChannelState::restored(head, about);
+            if let Some(earlier) = before.remove(&head.channel) {
+                state.producers.keep_unused(&earlier.producers, max);
+            }
+            self.delivery.advance(&head.channel, head.head);
+            self.delivery
+                .retain(&head.channel, |customer| state.may_read(customer));
+            self.channels.insert(head.channel, state);
+        }
+        self.stored_channels = self.channels.len();
+        for (id, earlier) in before {
+            if let Some(about) = earlier.about {
+                let mut state = ChannelState::new(about.channel);
+                state.producers.keep_unused(&earlier.producers, max);
+                self.channels.insert(id, state);
+            }
+        }
+        let unstored = self
+            .channels
+            .iter()
+            .filter(|(_, state)| !state.about_stored);
+        self.empty = unstored.map(|(id, _)| *id).collect();
+    }
+
+    fn open_about(&mut self, head: &ChannelHead) -> Option<About> {
+        let (shard, channel) = (self.shard, head.channel);
+        let mut sealed = head.about.as_deref().unwrap_or_default().to_vec();
+        let problem = match self.keys.open(&channel, 0, &mut sealed) {
+            Ok(text) => match About::decode(&sealed[text]) {
+                Some(about) if channel_id(&about.channel) == channel => return Some(about),
+                Some(_) | None => Problem::About { shard, channel },
+            },
+            Err(error) => Problem::Sealed {
+                shard,
+                channel,
+                offset: 0,
+                error,
+            },
+        };
+        self.effects
+            .push_back(Effect::Deliver(Delivered::Problem(problem)));
+        None
+    }
+}
+
+enum Admission {
+    /// Durable already.
+    Done(Published),
+    /// Answer when batch `batch` is durable.
+    Wait { batch: u64, published: Published },
+}
+
+fn published(last_seq: u64, last_offset: u64) -> Published {
+    Published {
+        last_seq,
+        last_offset,
+    }
+}
+
+/// The payloads' bytes, if a publish is within its limits.
+fn check_payloads(new: &NewRecords) -> Result<usize, Refusal> {
+    let count = new.payloads.len();
+    if count == 0 {
+        return Err(Refusal::Invalid("no payloads".to_owned()));
+    }
+    if new.first_seq == 0 || new.first_seq.checked_add(count as u64).is_none() {
+        return Err(Refusal::Invalid("sequences count from 1".to_owned()));
+    }
+    let bytes = new.payloads.iter().map(Bytes::len).sum();
+    let largest = new.payloads.iter().map(Bytes::len).max().unwrap_or(0);
+    if count > MAX_BATCH_RECORDS || bytes > MAX_BATCH_BYTES || largest > MAX_PAYLOAD {
+        return Err(Refusal::TooLarge);
+    }
+    Ok(bytes)
+}
+
+fn next_batch<'a, T>(
+    next: &'a mut Option<Forming<T>>,
+    batches: &mut u64,
+    shard: ShardNo,
+    generation: u32,
+) -> &'a mut Forming<T> {
+    next.get_or_insert_with(|| {
+        *batches += 1;
+        Forming::new(*batches, AppendBatch::new(shard, generation))
+    })
+}
+
+/// The channel's slot in the forming batch, with whatever else of the channel is due for the disk.
+fn place(
+    batch: &mut AppendBatch,
+    id: &ChannelId,
+    state: &mut ChannelState,
+    keys: &mut ShardKeys,
+    stored_channels: &mut usize,
+) -> pqcnet_log::ChannelSlot {
+    let base = Base {
+        forgotten_epoch: state.producers.forgotten(),
+        ..state.admitted
+    };
+    let slot = batch.channel(*id, base);
+    for epoch in state.drop_marks.drain(..) {
+        batch.forget(slot, epoch);
+    }
+    if !state.about_stored
+        && let Some(about) = &state.about
+    {
+        batch.set_about(slot, sealed_about(keys, id, about));
+        state.about_stored = true;
+        *stored_channels += 1;
+    }
+    slot
+}

@@ -1,0 +1,212 @@
+//! One subscription: where it stands and how much it may be owed. Spec: docs/spec/relay.md §4.
+
+use std::collections::VecDeque;
+
+use pqcnet_crypto::NodeId;
+use pqcnet_log::ChannelId;
+use pqcnet_messages::{MAX_OUTSTANDING_RECORDS, Record};
+
+/// Largest window: what one subscriber that never reads can make a link's two ends hold.
+pub const MAX_WINDOW: usize = 16 << 20;
+
+/// A subscription's name: the link it came over and the sentry's number on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionKey {
+    /// The relayer's number of the link.
+    pub link: u64,
+    /// The sentry's number of the subscription.
+    pub subscription: u32,
+}
+
+/// Deliveries of one channel to one subscriber.
+#[derive(Debug)]
+pub struct Subscription {
+    /// Its name.
+    pub key: SubscriptionKey,
+    /// Of which channel.
+    pub channel: ChannelId,
+    /// For whom.
+    pub customer: NodeId,
+    /// Highest offset delivered, or the one presented.
+    pub delivered: u64,
+    /// A read from the log is under way or waits for its turn.
+    pub reading: bool,
+    /// It waits in the queue of those that may have something to get.
+    pub queued: bool,
+    window_bytes: usize,
+    outstanding_bytes: usize,
+    /// Payload sizes of the records delivered and not consumed; the last is `delivered`'s.
+    outstanding: VecDeque<u32>,
+}
+
+/// The subscriber says that it consumed what it never got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotDelivered;
+
+impl Subscription {
+    /// A subscription to what comes after `after`.
+    pub fn new(
+        key: SubscriptionKey,
+        channel: ChannelId,
+        customer: NodeId,
+        after: u64,
+        window_bytes: usize,
+    ) -> Self {
+        Self {
+            key,
+            channel,
+            customer,
+            delivered: after,
+            reading: false,
+            queued: false,
+            window_bytes: window_bytes.min(MAX_WINDOW),
+            outstanding_bytes: 0,
+            outstanding: VecDeque::new(),
+        }
+    }
+
+    /// Payload bytes that may be sent now; `None` when nothing may. With nothing outstanding any one record may go,
+    /// however large.
+    pub fn room(&self) -> Option<usize> {
+        if self.outstanding.is_empty() {
+            return Some(self.window_bytes);
+        }
+        if self.outstanding.len() >= MAX_OUTSTANDING_RECORDS {
+            return None;
+        }
+        let room = self.window_bytes.checked_sub(self.outstanding_bytes)?;
+        (room > 0).then_some(room)
+    }
+
+    /// Takes from `records` what may go in one delivery: the first always (callers asked [`room`](Self::room)), the
+    /// others while they fit.
+    pub fn take<'a>(
+        &mut self,
+        records: impl Iterator<Item = &'a Record>,
+        max_records: usize,
+        max_bytes: usize,
+    ) -> Vec<Record> {
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        for record in records.take(max_records) {
+            let len = record.payload.len();
+            if !self.fits(len) || (!taken.is_empty() && bytes + len > max_bytes) {
+                break;
+            }
+            bytes += len;
+            self.note(record);
+            taken.push(record.clone());
+        }
+        taken
+    }
+
+    fn fits(&self, len: usize) -> bool {
+        self.outstanding.is_empty()
+            || (self.outstanding.len() < MAX_OUTSTANDING_RECORDS
+                && self.outstanding_bytes + len <= self.window_bytes)
+    }
+
+    fn note(&mut self, record: &Record) {
+        // A payload has at most 64 KiB.
+        self.outstanding.push_back(record.payload.len() as u32);
+        self.outstanding_bytes += record.payload.len();
+        self.delivered = record.offset;
+    }
+
+    /// Everything up to `offset` is dealt with. What was consumed before is fine to hear again.
+    pub fn consumed(&mut self, offset: u64) -> Result<(), NotDelivered> {
+        let behind = self.delivered.checked_sub(offset).ok_or(NotDelivered)?;
+        while self.outstanding.len() as u64 > behind {
+            if let Some(bytes) = self.outstanding.pop_front() {
+                self.outstanding_bytes -= bytes as usize;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records(range: std::ops::RangeInclusive<u64>, len: usize) -> Vec<Record> {
+        let record = |offset| Record {
+            offset,
+            published_at_ms: 0,
+            payload: vec![0; len].into(),
+        };
+        range.map(record).collect()
+    }
+
+    fn subscription(after: u64, window: usize) -> Subscription {
+        let key = SubscriptionKey {
+            link: 1,
+            subscription: 1,
+        };
+        Subscription::new(
+            key,
+            ChannelId([0; 32]),
+            NodeId::from_bytes([0; 32]),
+            after,
+            window,
+        )
+    }
+
+    fn take(s: &mut Subscription, range: std::ops::RangeInclusive<u64>, len: usize) -> Vec<u64> {
+        s.take(records(range, len).iter(), 100, 1000)
+            .iter()
+            .map(|r| r.offset)
+            .collect()
+    }
+
+    // A window of 300 and records of 120 each: two go, the third waits until one is consumed.
+    #[test]
+    fn the_window_is_exact() {
+        let mut s = subscription(0, 300);
+        assert_eq!(take(&mut s, 1..=5, 120), [1, 2]);
+        assert_eq!(s.room(), Some(60));
+        assert_eq!(take(&mut s, 3..=5, 120), [0u64; 0]);
+        s.consumed(1).unwrap();
+        assert_eq!(s.room(), Some(180));
+        assert_eq!(take(&mut s, 3..=5, 120), [3]);
+        s.consumed(1).unwrap();
+        assert_eq!(s.consumed(4), Err(NotDelivered));
+        s.consumed(3).unwrap();
+        assert_eq!(s.room(), Some(300));
+    }
+
+    // A record larger than the window goes alone, and nothing else until it is consumed; a window of none still moves.
+    #[test]
+    fn an_oversized_record_goes_alone() {
+        for window in [0, 10] {
+            let mut s = subscription(0, window);
+            assert_eq!(take(&mut s, 1..=2, 40), [1]);
+            assert_eq!(s.room(), None);
+            s.consumed(1).unwrap();
+            assert_eq!(take(&mut s, 2..=2, 40), [2]);
+        }
+    }
+
+    // One delivery is bounded in records and bytes, whatever the window; a window is bounded too.
+    #[test]
+    fn a_delivery_is_bounded() {
+        let mut s = subscription(0, usize::MAX);
+        assert_eq!(s.room(), Some(MAX_WINDOW));
+        assert_eq!(s.take(records(1..=50, 10).iter(), 3, 1000).len(), 3);
+        let four = 4 * 10;
+        assert_eq!(s.take(records(4..=50, 10).iter(), 100, four + 5).len(), 4);
+        assert_eq!(s.delivered, 7);
+    }
+
+    // Empty payloads: the count bounds them.
+    #[test]
+    fn empty_records_are_counted() {
+        let max = MAX_OUTSTANDING_RECORDS;
+        let mut s = subscription(0, 10);
+        let many = records(1..=max as u64 + 5, 0);
+        assert_eq!(s.take(many.iter(), usize::MAX, 1000).len(), max);
+        assert_eq!(s.room(), None);
+        s.consumed(1).unwrap();
+        assert_eq!(s.room(), Some(10));
+    }
+}

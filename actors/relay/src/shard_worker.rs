@@ -1,0 +1,342 @@
+//! Keeps one shard in order: admit, store, acknowledge, deliver.
+//!
+//! Rules live in [`core::shard`](crate::core::shard); this file carries inputs in and effects out.
+//! Spec: docs/spec/relay.md. Started by: `roles::relayer`, one a shard it owns. Talks to: the log, each link's
+//! deliveries; asked by [`Intake`](crate::Intake).
+//! Mailbox: 1,024 Request; full => `Busy`. A restart opens the log in a new generation and reads its heads: nothing
+//! acknowledged is lost, callers that waited learn `Panicked`, subscriptions are gone (the intakes watch for that).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pqcnet_actor::{Alarm, Behaviour, Cx, On, Promise, Ref, Reply, Stopping, TellError};
+use pqcnet_crypto::StorageMasterKey;
+use pqcnet_log::{AppendBatch, AppendError, LogError, Salt, ShardLog, ShardNo};
+use pqcnet_messages::Refusal;
+use pqcnet_messages::control::ShardStatus;
+use pqcnet_messages::edge::{ProducerOpened, Published, Subscribed};
+use pqcnet_messages::relay::{RelayDeliver, RelaySubscriptionEnded};
+use pqcnet_messages::relay_local::{
+    Admit, Consume, DescribeShard, Follow, IssueEpoch, ReplaceReaders, ShardAccount, Unfollow,
+};
+use rand_core::Rng as _;
+
+use crate::core::delivery::Delivered;
+use crate::core::pending::Stored;
+use crate::core::seal::ShardKeys;
+use crate::core::shard::{Effect, NewRecords, Shard, ShardLimits};
+use crate::core::subscription::SubscriptionKey;
+
+/// Effects applied before messages get their turn again.
+const EFFECTS_A_TURN: usize = 256;
+
+/// What a worker is made of.
+#[derive(Clone)]
+pub struct ShardWorkerConfig {
+    /// Which shard.
+    pub shard: ShardNo,
+    /// Where it is stored.
+    pub log: Arc<dyn ShardLog>,
+    /// The root of its sealing keys.
+    pub storage_key: Arc<StorageMasterKey>,
+    /// Its limits.
+    pub limits: ShardLimits,
+}
+
+/// The owner of one shard.
+pub struct ShardWorker {
+    core: Shard<Waiting>,
+    shard: ShardNo,
+    log: Arc<dyn ShardLog>,
+    links: BTreeMap<u64, Link>,
+    alarm: Alarm<Self>,
+    draining: bool,
+}
+
+/// A caller that waits for the disk.
+enum Waiting {
+    Publish(Promise<Admit>),
+    Readers(Promise<ReplaceReaders>),
+}
+
+struct Link {
+    deliver: Ref<RelayDeliver>,
+    ended: Ref<RelaySubscriptionEnded>,
+}
+
+impl ShardWorker {
+    /// A worker that opens its shard when it starts.
+    pub fn new(config: &ShardWorkerConfig) -> Self {
+        let keys = ShardKeys::new(config.storage_key.expose(), config.shard);
+        Self {
+            core: Shard::new(config.shard, keys, config.limits),
+            shard: config.shard,
+            log: config.log.clone(),
+            links: BTreeMap::new(),
+            alarm: Alarm::new(Self::on_alarm),
+            draining: false,
+        }
+    }
+
+    fn on_alarm(&mut self, cx: &mut Cx<Self>) {
+        self.core.on_tick(cx.now());
+        self.drive(cx);
+    }
+
+    /// Applies every due effect, then re-arms the one timer at the core's next deadline.
+    fn drive(&mut self, cx: &mut Cx<Self>) {
+        for _ in 0..EFFECTS_A_TURN {
+            let Some(effect) = self.core.poll_effect() else {
+                if self.draining && self.core.is_settled() {
+                    cx.stop();
+                }
+                return self.alarm.set(cx, self.core.next_deadline());
+            };
+            self.apply(effect, cx);
+        }
+        let now = cx.now();
+        self.alarm.set(cx, Some(now));
+    }
+
+    fn apply(&mut self, effect: Effect<Waiting>, cx: &mut Cx<Self>) {
+        match effect {
+            Effect::Open => self.open(cx),
+            Effect::Append(batch) => self.append(batch, cx),
+            Effect::Reply { to, result } => answer(to, result),
+            Effect::Deliver(Delivered::Records { key, records }) => {
+                let subscription = key.subscription;
+                let deliver = self.links.get(&key.link).map(|link| link.deliver.clone());
+                let message = RelayDeliver {
+                    subscription,
+                    records,
+                };
+                self.send(key.link, deliver, message, cx);
+            }
+            Effect::Deliver(Delivered::Ended { key, refusal }) => {
+                let subscription = key.subscription;
+                let ended = self.links.get(&key.link).map(|link| link.ended.clone());
+                let message = RelaySubscriptionEnded {
+                    subscription,
+                    refusal,
+                };
+                self.send(key.link, ended, message, cx);
+            }
+            Effect::Deliver(Delivered::Read { serial, request }) => {
+                let reading = self.log.read(request);
+                cx.spawn(reading, move |worker, result, cx| {
+                    worker.core.on_read(serial, result);
+                    worker.drive(cx);
+                });
+            }
+            Effect::Deliver(Delivered::Problem(problem)) => {
+                tracing::error!(shard = self.shard.0, %problem, "something is wrong with what is stored");
+            }
+        }
+    }
+
+    fn open(&mut self, cx: &mut Cx<Self>) {
+        let mut salt: Salt = [0; 16];
+        cx.rng().fill_bytes(&mut salt);
+        let (log, shard) = (self.log.clone(), self.shard);
+        let opening = async move {
+            let opened = log.open(shard, salt).await?;
+            let heads = log.heads(shard).await?;
+            Ok::<_, LogError>((opened, heads))
+        };
+        cx.spawn(opening, |worker, result, cx| {
+            worker.core.on_opened(cx.now(), result);
+            worker.drive(cx);
+        });
+    }
+
+    fn append(&mut self, batch: AppendBatch, cx: &mut Cx<Self>) {
+        let failed = match self.log.append(batch) {
+            Ok(appending) => {
+                cx.spawn(appending, |worker, result, cx| {
+                    worker.core.on_appended(cx.now(), result);
+                    worker.drive(cx);
+                });
+                return;
+            }
+            Err(AppendError::Busy(batch)) => return self.core.on_log_busy(cx.now(), batch),
+            Err(AppendError::Fenced { shard, .. }) => LogError::Superseded { shard },
+            Err(AppendError::Closed) => LogError::Closed,
+            // Bugs: what the core believes of the log is wrong, so it is read anew.
+            Err(
+                bug @ (AppendError::UnderWay { .. }
+                | AppendError::NotNext { .. }
+                | AppendError::TooLarge { .. }),
+            ) => LogError::Storage {
+                detail: bug.to_string(),
+            },
+        };
+        self.core.on_appended(cx.now(), Err(failed));
+    }
+
+    /// Sends over a link, or waits for its room and gives it nothing else meanwhile.
+    fn send<M: pqcnet_actor::Message>(
+        &mut self,
+        link: u64,
+        to: Option<Ref<M>>,
+        message: M,
+        cx: &mut Cx<Self>,
+    ) {
+        let Some(to) = to else {
+            return; // the link went down while this was on its way
+        };
+        match to.try_tell(message) {
+            Ok(()) => {}
+            Err(TellError::Full(message)) => {
+                self.core.link_blocked(link);
+                let telling = async move { to.tell(message).await.is_ok() };
+                cx.spawn(telling, move |worker, sent, cx| {
+                    if sent {
+                        worker.core.link_ready(link);
+                    } else {
+                        worker.drop_link(link);
+                    }
+                    worker.drive(cx);
+                });
+            }
+            Err(TellError::Closed(_)) => self.drop_link(link),
+        }
+    }
+
+    fn drop_link(&mut self, link: u64) {
+        self.core.drop_link(link);
+        self.links.remove(&link);
+    }
+}
+
+fn answer(to: Waiting, result: Result<Stored, Refusal>) {
+    match (to, result) {
+        (Waiting::Publish(to), Ok(Stored::Published(published))) => to.fulfil(Ok(published)),
+        (Waiting::Publish(to), Err(refusal)) => to.fulfil(Err(refusal)),
+        (Waiting::Readers(to), Ok(Stored::Readers)) => to.fulfil(Ok(())),
+        (Waiting::Readers(to), Err(refusal)) => to.fulfil(Err(refusal)),
+        // Each waits for its own kind; dropped, the caller learns that it was abandoned.
+        (Waiting::Publish(to), Ok(Stored::Readers)) => drop(to),
+        (Waiting::Readers(to), Ok(Stored::Published(Published { .. }))) => drop(to),
+    }
+}
+
+impl Behaviour for ShardWorker {
+    const NAME: &'static str = "ShardWorker";
+
+    fn started(&mut self, cx: &mut Cx<Self>) {
+        self.drive(cx);
+    }
+
+    /// Stores and answers what is admitted, then goes.
+    fn stopping(&mut self, cx: &mut Cx<Self>) -> Stopping {
+        self.core.drain();
+        self.draining = true;
+        self.drive(cx);
+        Stopping::Draining
+    }
+
+    fn describe(&self) -> String {
+        let holds = self.core.holdings();
+        format!(
+            "shard {} {}: {} channels, {} records, {} subscriptions",
+            self.shard.0,
+            self.core.phase(),
+            holds.channels,
+            holds.records,
+            holds.subscriptions
+        )
+    }
+}
+
+impl On<Admit> for ShardWorker {
+    fn on(&mut self, msg: Admit, cx: &mut Cx<Self>) -> Reply<Admit> {
+        let (promise, reply) = Reply::later();
+        let new = NewRecords {
+            customer: msg.customer,
+            channel: msg.channel,
+            epoch: msg.epoch,
+            first_seq: msg.first_seq,
+            payloads: msg.payloads,
+        };
+        self.core
+            .publish(cx.wall_ms(), new, Waiting::Publish(promise));
+        self.drive(cx);
+        reply
+    }
+}
+
+impl On<ReplaceReaders> for ShardWorker {
+    fn on(&mut self, msg: ReplaceReaders, cx: &mut Cx<Self>) -> Reply<ReplaceReaders> {
+        let (promise, reply) = Reply::later();
+        self.core
+            .set_readers(&msg.channel, msg.readers, Waiting::Readers(promise));
+        self.drive(cx);
+        reply
+    }
+}
+
+impl On<IssueEpoch> for ShardWorker {
+    fn on(&mut self, msg: IssueEpoch, _cx: &mut Cx<Self>) -> Reply<IssueEpoch> {
+        let epoch = self.core.open_producer(msg.customer, &msg.channel);
+        Reply::Now(epoch.map(|epoch| ProducerOpened { epoch }))
+    }
+}
+
+impl On<Follow> for ShardWorker {
+    fn on(&mut self, msg: Follow, cx: &mut Cx<Self>) -> Reply<Follow> {
+        let (link, subscription) = (msg.link, msg.subscription);
+        let key = SubscriptionKey { link, subscription };
+        let window = msg.window_bytes;
+        let subscribed = self
+            .core
+            .subscribe(key, msg.customer, &msg.channel, msg.after, window);
+        if subscribed.is_ok() && !self.links.contains_key(&link) {
+            cx.watch(&msg.deliver, move |worker, _, cx| {
+                worker.drop_link(link);
+                worker.drive(cx);
+            });
+            let (deliver, ended) = (msg.deliver, msg.ended);
+            self.links.insert(link, Link { deliver, ended });
+        }
+        self.drive(cx);
+        Reply::Now(subscribed.map(|head| Subscribed { head }))
+    }
+}
+
+impl On<Consume> for ShardWorker {
+    fn on(&mut self, msg: Consume, cx: &mut Cx<Self>) -> Reply<Consume> {
+        let (link, subscription) = (msg.link, msg.subscription);
+        self.core
+            .consumed(SubscriptionKey { link, subscription }, msg.offset);
+        self.drive(cx);
+        Reply::Now(())
+    }
+}
+
+impl On<Unfollow> for ShardWorker {
+    fn on(&mut self, msg: Unfollow, cx: &mut Cx<Self>) -> Reply<Unfollow> {
+        let (link, subscription) = (msg.link, msg.subscription);
+        self.core
+            .unsubscribe(SubscriptionKey { link, subscription });
+        self.drive(cx);
+        Reply::Now(())
+    }
+}
+
+impl On<DescribeShard> for ShardWorker {
+    fn on(&mut self, _msg: DescribeShard, _cx: &mut Cx<Self>) -> Reply<DescribeShard> {
+        let holds = self.core.holdings();
+        let phase = self.core.phase();
+        Reply::Now(ShardAccount {
+            status: ShardStatus {
+                id: self.shard.0.into(),
+                channels: holds.channels,
+                records: holds.records,
+                bytes: holds.bytes,
+            },
+            ready: phase == "ready",
+            phase,
+            subscriptions: holds.subscriptions,
+        })
+    }
+}
