@@ -1,0 +1,141 @@
+//! Whose keys stand behind each open connection. libp2p carries only the PeerId out of an upgrade.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
+use parking_lot::Mutex;
+use pqcnet_crypto::{NodeId, NodePublic};
+
+#[derive(Debug)]
+struct Known {
+    public: NodePublic,
+    connections: usize,
+}
+
+/// The keys of every node with an open connection. Bounded by the number of connections that may be open.
+#[derive(Clone, Debug)]
+pub(super) struct Peers {
+    known: Arc<Mutex<BTreeMap<NodeId, Known>>>,
+    max: usize,
+}
+
+impl Peers {
+    pub(super) fn new(max: usize) -> Peers {
+        Peers {
+            known: Arc::default(),
+            max,
+        }
+    }
+
+    /// Remembers a node as long as the returned entry lives; `None` when as many are known as may be.
+    pub(super) fn enter(&self, public: &NodePublic) -> Option<Entry> {
+        let id = public.node_id();
+        let mut known = self.known.lock();
+        if !known.contains_key(&id) && known.len() >= self.max {
+            return None;
+        }
+        known
+            .entry(id)
+            .or_insert_with(|| Known {
+                public: public.clone(),
+                connections: 0,
+            })
+            .connections += 1;
+        Some(Entry {
+            peers: self.clone(),
+            id,
+        })
+    }
+
+    pub(super) fn public(&self, id: &NodeId) -> Option<NodePublic> {
+        self.known.lock().get(id).map(|known| known.public.clone())
+    }
+}
+
+/// One connection's share in a [`Peers`] entry.
+#[derive(Debug)]
+pub(super) struct Entry {
+    peers: Peers,
+    id: NodeId,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut known = self.peers.known.lock();
+        if let Some(entry) = known.get_mut(&self.id) {
+            entry.connections -= 1;
+            if entry.connections == 0 {
+                known.remove(&self.id);
+            }
+        }
+    }
+}
+
+/// A muxer that keeps its peer known for as long as it lives.
+pub(super) struct Owned<M> {
+    muxer: M,
+    _entry: Entry,
+}
+
+impl<M> Owned<M> {
+    pub(super) fn new(muxer: M, entry: Entry) -> Owned<M> {
+        Owned {
+            muxer,
+            _entry: entry,
+        }
+    }
+}
+
+impl<M: StreamMuxer + Unpin> StreamMuxer for Owned<M> {
+    type Substream = M::Substream;
+    type Error = M::Error;
+
+    fn poll_inbound(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<M::Substream, M::Error>> {
+        Pin::new(&mut self.get_mut().muxer).poll_inbound(cx)
+    }
+
+    fn poll_outbound(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<M::Substream, M::Error>> {
+        Pin::new(&mut self.get_mut().muxer).poll_outbound(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), M::Error>> {
+        Pin::new(&mut self.get_mut().muxer).poll_close(cx)
+    }
+
+    fn poll(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<StreamMuxerEvent, M::Error>> {
+        Pin::new(&mut self.get_mut().muxer).poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pqcnet_crypto::NodeKeys;
+
+    /// A node is known while one of its connections lives, and a full table takes no further node.
+    #[test]
+    fn known_while_connected() {
+        let (a, b) = (NodeKeys::generate(), NodeKeys::generate());
+        let peers = Peers::new(1);
+        let first = peers.enter(a.public()).unwrap();
+        let second = peers.enter(a.public()).unwrap();
+        assert!(peers.enter(b.public()).is_none());
+        drop(first);
+        assert_eq!(peers.public(&a.node_id()).as_ref(), Some(a.public()));
+        drop(second);
+        assert_eq!(peers.public(&a.node_id()), None);
+        assert!(peers.enter(b.public()).is_some());
+    }
+}

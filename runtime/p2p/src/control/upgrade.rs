@@ -1,0 +1,200 @@
+//! TCP, then QSTP, then yamux: how a libp2p connection comes to be.
+//!
+//! libp2p's own upgrade builder hides from a security upgrade whom the connection was dialled for and whence it came;
+//! QSTP needs both (the initiator names its responder, the flood guard counts by prefix). So the transport chains the
+//! steps itself, with the same multistream-select negotiation on the wire. One security protocol is offered; its name
+//! goes into the transcript, since multistream-select sends it in clear. The lazy version saves a round trip a step.
+
+use std::io;
+use std::iter;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use libp2p::core::ConnectedPoint;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::Boxed;
+use libp2p::core::upgrade::{InboundConnectionUpgrade as _, OutboundConnectionUpgrade as _};
+use libp2p::multiaddr::{Multiaddr, Protocol};
+use libp2p::{PeerId, Transport as _, tcp, yamux};
+use multistream_select::{NegotiationError, Version, dialer_select_proto, listener_select_proto};
+use pqcnet_crypto::NodeId;
+
+use super::peers::{Owned, Peers};
+use crate::handshake::{HandshakeFailed, Plane, Security};
+
+/// The name of the security upgrade, on the wire and in the transcript.
+pub const PROTOCOL: &str = "/pqcnet/qstp/1";
+const YAMUX: &str = "/yamux/1.0.0";
+
+/// Why a connection did not come to be.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    /// TCP: refused, reset, unreachable.
+    #[error("connection: {0}")]
+    Io(io::Error),
+    /// The peer does not speak multistream-select, or none of our protocols.
+    #[error("negotiating {protocol}: {source}")]
+    Negotiation {
+        /// What was asked for.
+        protocol: &'static str,
+        /// What came back.
+        source: NegotiationError,
+    },
+    /// QSTP, with stage and reason.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeFailed),
+    /// The address names no node, so nobody could be authenticated.
+    #[error("the dialled address names no node")]
+    NoNode,
+    /// As many nodes are connected as may be.
+    #[error("as many nodes are connected as may be")]
+    Full,
+    /// The swarm refused it: closed meanwhile, or a connection to ourselves.
+    #[error("refused: {0}")]
+    Swarm(String),
+}
+
+impl UpgradeError {
+    /// Takes the error out of the wrapping that libp2p's boxed transport puts around it.
+    pub(super) fn from_io(error: io::Error) -> UpgradeError {
+        match error.downcast::<UpgradeError>() {
+            Ok(inner) => inner,
+            Err(outer) => UpgradeError::Io(outer),
+        }
+    }
+}
+
+/// The PeerId of a node: its NodeId as a SHA-256 multihash, so it covers both keys.
+#[expect(
+    clippy::missing_panics_doc,
+    reason = "a 32-byte SHA-256 multihash is always a PeerId"
+)]
+pub fn peer_id_of(node: &NodeId) -> PeerId {
+    let mut bytes = [0u8; 34];
+    bytes[..2].copy_from_slice(&[0x12, 0x20]);
+    bytes[2..].copy_from_slice(node.as_bytes());
+    PeerId::from_bytes(&bytes).expect("a 32-byte SHA-256 multihash is a PeerId")
+}
+
+/// The node behind a PeerId; `None` for a PeerId of another making.
+pub(super) fn node_id_of(peer: &PeerId) -> Option<NodeId> {
+    let bytes = peer.to_bytes();
+    let digest = bytes.strip_prefix(&[0x12, 0x20])?;
+    NodeId::from_slice(digest).ok()
+}
+
+/// The TCP address at the start of a multiaddress.
+pub(super) fn socket_addr(address: &Multiaddr) -> Option<SocketAddr> {
+    let mut parts = address.iter();
+    let ip = match parts.next()? {
+        Protocol::Ip4(ip) => ip.into(),
+        Protocol::Ip6(ip) => ip.into(),
+        _ => return None,
+    };
+    match parts.next()? {
+        Protocol::Tcp(port) => Some(SocketAddr::new(ip, port)),
+        _ => None,
+    }
+}
+
+/// How an address is shown to people.
+pub(super) fn plain(address: &Multiaddr) -> String {
+    socket_addr(address).map_or_else(|| address.to_string(), |at| at.to_string())
+}
+
+pub(super) fn transport(security: Arc<Security>, peers: Peers) -> Boxed<(PeerId, StreamMuxerBox)> {
+    tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        .and_then(move |socket, point| upgraded(security, peers, socket, point))
+        .map_err(|error| error.either(UpgradeError::Io, |upgrade| upgrade))
+        .boxed()
+}
+
+type Upgraded = Result<(PeerId, StreamMuxerBox), UpgradeError>;
+
+fn upgraded(
+    security: Arc<Security>,
+    peers: Peers,
+    socket: tcp::tokio::TcpStream,
+    point: ConnectedPoint,
+) -> BoxFuture<'static, Upgraded> {
+    async move {
+        match point {
+            ConnectedPoint::Dialer { address, .. } => {
+                let steps = outbound(&security, &peers, socket, &address);
+                security.before_deadline(steps).await?
+            }
+            ConnectedPoint::Listener { send_back_addr, .. } => {
+                let steps = inbound(&security, &peers, socket, &send_back_addr);
+                security.before_deadline(steps).await?
+            }
+        }
+    }
+    .boxed()
+}
+
+async fn outbound(
+    security: &Security,
+    peers: &Peers,
+    socket: tcp::tokio::TcpStream,
+    address: &Multiaddr,
+) -> Upgraded {
+    let expect = match address.iter().last() {
+        Some(Protocol::P2p(peer)) => node_id_of(&peer).ok_or(UpgradeError::NoNode)?,
+        _ => return Err(UpgradeError::NoNode),
+    };
+    let (_, socket) = dialer_select_proto(socket, iter::once(PROTOCOL), Version::V1Lazy)
+        .await
+        .map_err(|source| UpgradeError::Negotiation {
+            protocol: PROTOCOL,
+            source,
+        })?;
+    let secured = security.initiate(socket, expect, Plane::Control).await?;
+    let entry = peers.enter(&secured.peer).ok_or(UpgradeError::Full)?;
+    let (_, stream) = dialer_select_proto(secured.stream, iter::once(YAMUX), Version::V1Lazy)
+        .await
+        .map_err(|source| UpgradeError::Negotiation {
+            protocol: YAMUX,
+            source,
+        })?;
+    let muxer = yamux::Config::default()
+        .upgrade_outbound(stream, YAMUX)
+        .await
+        .map_err(UpgradeError::Io)?;
+    Ok((
+        peer_id_of(&expect),
+        StreamMuxerBox::new(Owned::new(muxer, entry)),
+    ))
+}
+
+async fn inbound(
+    security: &Security,
+    peers: &Peers,
+    socket: tcp::tokio::TcpStream,
+    from: &Multiaddr,
+) -> Upgraded {
+    let half_open = security
+        .open(socket_addr(from).map(|at| at.ip()))
+        .map_err(HandshakeFailed::from)?;
+    let (_, socket) = listener_select_proto(socket, iter::once(PROTOCOL))
+        .await
+        .map_err(|source| UpgradeError::Negotiation {
+            protocol: PROTOCOL,
+            source,
+        })?;
+    let secured = security.respond(socket, &half_open, Plane::Control).await?;
+    let entry = peers.enter(&secured.peer).ok_or(UpgradeError::Full)?;
+    let peer = peer_id_of(&secured.peer.node_id());
+    let (_, stream) = listener_select_proto(secured.stream, iter::once(YAMUX))
+        .await
+        .map_err(|source| UpgradeError::Negotiation {
+            protocol: YAMUX,
+            source,
+        })?;
+    let muxer = yamux::Config::default()
+        .upgrade_inbound(stream, YAMUX)
+        .await
+        .map_err(UpgradeError::Io)?;
+    Ok((peer, StreamMuxerBox::new(Owned::new(muxer, entry))))
+}

@@ -1,0 +1,532 @@
+//! Drives the pure handshake of `pqcnet_qstp` over any byte stream.
+//!
+//! ```text
+//!   initiate:  M1 ──▶   ◀── Retry (puzzle solved in the pool)   M1 ──▶   ◀── M2   M3 ──▶ done
+//!   respond:   ◀── M1   guard: Accept | Challenge   M2 ──▶   ◀── M3 done
+//! ```
+//!
+//! Reads are exact and bounded: nothing after the last message is taken from the stream. Every step that computes runs
+//! in the node's pool; the responder's steps share a lane with few places, so that strangers cannot fill the pool, and
+//! are charged to the guard's CPU budget. When one side gives up it says so with a Reject, and both sides name the same
+//! stage and reason.
+
+use std::io;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use parking_lot::{Mutex, RwLock};
+use pqcnet_actor::{Env, OffloadError};
+use pqcnet_crypto::{NodeId, NodeKeys, NodePublic};
+use pqcnet_qstp::frame::{FrameError, HEADER_LEN, Header};
+use pqcnet_qstp::{
+    Admission, Config, ConfigError, Failure, HandshakeError, Initiator, InitiatorStep, Profile,
+    Responder, ResponderStep, RetryKeys, Session, Stage, Suite,
+};
+use tokio::sync::Semaphore;
+
+use crate::buffers::Buffers;
+use crate::guard::{Guard, GuardConfig, GuardCounts, Refused, Ticket, Verdict};
+use crate::network::NetworkId;
+use crate::stream::{BUFFER, QstpStream};
+
+/// After a Reject the stream is read until the peer closes it, at most so long: closing a TCP socket with unread bytes
+/// resets it, and the Reject could be lost.
+const LINGER: Duration = Duration::from_millis(500);
+/// And at most so many bytes.
+const LINGER_BYTES: usize = 64 * 1024;
+
+/// What both planes of a node run handshakes with.
+#[derive(Clone)]
+pub struct SecurityConfig {
+    /// Who this node is.
+    pub keys: Arc<NodeKeys>,
+    /// Which network it belongs to.
+    pub network_id: NetworkId,
+    /// Suites, best first.
+    pub suites: Vec<Suite>,
+    /// From the first byte to the end of the handshake, negotiation and puzzles included.
+    pub deadline: Duration,
+    /// Limits against floods.
+    pub guard: GuardConfig,
+    /// Responder steps that compute at once.
+    pub lane: usize,
+    /// Idle buffers kept for streams.
+    pub idle_buffers: usize,
+}
+
+impl SecurityConfig {
+    /// Suite 1 before suite 2, ten seconds, the guard's own limits, one lane of the machine's cores in two.
+    pub fn new(keys: Arc<NodeKeys>, network_id: NetworkId) -> SecurityConfig {
+        SecurityConfig {
+            keys,
+            network_id,
+            suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
+            deadline: Duration::from_secs(10),
+            guard: GuardConfig::default(),
+            lane: std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
+            idle_buffers: 32,
+        }
+    }
+}
+
+/// On which plane a connection is. Its name is in the transcript, so a peer cannot be led from one to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plane {
+    /// libp2p.
+    Control,
+    /// Direct streams.
+    Data,
+}
+
+impl Plane {
+    fn prologue(self) -> &'static [u8] {
+        match self {
+            Plane::Control => b"/pqcnet/qstp/1",
+            Plane::Data => b"/pqcnet/data/1",
+        }
+    }
+}
+
+/// Why a connection has no peer.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeFailed {
+    /// The handshake itself; stage and reason are the same on both sides.
+    #[error(transparent)]
+    Protocol(#[from] HandshakeError),
+    /// The stream failed or ended.
+    #[error("at {stage:?}: {source}")]
+    Io {
+        /// What was being sent or awaited.
+        stage: Stage,
+        /// Why.
+        source: io::Error,
+    },
+    /// The peer was too slow.
+    #[error("no handshake within {0:?}")]
+    Deadline(Duration),
+    /// The guard did not let it begin.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// This node's pool is full or gone.
+    #[error("this node cannot compute the handshake: {0}")]
+    Pool(OffloadError),
+}
+
+impl HandshakeFailed {
+    /// Stage and reason, when the protocol has them.
+    pub fn protocol(&self) -> Option<&HandshakeError> {
+        match self {
+            HandshakeFailed::Protocol(error) => Some(error),
+            HandshakeFailed::Io { .. }
+            | HandshakeFailed::Deadline(_)
+            | HandshakeFailed::Refused(_)
+            | HandshakeFailed::Pool(_) => None,
+        }
+    }
+}
+
+/// What a handshake cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Agreed on.
+    pub suite: Suite,
+    /// Bytes sent, headers included.
+    pub sent: usize,
+    /// Bytes received.
+    pub received: usize,
+    /// From the first message to the last, by this side's clock.
+    pub took: Duration,
+}
+
+/// A stream whose peer is proven.
+pub struct Secured<S> {
+    /// The peer's keys.
+    pub peer: NodePublic,
+    /// The transcript's hash: the same on both sides, and on no other connection.
+    pub binding: [u8; 32],
+    /// What it cost.
+    pub account: Account,
+    /// Its bytes.
+    pub stream: QstpStream<S>,
+}
+
+/// Identity, network and limits of one node, for both planes and both directions.
+pub struct Security {
+    env: Env,
+    control: Arc<Config>,
+    data: Arc<Config>,
+    deadline: Duration,
+    guard: Arc<Mutex<Guard>>,
+    retry: Arc<RwLock<RetryKeys>>,
+    lane: Semaphore,
+    serial: AtomicU64,
+    buffers: Buffers,
+}
+
+/// One handshake that the guard counts, until it is dropped.
+#[derive(Debug)]
+pub struct HalfOpen {
+    guard: Arc<Mutex<Guard>>,
+    ticket: Option<Ticket>,
+    /// Names this connection in Retry tokens, so that a solved puzzle counts once.
+    carrier: Vec<u8>,
+}
+
+impl Drop for HalfOpen {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.guard.lock().close(ticket);
+        }
+    }
+}
+
+impl Security {
+    /// Full budgets and fresh Retry keys.
+    pub fn new(env: Env, config: SecurityConfig) -> Result<Arc<Security>, ConfigError> {
+        let profile = |plane: Plane| {
+            let network = config.network_id.0;
+            Config::new(
+                network,
+                config.suites.clone(),
+                config.keys.clone(),
+                Profile::Link,
+            )?
+            .with_prologue(plane.prologue())
+            .map(Arc::new)
+        };
+        let now = env.now();
+        Ok(Arc::new(Security {
+            control: profile(Plane::Control)?,
+            data: profile(Plane::Data)?,
+            deadline: config.deadline,
+            guard: Arc::new(Mutex::new(Guard::new(config.guard, now))),
+            retry: Arc::new(RwLock::new(RetryKeys::new(now))),
+            lane: Semaphore::new(config.lane.max(1)),
+            serial: AtomicU64::new(0),
+            buffers: Buffers::new(BUFFER, config.idle_buffers),
+            env,
+        }))
+    }
+
+    /// This node.
+    pub fn node_id(&self) -> NodeId {
+        self.data.keys().node_id()
+    }
+
+    /// This node's keys.
+    pub fn keys(&self) -> &Arc<NodeKeys> {
+        self.data.keys()
+    }
+
+    /// The network that handshakes are for.
+    pub fn network_id(&self) -> NetworkId {
+        NetworkId(*self.data.network_id())
+    }
+
+    /// What the node runs on.
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// What the guard counted.
+    pub fn counts(&self) -> GuardCounts {
+        self.guard.lock().counts()
+    }
+
+    /// Asks the guard for a place; `None` is a carrier without addresses.
+    pub fn open(&self, from: Option<IpAddr>) -> Result<HalfOpen, Refused> {
+        let now = self.env.now();
+        let ticket = self.guard.lock().open(now, from)?;
+        self.retry.write().rotate_if_due(now);
+        let mut carrier = self
+            .serial
+            .fetch_add(1, Ordering::Relaxed)
+            .to_be_bytes()
+            .to_vec();
+        carrier.extend(
+            from.map(|ip| ip.to_string())
+                .unwrap_or_default()
+                .into_bytes(),
+        );
+        Ok(HalfOpen {
+            guard: self.guard.clone(),
+            ticket: Some(ticket),
+            carrier,
+        })
+    }
+
+    /// Waits for `work`, but not beyond the deadline of a handshake.
+    pub async fn before_deadline<F: Future>(&self, work: F) -> Result<F::Output, HandshakeFailed> {
+        let timeout = pin!(self.env.sleep(self.deadline));
+        match select(pin!(work), timeout).await {
+            Either::Left((output, _)) => Ok(output),
+            Either::Right(((), _)) => Err(HandshakeFailed::Deadline(self.deadline)),
+        }
+    }
+
+    fn config(&self, plane: Plane) -> &Arc<Config> {
+        match plane {
+            Plane::Control => &self.control,
+            Plane::Data => &self.data,
+        }
+    }
+
+    /// Runs the initiator's side with the node `expect`. Mind [`Security::before_deadline`].
+    pub async fn initiate<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        io: S,
+        expect: NodeId,
+        plane: Plane,
+    ) -> Result<Secured<S>, HandshakeFailed> {
+        let began = self.env.now();
+        let mut wire = Wire {
+            io,
+            sent: 0,
+            received: 0,
+        };
+        let (mut initiator, m1) = Initiator::new(self.config(plane).clone(), expect)?;
+        wire.send(Stage::M1, &m1).await?;
+        loop {
+            let step = match wire.receive(Stage::M2).await? {
+                Ok(message) => {
+                    let work = move || {
+                        let step = initiator.on_message(&message);
+                        (initiator, step)
+                    };
+                    let (back, step) = self
+                        .env
+                        .offload(work)
+                        .await
+                        .map_err(HandshakeFailed::Pool)?;
+                    initiator = back;
+                    step
+                }
+                Err(error) => Err(initiator.on_bad_frame(error)),
+            };
+            match step {
+                Ok(InitiatorStep::Resend(message)) => wire.send(Stage::Retry, &message).await?,
+                Ok(InitiatorStep::Done {
+                    send,
+                    session,
+                    peer,
+                }) => {
+                    wire.send(Stage::M3, &send).await?;
+                    return Ok(self.secured(wire, *session, peer, began));
+                }
+                Err(failure) => return Err(wire.give_up(&self.env, failure).await),
+            }
+        }
+    }
+
+    /// Runs the responder's side for a stranger that the guard let in. Mind [`Security::before_deadline`].
+    pub async fn respond<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        io: S,
+        half_open: &HalfOpen,
+        plane: Plane,
+    ) -> Result<Secured<S>, HandshakeFailed> {
+        let began = self.env.now();
+        let mut wire = Wire {
+            io,
+            sent: 0,
+            received: 0,
+        };
+        let mut responder = Responder::new(self.config(plane).clone());
+        let mut stage = Stage::M1;
+        let mut admission = None;
+        loop {
+            let step = match wire.receive(stage).await? {
+                Ok(message) => {
+                    let first = admission.is_none();
+                    let admission = *admission.get_or_insert_with(|| self.admission(half_open));
+                    let step = Step {
+                        responder,
+                        message,
+                        admission,
+                        carrier: half_open.carrier.clone(),
+                        retry: self.retry.clone(),
+                        env: self.env.clone(),
+                    };
+                    let done = match admission {
+                        // A token names its connection, so a first message cannot hold a good one: whatever comes of
+                        // it is cheap, and must not wait where the budget is already spent.
+                        Admission::Challenge { .. } if first => step.run(),
+                        _ => self.in_lane(step).await?,
+                    };
+                    self.guard.lock().charge(self.env.now(), done.took);
+                    responder = done.responder;
+                    done.step
+                }
+                Err(error) => Err(responder.on_bad_frame(error)),
+            };
+            match step {
+                Ok(ResponderStep::Retry(message)) => {
+                    stage = Stage::Retry;
+                    wire.send(stage, &message).await?;
+                }
+                Ok(ResponderStep::Reply(message)) => {
+                    wire.send(Stage::M2, &message).await?;
+                    stage = Stage::M3;
+                }
+                Ok(ResponderStep::Done { session, peer }) => {
+                    return Ok(self.secured(wire, *session, peer, began));
+                }
+                Err(failure) => return Err(wire.give_up(&self.env, failure).await),
+            }
+        }
+    }
+
+    fn admission(&self, half_open: &HalfOpen) -> Admission {
+        let verdict = match &half_open.ticket {
+            Some(ticket) => self.guard.lock().admit(self.env.now(), ticket),
+            None => Verdict::Accept,
+        };
+        match verdict {
+            Verdict::Accept => Admission::Accept,
+            Verdict::Challenge { bits } => Admission::Challenge { bits },
+        }
+    }
+
+    async fn in_lane(&self, step: Step) -> Result<Stepped, HandshakeFailed> {
+        let closed = |_| HandshakeFailed::Pool(OffloadError::Closed);
+        let _place = self.lane.acquire().await.map_err(closed)?;
+        self.env
+            .offload(move || step.run())
+            .await
+            .map_err(HandshakeFailed::Pool)
+    }
+
+    fn secured<S>(
+        &self,
+        wire: Wire<S>,
+        session: Session,
+        peer: NodePublic,
+        began: Duration,
+    ) -> Secured<S> {
+        let account = Account {
+            suite: session.suite(),
+            sent: wire.sent,
+            received: wire.received,
+            took: self.env.now().saturating_sub(began),
+        };
+        let binding = *session.transcript_hash();
+        let stream = QstpStream::new(wire.io, session, self.env.clone(), self.buffers.clone());
+        Secured {
+            peer,
+            binding,
+            account,
+            stream,
+        }
+    }
+}
+
+impl std::fmt::Debug for Security {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Security")
+            .field("node", &self.node_id())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One step of a responder, to be run anywhere.
+struct Step {
+    responder: Responder,
+    message: Vec<u8>,
+    admission: Admission,
+    carrier: Vec<u8>,
+    retry: Arc<RwLock<RetryKeys>>,
+    env: Env,
+}
+
+struct Stepped {
+    responder: Responder,
+    step: Result<ResponderStep, Failure>,
+    took: Duration,
+}
+
+impl Step {
+    fn run(self) -> Stepped {
+        let Step {
+            mut responder,
+            message,
+            admission,
+            carrier,
+            retry,
+            env,
+        } = self;
+        let began = env.now();
+        let step = responder.on_message(began, &carrier, admission, &retry.read(), &message);
+        Stepped {
+            responder,
+            step,
+            took: env.now().saturating_sub(began),
+        }
+    }
+}
+
+/// Whole messages over a stream, counted.
+struct Wire<S> {
+    io: S,
+    sent: usize,
+    received: usize,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    async fn send(&mut self, stage: Stage, message: &[u8]) -> Result<(), HandshakeFailed> {
+        let io = |source| HandshakeFailed::Io { stage, source };
+        self.io.write_all(message).await.map_err(io)?;
+        self.io.flush().await.map_err(io)?;
+        self.sent += message.len();
+        Ok(())
+    }
+
+    /// One message; nothing is allocated for a header that lies, and nothing behind the message is read.
+    async fn receive(
+        &mut self,
+        stage: Stage,
+    ) -> Result<Result<Vec<u8>, FrameError>, HandshakeFailed> {
+        let io = |source| HandshakeFailed::Io { stage, source };
+        let mut head = [0; HEADER_LEN];
+        self.io.read_exact(&mut head).await.map_err(io)?;
+        let header = match Header::parse(&head) {
+            Ok(header) => header,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut message = vec![0; HEADER_LEN + header.body];
+        let (front, body) = message.split_at_mut(HEADER_LEN);
+        front.copy_from_slice(&head);
+        self.io.read_exact(body).await.map_err(io)?;
+        self.received += message.len();
+        Ok(Ok(message))
+    }
+
+    /// Tells the peer, if there is something to tell, and waits until it has heard.
+    async fn give_up(mut self, env: &Env, failure: Failure) -> HandshakeFailed {
+        if let Some(reject) = failure.reject {
+            let told = async {
+                self.io.write_all(&reject).await?;
+                self.io.close().await?;
+                let mut rest = [0; 1024];
+                let mut seen = 0;
+                while seen < LINGER_BYTES {
+                    match self.io.read(&mut rest).await? {
+                        0 => break,
+                        n => seen += n,
+                    }
+                }
+                io::Result::Ok(())
+            };
+            // The failure is the outcome, whether or not the peer could be told.
+            if let Either::Left((Err(error), _)) = select(pin!(told), pin!(env.sleep(LINGER))).await
+            {
+                tracing::trace!(%error, "telling the peer why");
+            }
+        }
+        HandshakeFailed::Protocol(failure.error)
+    }
+}
