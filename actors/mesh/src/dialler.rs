@@ -65,14 +65,14 @@ pub struct DiallerConfig<L: Send + 'static> {
 }
 
 impl<L: Send + 'static> DiallerConfig<L> {
-    /// Pauses from 100 ms, since a restarted neighbour should be back in use soon, to 5 s, since a dial costs both
+    /// Pauses from 100 ms, since a restarted neighbour should be back in use soon, to 2 s, since a dial costs both
     /// sides a handshake; a link is settled after 5 s.
     pub fn new(dial: Dial<L>, users: BTreeMap<NodeId, User<L>>) -> DiallerConfig<L> {
         DiallerConfig {
             dial,
             users,
             pause_min: Duration::from_millis(100),
-            pause_max: Duration::from_secs(5),
+            pause_max: Duration::from_secs(2),
             settled_after: Duration::from_secs(5),
         }
     }
