@@ -1,1 +1,15 @@
-//! The binaries: pqcnet, pqcnet-sentry, pqcnet-relayer.
+//! What the binaries share: configuration, keys, start-up, admin pages, and the commands of `pqcnet`.
+
+pub mod admin;
+pub mod commands;
+pub mod config;
+pub mod exit;
+pub mod local;
+pub mod ready;
+pub mod service;
+pub mod unlock;
+
+pub use pqcnet_messages::Role;
+
+/// Name and version, as links and reports carry it.
+pub const SOFTWARE: &str = concat!("pqcnet/", env!("CARGO_PKG_VERSION"));

@@ -1,1 +1,23 @@
-//! One supervision tree per role, generic over Platform.
+//! One supervision tree a role, generic over the [`Platform`] it stands on.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`platform`] | what a role stands on; [`Machine`] is the real one |
+//! | [`ground`] | checks and sockets before a tree starts |
+//! | [`gate`] | takes links in on both planes, checks roles by `network.toml` |
+//! | [`outward`] | dials other nodes on both planes |
+//! | [`steward`] | the node's account of itself; `control` service |
+//! | [`sentry`], [`relayer`] | the trees |
+
+pub mod gate;
+pub mod ground;
+pub mod outward;
+pub mod platform;
+mod relayer;
+mod sentry;
+pub mod steward;
+
+pub use ground::{Setup, StartError, Started};
+pub use platform::{Machine, Platform, PlatformError};
+pub use relayer::{MAX_SENTRIES, relayer};
+pub use sentry::{MAX_CLIENTS, sentry};

@@ -1,0 +1,330 @@
+//! Takes links in on both planes: checks what a peer may be, starts the actors that serve it, tells the steward.
+//!
+//! ```text
+//!   data:    TCP ─ QSTP handshake ─ Hello ─┐
+//!                                          ├─ role granted by network.toml? ─ Reception ─ serve
+//!   control: libp2p substream ───── Hello ─┘
+//! ```
+//!
+//! Started by: every role, last, so that nobody comes in before there is somebody to serve them, and stopped first.
+//! The sockets are bound before the tree starts ([`Doors`]) and outlive an incarnation: a restart loses the links that were
+//! being established, not those that stand. Sends to: the steward, and the nursery behind the role's [`Reception`].
+//! Mailbox: nothing is sent to it.
+
+use std::sync::Arc;
+
+use pqcnet_actor::{Behaviour, Cx, Env, NurseryFull, Ref, TellError, Watchable};
+use pqcnet_crypto::NodeId;
+use pqcnet_link::{LinkConfig, PeerHello, Reason, ServiceId};
+use pqcnet_messages::Role;
+use pqcnet_messages::control::{Ping, Plane, Status};
+use pqcnet_p2p::control::{ControlEvent, ControlEvents, Substream};
+use pqcnet_p2p::endpoint::{Connected, Incoming, Rejected};
+use pqcnet_p2p::network::NetworkFile;
+use pqcnet_p2p::typed::{
+    Accepted, Bindings, LinkError, LinkHandle, PeerInfo, RoleRefused, establish,
+};
+use tokio::sync::Mutex;
+
+use crate::steward::{LinkOpened, plane_name};
+
+/// Links whose Hello is under way at once; a stranger got through a whole handshake to count here.
+const MAX_GREETING: usize = 128;
+
+/// What a role does with a link once its peer is known.
+pub trait Reception: Send + Sync + 'static {
+    /// Services offered on a plane, beside `control`.
+    fn services(&self, plane: Plane) -> Vec<ServiceId>;
+    /// Roles that may link on a plane.
+    fn admits(&self, plane: Plane, role: Role) -> bool;
+    /// Starts whatever serves this peer and binds it. An error closes the link with these words.
+    fn receive(
+        &self,
+        plane: Plane,
+        peer: &PeerInfo,
+        link: &LinkHandle,
+        bindings: Bindings,
+    ) -> Result<Bindings, TurnedAway>;
+}
+
+/// Why a peer that may link is not served now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct TurnedAway {
+    /// For the peer.
+    pub reason: Reason,
+    /// For the peer and the log.
+    pub detail: String,
+}
+
+/// The refusal of a nursery that takes nobody more.
+pub(crate) fn no_room(full: &NurseryFull) -> TurnedAway {
+    let reason = match full {
+        NurseryFull::Full { .. } => Reason::Limits,
+        NurseryFull::Closed => Reason::Draining,
+    };
+    TurnedAway {
+        reason,
+        detail: full.to_string(),
+    }
+}
+
+/// Closes a link when the actor that serves it is gone: its state was the session's.
+pub(crate) fn close_with_actor(env: &Env, actor: &impl Watchable, link: &LinkHandle) {
+    let (ended, link) = (actor.watch(), link.clone());
+    env.spawn(async move {
+        let down = ended.await;
+        tracing::debug!(actor = %down.path, reason = ?down.reason, "closing the link it served");
+        link.close(Reason::Internal);
+    });
+}
+
+/// Both planes, bound and listening. Shared by the gate's incarnations, one at a time.
+#[derive(Clone)]
+pub struct Doors {
+    data: Arc<Mutex<Incoming>>,
+    control: Arc<Mutex<ControlEvents>>,
+}
+
+impl Doors {
+    /// Doors over bound sockets.
+    pub fn new(data: Incoming, control: ControlEvents) -> Doors {
+        Doors {
+            data: Arc::new(Mutex::new(data)),
+            control: Arc::new(Mutex::new(control)),
+        }
+    }
+}
+
+/// What a gate is started with.
+#[derive(Clone)]
+pub struct GateConfig {
+    /// What this node is.
+    pub role: Role,
+    /// Who may be what.
+    pub network: Arc<NetworkFile>,
+    /// Where peers come in.
+    pub doors: Doors,
+    /// What the role does with them.
+    pub reception: Arc<dyn Reception>,
+    /// The node's steward.
+    pub steward: StewardRefs,
+}
+
+/// What the gate needs of the steward.
+#[derive(Clone, Debug)]
+pub struct StewardRefs {
+    /// Follows links.
+    pub opened: Ref<LinkOpened>,
+    /// Served on every link.
+    pub ping: Ref<Ping>,
+    /// Served on every link.
+    pub status: Ref<Status>,
+}
+
+impl StewardRefs {
+    /// The `control` service, bound.
+    pub fn bindings(&self) -> Bindings {
+        Bindings::new()
+            .serve(self.ping.clone())
+            .serve(self.status.clone())
+    }
+
+    /// Tells the steward of a link; a full mailbox costs the link its place in reports, nothing else.
+    pub fn opened(&self, plane: Plane, handle: LinkHandle) {
+        if let Err(TellError::Full(told) | TellError::Closed(told)) =
+            self.opened.try_tell(LinkOpened { plane, handle })
+        {
+            let peer = told.handle.peer().node_id;
+            tracing::warn!(%peer, "the steward did not hear of a link");
+        }
+    }
+}
+
+/// The actor.
+pub struct Gate {
+    config: GateConfig,
+    greeting: usize,
+}
+
+impl Gate {
+    /// Takes nobody in yet.
+    pub fn new(config: GateConfig) -> Gate {
+        Gate {
+            config,
+            greeting: 0,
+        }
+    }
+
+    fn watch_data(&mut self, cx: &mut Cx<Self>) {
+        let doors = self.config.doors.data.clone();
+        let next = async move { doors.lock().await.next().await };
+        cx.spawn(next, |gate, arrived, cx| match arrived {
+            Some(arrived) => {
+                gate.on_arrived(arrived, cx);
+                gate.watch_data(cx);
+            }
+            None => {
+                tracing::error!("the data plane's listener ended");
+                cx.stop();
+            }
+        });
+    }
+
+    fn watch_control(&mut self, cx: &mut Cx<Self>) {
+        let doors = self.config.doors.control.clone();
+        let next = async move { doors.lock().await.next().await };
+        cx.spawn(next, |gate, event, cx| match event {
+            Some(event) => {
+                gate.on_control(event, cx);
+                gate.watch_control(cx);
+            }
+            None => {
+                tracing::error!("the control plane ended");
+                cx.stop();
+            }
+        });
+    }
+
+    fn on_arrived(&mut self, arrived: Result<Connected, Rejected>, cx: &mut Cx<Self>) {
+        match arrived {
+            Ok(Connected { peer, stream, .. }) => {
+                let peer = peer.node_id();
+                self.greet(
+                    Plane::Data,
+                    peer,
+                    cx,
+                    move |env, config, check| async move {
+                        establish(&env, stream, peer, config, check).await
+                    },
+                );
+            }
+            Err(rejected) => tracing::info!(%rejected, "not let in"),
+        }
+    }
+
+    fn on_control(&mut self, event: ControlEvent, cx: &mut Cx<Self>) {
+        match event {
+            ControlEvent::Substream(Substream { peer, stream }) => {
+                let peer = peer.node_id();
+                self.greet(
+                    Plane::Control,
+                    peer,
+                    cx,
+                    move |env, config, check| async move {
+                        establish(&env, stream, peer, config, check).await
+                    },
+                );
+            }
+            ControlEvent::PeerUp { peer } => {
+                tracing::debug!(peer = %peer.node_id(), "control plane connected");
+            }
+            ControlEvent::PeerDown { peer, reason } => {
+                tracing::debug!(%peer, ?reason, "control plane disconnected");
+            }
+            ControlEvent::InboundFailed { from, error } => {
+                tracing::info!(?from, %error, "not let in");
+            }
+            // Gossip is not enabled: no topic has been subscribed to.
+            ControlEvent::Gossip(gossip) => {
+                tracing::debug!(topic = gossip.topic, "gossip unasked for")
+            }
+        }
+    }
+
+    fn greet<F>(
+        &mut self,
+        plane: Plane,
+        peer: NodeId,
+        cx: &mut Cx<Self>,
+        establishing: impl FnOnce(Env, LinkConfig, RoleCheck) -> F,
+    ) where
+        F: Future<Output = Result<Accepted, LinkError>> + 'static,
+    {
+        if self.greeting >= MAX_GREETING {
+            tracing::warn!(%peer, "too many links are being established");
+            return;
+        }
+        self.greeting += 1;
+        let mut services = self.config.reception.services(plane);
+        services.push(ServiceId::CONTROL);
+        let config = LinkConfig::new(self.config.role, services);
+        let check = role_check(
+            self.config.network.clone(),
+            self.config.reception.clone(),
+            plane,
+        );
+        let establishing = establishing(cx.env().clone(), config, check);
+        cx.spawn(establishing, move |gate, outcome, _| {
+            gate.greeting -= 1;
+            match outcome {
+                Ok(accepted) => gate.receive(plane, accepted),
+                Err(error) => tracing::info!(%peer, plane = plane_name(plane), %error, "no link"),
+            }
+        });
+    }
+
+    fn receive(&mut self, plane: Plane, accepted: Accepted) {
+        let peer = accepted.peer.clone();
+        let bindings = self.config.steward.bindings();
+        let handle = accepted.handle().clone();
+        match self
+            .config
+            .reception
+            .receive(plane, &peer, &handle, bindings)
+        {
+            Ok(bindings) => {
+                let handle = accepted.start(bindings);
+                self.config.steward.opened(plane, handle);
+            }
+            Err(turned_away) => {
+                tracing::warn!(peer = %peer.node_id, %turned_away, "turned away");
+                let handle = accepted.start(Bindings::new());
+                handle.close_with(turned_away.reason, &turned_away.detail);
+            }
+        }
+    }
+}
+
+impl Behaviour for Gate {
+    const NAME: &'static str = "Gate";
+
+    fn started(&mut self, cx: &mut Cx<Self>) {
+        self.watch_data(cx);
+        self.watch_control(cx);
+    }
+
+    fn describe(&self) -> String {
+        format!("{} links being established", self.greeting)
+    }
+}
+
+/// Decides whether a peer may have the role it claims.
+pub type RoleCheck = Box<dyn Fn(NodeId, &PeerHello) -> Result<(), RoleRefused> + Send + Sync>;
+
+fn role_check(network: Arc<NetworkFile>, reception: Arc<dyn Reception>, plane: Plane) -> RoleCheck {
+    Box::new(move |peer, hello| {
+        granted(&network, peer, hello)?;
+        if reception.admits(plane, hello.role) {
+            return Ok(());
+        }
+        let plane = plane_name(plane);
+        Err(RoleRefused::new(format!(
+            "a {} does not link on the {plane} plane here",
+            hello.role
+        )))
+    })
+}
+
+/// Whether `network.toml` lets the peer be what it claims.
+pub fn granted(network: &NetworkFile, peer: NodeId, hello: &PeerHello) -> Result<(), RoleRefused> {
+    if network.grants(&peer, hello.role) {
+        Ok(())
+    } else {
+        Err(RoleRefused::new(format!(
+            "the network does not grant {} the role {}",
+            peer.short(),
+            hello.role
+        )))
+    }
+}

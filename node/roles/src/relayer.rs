@@ -1,0 +1,204 @@
+//! The relayer's tree.
+//!
+//! ```text
+//!   relayer (one-for-one)
+//!     shards      a subtree: one ShardWorker a shard this relayer owns
+//!     intakes     a nursery: one Intake a sentry's link
+//!     steward     the node's account; closes links on the way down
+//!     neighbours  the Dialler of the control plane
+//!     gate        lets sentries in
+//! ```
+//!
+//! One-for-one: a worker that restarts reads its shard's heads again, and the intakes watch for that. The workers stop last,
+//! when nobody can ask them any more.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt as _, join_all};
+use pqcnet_actor::{Addr, Env, Nursery, Spec, Strategy, Tree};
+use pqcnet_crypto::{NodeId, StorageMasterKey};
+use pqcnet_link::ServiceId;
+use pqcnet_log::ShardNo;
+use pqcnet_messages::control::Plane;
+use pqcnet_messages::relay;
+use pqcnet_messages::relay_local::DescribeShard;
+use pqcnet_messages::{Role, ShardId, ShardMap};
+use pqcnet_p2p::typed::{Bindings, LinkHandle, PeerInfo};
+use pqcnet_relay::core::shard::ShardLimits;
+use pqcnet_relay::{Domain, Intake, IntakeConfig, IntakeLimits, ShardWorker, ShardWorkerConfig};
+
+use crate::gate::{Reception, TurnedAway, close_with_actor, no_room};
+use crate::ground::{Ground, Setup, StartError, Started};
+use crate::platform::Platform;
+use crate::steward::{Accounts, Collected};
+
+/// Sentries of one relayer at once, dying links included.
+pub const MAX_SENTRIES: usize = 1024;
+/// A worker that does not describe itself within this is reported.
+const DESCRIBE_DEADLINE: Duration = Duration::from_secs(1);
+/// The workers' last batches are on disk by then; the steward before them has taken up to 15 of the 30 seconds.
+const WORKER_SHUTDOWN: Duration = Duration::from_secs(10);
+
+/// Starts a relayer that keeps its shards on the platform's log, sealed under `storage`.
+///
+/// # Errors
+/// The network does not grant the role, or something cannot be bound or opened.
+pub async fn relayer(
+    platform: &dyn Platform,
+    setup: Setup,
+    storage: StorageMasterKey,
+) -> Result<Started, StartError> {
+    let ground = Ground::prepare(platform, setup, Role::Relayer).await?;
+    let relayers = ground.network.relayers();
+    let map = ShardMap::from_relayers(ground.network.shards(), relayers.iter().map(|node| node.id))
+        .map_err(|error| StartError::Shards(error.to_string()))?;
+    let log = platform.log()?;
+
+    let mut tree = Tree::new("relayer", Strategy::OneForOne);
+    let mut shards = Tree::new("shards", Strategy::OneForOne);
+    let storage = Arc::new(storage);
+    let workers: BTreeMap<ShardId, Addr<ShardWorker>> = map
+        .owned_by(ground.node_id)
+        .map(|shard| {
+            let config = ShardWorkerConfig {
+                shard: ShardNo(shard.0),
+                log: log.clone(),
+                storage_key: storage.clone(),
+                limits: ShardLimits::default(),
+            };
+            let name = format!("shard-{}", shard.0);
+            let spec = Spec::new(name, move |_| ShardWorker::new(&config));
+            (
+                shard,
+                shards.child(spec.place(u64::from(shard.0)).shutdown(WORKER_SHUTDOWN)),
+            )
+        })
+        .collect();
+    tree.subtree(shards);
+    let intakes = tree.nursery("intakes", MAX_SENTRIES);
+    let domain = Domain {
+        me: ground.node_id,
+        network_id: ground.network.network_id().0,
+        map,
+        workers,
+    };
+    let reception = Arc::new(Sentries {
+        env: ground.env.clone(),
+        nursery: intakes,
+        last: AtomicU64::new(0),
+        domain: Arc::new(domain),
+    });
+    let (steward, steward_refs) = ground.steward(&mut tree, Vec::new(), reception.clone());
+    let outward = ground.outward(steward_refs);
+    ground.doors(&mut tree, &steward, &outward, reception);
+    ground.start(tree, steward).await
+}
+
+/// Starts an intake for each sentry.
+struct Sentries {
+    env: Env,
+    nursery: Nursery,
+    /// The last link's number; never used twice in a process.
+    last: AtomicU64,
+    domain: Arc<Domain>,
+}
+
+impl Sentries {
+    fn intake(&self, sentry: NodeId, link: &LinkHandle) -> IntakeConfig {
+        IntakeConfig {
+            link: self.last.fetch_add(1, Ordering::Relaxed) + 1,
+            sentry,
+            domain: self.domain.clone(),
+            deliver: link.remote(),
+            ended: link.remote(),
+            limits: IntakeLimits::default(),
+        }
+    }
+}
+
+impl Reception for Sentries {
+    fn services(&self, plane: Plane) -> Vec<ServiceId> {
+        match plane {
+            Plane::Data => vec![ServiceId::RELAY],
+            Plane::Control => Vec::new(),
+        }
+    }
+
+    fn admits(&self, plane: Plane, role: Role) -> bool {
+        match plane {
+            Plane::Data => matches!(role, Role::Sentry | Role::Operator),
+            Plane::Control => role != Role::Client,
+        }
+    }
+
+    fn receive(
+        &self,
+        plane: Plane,
+        peer: &PeerInfo,
+        link: &LinkHandle,
+        bindings: Bindings,
+    ) -> Result<Bindings, TurnedAway> {
+        if plane == Plane::Control || peer.role != Role::Sentry {
+            return Ok(bindings);
+        }
+        let config = self.intake(peer.node_id, link);
+        let number = config.link;
+        let spec = Spec::new("intake", move |_| Intake::new(config.clone()));
+        let intake = self
+            .nursery
+            .spawn(spec.place(number))
+            .map_err(|full| no_room(&full))?;
+        close_with_actor(&self.env, &intake.of::<relay::OpenSession>(), link);
+        Ok(bindings
+            .serve::<relay::OpenSession>(intake.of())
+            .serve::<relay::CloseSession>(intake.of())
+            .serve::<relay::RelayOpenProducer>(intake.of())
+            .serve::<relay::RelayPublish>(intake.of())
+            .serve::<relay::RelaySetReaders>(intake.of())
+            .serve::<relay::RelaySubscribe>(intake.of())
+            .serve::<relay::RelayConsumed>(intake.of())
+            .serve::<relay::RelayUnsubscribe>(intake.of()))
+    }
+}
+
+impl Accounts for Sentries {
+    fn collect(&self) -> BoxFuture<'static, Collected> {
+        let sentries = u64::try_from(self.nursery.len()).unwrap_or(u64::MAX);
+        let workers = self
+            .domain
+            .workers
+            .iter()
+            .map(|(shard, worker)| (shard.0, worker.of()));
+        let asked = workers.map(|(shard, worker)| async move {
+            (shard, worker.ask(DescribeShard, DESCRIBE_DEADLINE).await)
+        });
+        let asked: Vec<_> = asked.collect();
+        async move {
+            let mut collected = Collected::default();
+            let mut subscriptions = 0;
+            for (shard, answer) in join_all(asked).await {
+                match answer {
+                    Ok(account) => {
+                        subscriptions += account.subscriptions;
+                        if !account.ready {
+                            collected
+                                .problems
+                                .push(format!("shard {shard} is {}", account.phase));
+                        }
+                        collected.shards.push(account.status);
+                    }
+                    Err(error) => collected.problems.push(format!("shard {shard}: {error}")),
+                }
+            }
+            collected.counters.push(("sentries".to_owned(), sentries));
+            collected
+                .counters
+                .push(("subscriptions".to_owned(), subscriptions));
+            collected
+        }
+        .boxed()
+    }
+}

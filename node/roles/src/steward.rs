@@ -1,0 +1,354 @@
+//! The node's account of itself: its links on both planes, what is wrong, and the `control` service.
+//!
+//! Started by: every role, first. Hears from: the gate and the diallers (links), the role's owner (conditions). Serves
+//! [`Ping`] and [`Status`] to any linked node, [`Account`] to the admin pages. Sends to: neighbours on the control plane,
+//! a [`Ping`] every [`HEARTBEAT`].
+//!
+//! Stopping, it closes every link in order, those of clients and operators first, so that what they wait for is answered while
+//! the links behind still stand; the actors that serve them are stopped after it.
+//!
+//! Mailbox: [`BOUNDS`]. A restart forgets which links are open; those stand as long as the actors they serve hold them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use pqcnet_actor::{Behaviour, Bounds, Class, Cx, Message, On, Reply, Stopping};
+use pqcnet_crypto::NodeId;
+use pqcnet_link::Reason;
+use pqcnet_messages::Role;
+use pqcnet_messages::control::{LinkStatus, Ping, Plane, Pong, ShardStatus, Status, StatusReport};
+use pqcnet_messages::mesh::{LinkDown, LinkUp};
+use pqcnet_p2p::typed::LinkHandle;
+
+/// Link facts come in bursts when a gate opens; pings and status are small and rare.
+pub const BOUNDS: Bounds = Bounds {
+    control: 4096,
+    request: 256,
+    bulk: 1,
+};
+/// Between pings to a control-plane neighbour.
+pub const HEARTBEAT: Duration = Duration::from_secs(10);
+/// A neighbour that does not answer a ping within this is reported.
+const PING_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A link that is up.
+#[derive(Debug)]
+pub struct LinkOpened {
+    /// What it rides.
+    pub plane: Plane,
+    /// The link; the steward follows it to its end.
+    pub handle: LinkHandle,
+}
+
+impl Message for LinkOpened {
+    type Reply = ();
+    const NAME: &'static str = "roles.LinkOpened";
+    const CLASS: Class = Class::Control;
+}
+
+/// Asks for the whole account, for the admin pages.
+#[derive(Clone, Copy, Debug)]
+pub struct Account;
+
+/// A node's account.
+#[derive(Clone, Debug)]
+pub struct AccountGiven {
+    /// As other nodes get it.
+    pub report: StatusReport,
+    /// Whether it does its work: of the data links it needs, at least one stands.
+    pub serving: bool,
+}
+
+impl Message for Account {
+    type Reply = AccountGiven;
+    const NAME: &'static str = "roles.Account";
+    const CLASS: Class = Class::Control;
+}
+
+/// What a role adds to the account.
+#[derive(Clone, Debug, Default)]
+pub struct Collected {
+    /// Its shards.
+    pub shards: Vec<ShardStatus>,
+    /// Its named counts.
+    pub counters: Vec<(String, u64)>,
+    /// What is wrong, in words.
+    pub problems: Vec<String>,
+}
+
+/// A role's own part of the account, collected when somebody asks; it takes a second at most.
+pub trait Accounts: Send + Sync + 'static {
+    /// Asks the role's actors.
+    fn collect(&self) -> BoxFuture<'static, Collected>;
+}
+
+/// What a steward is started with.
+#[derive(Clone)]
+pub struct StewardConfig {
+    /// Who this node is.
+    pub node_id: NodeId,
+    /// What it is.
+    pub role: Role,
+    /// Name and version of its software.
+    pub software: String,
+    /// Peers that a data link is expected to: without one, the node is not well.
+    pub expected: Vec<(NodeId, Plane)>,
+    /// The role's own part.
+    pub accounts: Arc<dyn Accounts>,
+}
+
+struct OpenLink {
+    plane: Plane,
+    handle: LinkHandle,
+    rtt: Option<Duration>,
+    silent: bool,
+    closing: bool,
+}
+
+/// The actor.
+pub struct Steward {
+    config: StewardConfig,
+    links: BTreeMap<u64, OpenLink>,
+    opened: u64,
+    nonce: u64,
+    stopping: bool,
+}
+
+impl Steward {
+    /// Knows of no link yet.
+    pub fn new(config: StewardConfig) -> Steward {
+        Steward {
+            config,
+            links: BTreeMap::new(),
+            opened: 0,
+            nonce: 0,
+            stopping: false,
+        }
+    }
+
+    fn linked(&self, peer: NodeId, plane: Plane) -> bool {
+        self.links
+            .values()
+            .any(|link| link.plane == plane && link.handle.peer().node_id == peer)
+    }
+
+    fn serving(&self) -> bool {
+        let mut needed = self
+            .config
+            .expected
+            .iter()
+            .filter(|(_, plane)| *plane == Plane::Data);
+        !self.stopping
+            && needed
+                .clone()
+                .next()
+                .is_none_or(|_| needed.any(|(peer, plane)| self.linked(*peer, *plane)))
+    }
+
+    fn report(&self, collected: Collected, cx: &Cx<Self>) -> StatusReport {
+        let Collected {
+            shards,
+            mut counters,
+            mut problems,
+        } = collected;
+        for (peer, plane) in &self.config.expected {
+            if !self.linked(*peer, *plane) {
+                let plane = plane_name(*plane);
+                problems.push(format!("no link to {} on the {plane} plane", peer.short()));
+            }
+        }
+        let silent = self.links.values().filter(|link| link.silent);
+        problems.extend(silent.map(|link| {
+            let peer = link.handle.peer().node_id;
+            format!(
+                "{} does not answer pings on the control plane",
+                peer.short()
+            )
+        }));
+        counters.push(("links_opened".to_owned(), self.opened));
+        StatusReport {
+            node_id: self.config.node_id,
+            role: self.config.role,
+            software: self.config.software.clone(),
+            uptime_ms: uptime_ms(cx),
+            links: self.links.values().map(OpenLink::status).collect(),
+            shards,
+            counters,
+            problems,
+        }
+    }
+
+    fn follow(&mut self, plane: Plane, handle: LinkHandle, cx: &mut Cx<Self>) {
+        if self.stopping {
+            handle.close(Reason::Draining);
+            return;
+        }
+        let number = self.opened;
+        self.opened += 1;
+        let closed = handle.closed();
+        let peer = handle.peer().clone();
+        tracing::info!(peer = %peer.node_id, role = %peer.role, plane = plane_name(plane), "link open");
+        self.links.insert(
+            number,
+            OpenLink {
+                plane,
+                handle,
+                rtt: None,
+                silent: false,
+                closing: false,
+            },
+        );
+        cx.spawn(closed, move |steward, reason, cx| {
+            steward.links.remove(&number);
+            let plane = plane_name(plane);
+            tracing::info!(peer = %peer.node_id, role = %peer.role, plane, %reason, "link closed");
+            if steward.stopping {
+                steward.close_next(cx);
+            }
+        });
+    }
+
+    /// Closes the links of whoever depends on this node; once those are gone, all others; then stops.
+    fn close_next(&mut self, cx: &mut Cx<Self>) {
+        if self.links.is_empty() {
+            cx.stop();
+            return;
+        }
+        let dependants = self.links.values().any(OpenLink::depends_on_us);
+        for link in self.links.values_mut() {
+            if !link.closing && link.depends_on_us() == dependants {
+                link.closing = true;
+                link.handle.close(Reason::Draining);
+            }
+        }
+    }
+
+    fn heartbeat(&mut self, cx: &mut Cx<Self>) {
+        let numbers: Vec<u64> = self.links.keys().copied().collect();
+        for number in numbers {
+            let Some(link) = self.links.get(&number) else {
+                continue;
+            };
+            if link.plane != Plane::Control {
+                continue;
+            }
+            self.nonce += 1;
+            let (ping, sent) = (Ping { nonce: self.nonce }, cx.now());
+            let to = link.handle.remote::<Ping>();
+            cx.ask(&to, ping, PING_DEADLINE, move |steward, answer, cx| {
+                if let Some(link) = steward.links.get_mut(&number) {
+                    link.silent = answer.is_err();
+                    link.rtt = answer.ok().map(|_| cx.now().saturating_sub(sent));
+                }
+            });
+        }
+    }
+}
+
+impl OpenLink {
+    fn depends_on_us(&self) -> bool {
+        matches!(self.handle.peer().role, Role::Client | Role::Operator)
+    }
+
+    fn status(&self) -> LinkStatus {
+        let peer = self.handle.peer();
+        LinkStatus {
+            peer: peer.node_id,
+            role: peer.role,
+            plane: self.plane,
+        }
+    }
+}
+
+/// The word in reports.
+pub fn plane_name(plane: Plane) -> &'static str {
+    match plane {
+        Plane::Control => "control",
+        Plane::Data => "data",
+    }
+}
+
+fn uptime_ms(cx: &Cx<Steward>) -> u64 {
+    u64::try_from(cx.now().as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Behaviour for Steward {
+    const NAME: &'static str = "Steward";
+
+    fn started(&mut self, cx: &mut Cx<Self>) {
+        cx.every(HEARTBEAT, Self::heartbeat);
+    }
+
+    fn stopping(&mut self, cx: &mut Cx<Self>) -> Stopping {
+        self.stopping = true;
+        self.close_next(cx);
+        Stopping::Draining
+    }
+
+    fn describe(&self) -> String {
+        let rtts = self.links.values().filter_map(|link| link.rtt);
+        let slowest = rtts
+            .max()
+            .map(|rtt| format!(", slowest ping {rtt:?}"))
+            .unwrap_or_default();
+        format!("{} links open{slowest}", self.links.len())
+    }
+}
+
+impl On<LinkOpened> for Steward {
+    fn on(&mut self, msg: LinkOpened, cx: &mut Cx<Self>) -> Reply<LinkOpened> {
+        self.follow(msg.plane, msg.handle, cx);
+        Reply::Now(())
+    }
+}
+
+impl On<LinkUp<LinkHandle>> for Steward {
+    fn on(&mut self, msg: LinkUp<LinkHandle>, cx: &mut Cx<Self>) -> Reply<LinkUp<LinkHandle>> {
+        self.follow(Plane::Control, msg.link, cx);
+        Reply::Now(())
+    }
+}
+
+impl On<LinkDown> for Steward {
+    /// The link's own end has been followed already.
+    fn on(&mut self, _: LinkDown, _: &mut Cx<Self>) -> Reply<LinkDown> {
+        Reply::Now(())
+    }
+}
+
+impl On<Ping> for Steward {
+    fn on(&mut self, msg: Ping, cx: &mut Cx<Self>) -> Reply<Ping> {
+        Reply::Now(Pong {
+            nonce: msg.nonce,
+            role: self.config.role,
+            software: self.config.software.clone(),
+            uptime_ms: uptime_ms(cx),
+        })
+    }
+}
+
+impl On<Status> for Steward {
+    fn on(&mut self, _: Status, cx: &mut Cx<Self>) -> Reply<Status> {
+        let (promise, reply) = Reply::later();
+        cx.spawn(self.config.accounts.collect(), |steward, collected, cx| {
+            promise.fulfil(steward.report(collected, cx));
+        });
+        reply
+    }
+}
+
+impl On<Account> for Steward {
+    fn on(&mut self, _: Account, cx: &mut Cx<Self>) -> Reply<Account> {
+        let (promise, reply) = Reply::later();
+        cx.spawn(self.config.accounts.collect(), |steward, collected, cx| {
+            let serving = steward.serving();
+            promise.fulfil(AccountGiven {
+                report: steward.report(collected, cx),
+                serving,
+            });
+        });
+        reply
+    }
+}

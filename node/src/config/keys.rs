@@ -1,0 +1,186 @@
+//! Every key of a node's configuration, once: the reader, `config init`, `config show` and the environment use this table.
+
+/// What a key's value must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// A path; in a file, relative to the file's folder.
+    Path,
+    /// An IP address and port.
+    Socket,
+    /// `true` or `false`.
+    Bool,
+    /// A whole number within bounds.
+    Number(u64, u64),
+    /// One of these words, or a text that starts with one (log filters).
+    Words(&'static [&'static str]),
+}
+
+impl Type {
+    /// For messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Type::Path => "a path in quotes",
+            Type::Socket => "an address in quotes, like \"127.0.0.1:7410\"",
+            Type::Bool => "true or false",
+            Type::Number(..) => "a whole number",
+            Type::Words(_) => "a word in quotes",
+        }
+    }
+}
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Dotted path, as in `log.level`.
+    pub path: &'static str,
+    /// Its value.
+    pub of: Type,
+    /// Used when no layer names it; without one it is required or optional.
+    pub default: Option<&'static str>,
+    /// One line for the reader of `config init`.
+    pub help: &'static str,
+}
+
+const fn key(
+    path: &'static str,
+    of: Type,
+    default: Option<&'static str>,
+    help: &'static str,
+) -> Key {
+    Key {
+        path,
+        of,
+        default,
+        help,
+    }
+}
+
+/// The longest a node takes to stop: what service managers wait before they kill.
+pub const MAX_DRAIN_SECONDS: u64 = 30;
+
+/// The table, in the order in which `config init` writes it.
+pub const KEYS: &[Key] = &[
+    key(
+        "network",
+        Type::Path,
+        Some("network.toml"),
+        "Who is in the network: root key, nodes, roles, addresses.",
+    ),
+    key(
+        "keys",
+        Type::Path,
+        Some("node.keys"),
+        "This node's encrypted keys, made by `pqcnet keys init`.",
+    ),
+    key(
+        "unlock.passphrase_file",
+        Type::Path,
+        None,
+        "Where the passphrase of `keys` stands, mode 0600; else PQCNET_PASSPHRASE or a prompt.",
+    ),
+    key(
+        "unlock.key_file",
+        Type::Path,
+        None,
+        "Instead of a passphrase: a file of 32 random bytes, mode 0600.",
+    ),
+    key(
+        "listen.control",
+        Type::Socket,
+        Some("127.0.0.1:7410"),
+        "Where the control plane (libp2p) listens.",
+    ),
+    key(
+        "listen.data",
+        Type::Socket,
+        Some("127.0.0.1:7411"),
+        "Where direct QSTP streams are taken.",
+    ),
+    key(
+        "listen.public",
+        Type::Bool,
+        Some("false"),
+        "Needed to listen on anything but loopback.",
+    ),
+    key(
+        "admin.listen",
+        Type::Socket,
+        Some("127.0.0.1:7412"),
+        "Where /livez, /readyz and /metrics are served; clear text.",
+    ),
+    key(
+        "admin.public",
+        Type::Bool,
+        Some("false"),
+        "Needed to serve these on anything but loopback.",
+    ),
+    key(
+        "store.path",
+        Type::Path,
+        Some("store"),
+        "The relayer's shard log; a sentry stores nothing.",
+    ),
+    key(
+        "log.level",
+        Type::Words(&["off", "error", "warn", "info", "debug", "trace"]),
+        Some("info"),
+        "A level, then `,target=level` where wanted.",
+    ),
+    key(
+        "log.format",
+        Type::Words(&["text", "json"]),
+        Some("text"),
+        "text or json, on standard error.",
+    ),
+    key(
+        "drain.seconds",
+        Type::Number(1, MAX_DRAIN_SECONDS),
+        Some("30"),
+        "The longest a stop may take to finish what is in flight.",
+    ),
+];
+
+/// The key with this path.
+pub fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// The environment's name of a key: `PQCNET_LOG_LEVEL`.
+pub fn environment_name(key: &Key) -> String {
+    format!("PQCNET_{}", key.path.replace('.', "_").to_ascii_uppercase())
+}
+
+/// The nearest of some words, when it is near enough to have been meant.
+pub fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    words
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    // Scenario: the table is consistent in itself, and near words are found.
+    use super::*;
+
+    #[test]
+    fn paths_and_environment_names_are_unique() {
+        let mut paths: Vec<&str> = KEYS.iter().map(|key| key.path).collect();
+        let mut names: Vec<String> = KEYS.iter().map(environment_name).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!((paths.len(), names.len()), (KEYS.len(), KEYS.len()));
+    }
+
+    #[test]
+    fn near_words_are_suggested_and_far_ones_are_not() {
+        let words = || KEYS.iter().map(|key| key.path);
+        assert_eq!(nearest("log.levle", words()), Some("log.level"));
+        assert_eq!(nearest("storepath", words()), Some("store.path"));
+        assert_eq!(nearest("quantum", words()), None);
+    }
+}

@@ -1,0 +1,311 @@
+//! A node's configuration, read strictly: file, then `PQCNET_*`, then `--set key=value`.
+//!
+//! An unknown key, a wrong type or an unsafe value stops the start; each message names the place and, where one is near,
+//! what was probably meant. All problems are reported at once.
+
+mod keys;
+mod layers;
+mod write;
+
+use std::fmt;
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pqcnet_telemetry::{LogFormat, LogLevel};
+
+pub use keys::{KEYS, Key, MAX_DRAIN_SECONDS, Type, environment_name, nearest};
+pub use layers::{Entry, Layers, MAX_FILE, OTHER_VARIABLES, Origin};
+pub use write::{shown, template};
+
+/// What a node runs with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// `network.toml`.
+    pub network: PathBuf,
+    /// The encrypted key file.
+    pub keys: PathBuf,
+    /// How the key file opens.
+    pub unlock: UnlockSource,
+    /// Where libp2p listens.
+    pub control: SocketAddr,
+    /// Where direct QSTP streams are taken.
+    pub data: SocketAddr,
+    /// Where the admin pages are served.
+    pub admin: SocketAddr,
+    /// The relayer's store.
+    pub store: PathBuf,
+    /// What is logged.
+    pub log_level: LogLevel,
+    /// How it looks.
+    pub log_format: LogFormat,
+    /// The longest a stop may take.
+    pub drain: Duration,
+}
+
+/// How a key file opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnlockSource {
+    /// A passphrase that stands in a file.
+    PassphraseFile(PathBuf),
+    /// A file of 32 random bytes.
+    KeyFile(PathBuf),
+    /// `PQCNET_PASSPHRASE`, or a prompt on the terminal.
+    Ask,
+}
+
+/// One thing that is wrong with a configuration; the operator erred.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("{}: {reason}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The file is not TOML.
+    #[error("{origin}: {message}")]
+    Syntax {
+        /// Where.
+        origin: Origin,
+        /// The parser's words.
+        message: String,
+    },
+    /// A key that does not exist.
+    #[error("{origin}: unknown key `{key}`{}", meant(.did_you_mean))]
+    Unknown {
+        /// Where.
+        origin: Origin,
+        /// As written.
+        key: String,
+        /// What was probably meant.
+        did_you_mean: Option<String>,
+    },
+    /// A value of another type.
+    #[error("{origin}: `{key}` must be {wanted}, not a TOML {found}")]
+    WrongType {
+        /// Where.
+        origin: Origin,
+        /// The key.
+        key: &'static str,
+        /// What it takes.
+        wanted: &'static str,
+        /// What stands there.
+        found: &'static str,
+    },
+    /// A value out of range.
+    #[error("{origin}: `{key}`: {why}{}", meant(.did_you_mean))]
+    Invalid {
+        /// Where.
+        origin: Origin,
+        /// The key.
+        key: &'static str,
+        /// What is wrong.
+        why: String,
+        /// What was probably meant.
+        did_you_mean: Option<String>,
+    },
+    /// A value that would expose the node.
+    #[error("{origin}: `{key}` is unsafe: {why}; {instead}")]
+    Unsafe {
+        /// Where.
+        origin: Origin,
+        /// The key.
+        key: &'static str,
+        /// What it would do.
+        why: String,
+        /// What to do.
+        instead: String,
+    },
+    /// A flag without `=`.
+    #[error("{origin}: write key=value")]
+    NoValue {
+        /// The flag.
+        origin: Origin,
+    },
+}
+
+fn meant(word: &Option<String>) -> String {
+    word.as_ref()
+        .map(|word| format!("; did you mean `{word}`?"))
+        .unwrap_or_default()
+}
+
+/// Everything that is wrong, at least one thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl std::error::Error for ConfigErrors {}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{error}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a configuration with the process's environment.
+pub fn load(file: Option<&Path>, flags: &[String]) -> Result<NodeConfig, ConfigErrors> {
+    let layers = gather(file, flags)?;
+    NodeConfig::from_layers(layers)
+}
+
+/// All layers, not yet checked against each other.
+pub fn gather(file: Option<&Path>, flags: &[String]) -> Result<Layers, ConfigErrors> {
+    let text = file
+        .map(|path| read(path).map(|text| (path, text)))
+        .transpose();
+    let text = text.map_err(|error| ConfigErrors(vec![error]))?;
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Ok(Layers::gather(
+        text.as_ref().map(|(path, text)| (*path, text.as_str())),
+        environment,
+        flags,
+    ))
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let failed = |reason: String| ConfigError::Read {
+        path: path.to_owned(),
+        reason,
+    };
+    let file = std::fs::File::open(path).map_err(|error| failed(error.to_string()))?;
+    let mut text = String::new();
+    file.take(MAX_FILE + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| failed(error.to_string()))?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(failed(format!("over {MAX_FILE} bytes")));
+    }
+    Ok(text)
+}
+
+impl NodeConfig {
+    /// Checks the layers against each other and makes them a configuration.
+    pub fn from_layers(mut layers: Layers) -> Result<NodeConfig, ConfigErrors> {
+        let mut errors = std::mem::take(&mut layers.errors);
+        errors.extend(unsafe_values(&layers));
+        if !errors.is_empty() {
+            return Err(ConfigErrors(errors));
+        }
+        let read = Read(&layers);
+        let unlock = match (
+            read.optional("unlock.passphrase_file"),
+            read.optional("unlock.key_file"),
+        ) {
+            (Some(path), _) => UnlockSource::PassphraseFile(path.into()),
+            (None, Some(path)) => UnlockSource::KeyFile(path.into()),
+            (None, None) => UnlockSource::Ask,
+        };
+        Ok(NodeConfig {
+            network: read.value("network")?,
+            keys: read.value("keys")?,
+            unlock,
+            control: read.value("listen.control")?,
+            data: read.value("listen.data")?,
+            admin: read.value("admin.listen")?,
+            store: read.value("store.path")?,
+            log_level: read.value("log.level")?,
+            log_format: read.value("log.format")?,
+            drain: Duration::from_secs(read.value("drain.seconds")?),
+        })
+    }
+}
+
+/// Typed access to checked layers.
+struct Read<'a>(&'a Layers);
+
+impl Read<'_> {
+    fn optional(&self, key: &str) -> Option<&str> {
+        self.0.values.get(key).map(|entry| entry.text.as_str())
+    }
+
+    fn value<T: std::str::FromStr<Err: fmt::Display>>(
+        &self,
+        key: &'static str,
+    ) -> Result<T, ConfigErrors> {
+        let entry = self.0.values.get(key);
+        let (text, origin) = entry.map_or(("", Origin::Default), |entry| {
+            (&entry.text, entry.origin.clone())
+        });
+        text.parse().map_err(|error: T::Err| {
+            let why = error.to_string();
+            ConfigErrors(vec![ConfigError::Invalid {
+                origin,
+                key,
+                why,
+                did_you_mean: None,
+            }])
+        })
+    }
+}
+
+/// Values that are well-formed and would still expose or confuse the node.
+fn unsafe_values(layers: &Layers) -> Vec<ConfigError> {
+    let mut errors = Vec::new();
+    let open = |key: &str| {
+        layers
+            .values
+            .get(key)
+            .is_some_and(|entry| entry.text == "true")
+    };
+    for (key, allowed_by, what) in [
+        (
+            "listen.control",
+            "listen.public",
+            "lets other machines reach the control plane",
+        ),
+        (
+            "listen.data",
+            "listen.public",
+            "lets other machines reach the data plane",
+        ),
+        (
+            "admin.listen",
+            "admin.public",
+            "serves health and metrics in clear text to other machines",
+        ),
+    ] {
+        let Some(entry) = layers.values.get(key) else {
+            continue;
+        };
+        let loopback = entry
+            .text
+            .parse::<SocketAddr>()
+            .is_ok_and(|at| at.ip().is_loopback());
+        if !loopback && !open(allowed_by) {
+            errors.push(ConfigError::Unsafe {
+                origin: entry.origin.clone(),
+                key,
+                why: format!("{} {what}", entry.text),
+                instead: format!(
+                    "set `{allowed_by} = true` if that is meant, else a loopback address"
+                ),
+            });
+        }
+    }
+    if let (Some(_), Some(entry)) = (
+        layers.values.get("unlock.passphrase_file"),
+        layers.values.get("unlock.key_file"),
+    ) {
+        errors.push(ConfigError::Unsafe {
+            origin: entry.origin.clone(),
+            key: "unlock.key_file",
+            why: "unlock.passphrase_file is set too, and a key file opens one way only".to_owned(),
+            instead: "keep one of them".to_owned(),
+        });
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+// Scenario: a configuration in three layers is read as meant; every way to get it wrong is named with its place.
+use super::*;
+
+fn read(
+    text: &str,
+    environment: &[(&str, &str)],
+    flags: &[&str],
+) -> Result<NodeConfig, ConfigErrors> {
+    let environment = environment
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    NodeConfig::from_layers(Layers::gather(
+        Some((Path::new("etc/n.toml"), text)),
+        environment,
+        &flags,
+    ))
+}
+
+fn only_error(text: &str) -> String {
+    read(text, &[], &[]).unwrap_err().to_string()
+}
+
+#[test]
+fn the_template_is_the_defaults() {
+    let config = read(&template(), &[], &[]).unwrap();
+    assert_eq!(config.data, "127.0.0.1:7411".parse().unwrap());
+    assert_eq!(config.network, Path::new("etc/network.toml"));
+    assert_eq!(config.unlock, UnlockSource::Ask);
+    assert_eq!(config.drain, Duration::from_secs(30));
+    let bare = NodeConfig::from_layers(Layers::gather(None, [], &[])).unwrap();
+    assert_eq!(bare.log_level, config.log_level);
+    assert_eq!(bare.network, Path::new("network.toml"));
+}
+
+#[test]
+fn flags_go_over_the_environment_and_that_over_the_file() {
+    let file = "[log]\nlevel = \"warn\"\nformat = \"json\"\n[drain]\nseconds = 5\n";
+    let environment = [
+        ("PQCNET_LOG_LEVEL", "error"),
+        ("PQCNET_DRAIN_SECONDS", "6"),
+        ("HOME", "/x"),
+    ];
+    let config = read(file, &environment, &["log.level=debug"]).unwrap();
+    assert_eq!(config.log_level.as_str(), "debug");
+    assert_eq!(config.drain, Duration::from_secs(6));
+    assert_eq!(config.log_format, LogFormat::Json);
+}
+
+#[test]
+fn unknown_keys_are_named_with_line_and_suggestion() {
+    assert_eq!(
+        only_error("keys = \"k\"\n\n[log]\nlevle = \"info\"\n"),
+        "etc/n.toml:4: unknown key `log.levle`; did you mean `log.level`?"
+    );
+    assert_eq!(
+        only_error("level = \"info\""),
+        "etc/n.toml:1: unknown key `level`; did you mean `log.level`?"
+    );
+    assert_eq!(
+        only_error("[tracing]\nlevel = 1\n"),
+        "etc/n.toml:1: unknown key `tracing`"
+    );
+    assert_eq!(
+        read("", &[("PQCNET_LOG_LEVLE", "info")], &[])
+            .unwrap_err()
+            .to_string(),
+        "environment PQCNET_LOG_LEVLE: unknown key `PQCNET_LOG_LEVLE`; did you mean `PQCNET_LOG_LEVEL`?"
+    );
+    assert_eq!(
+        read("", &[], &["admin.lisen=x"]).unwrap_err().to_string(),
+        "flag --set admin.lisen=x: unknown key `admin.lisen`; did you mean `admin.listen`?"
+    );
+}
+
+#[test]
+fn wrong_types_and_values_are_named() {
+    assert_eq!(
+        only_error("[drain]\nseconds = \"5\"\n"),
+        "etc/n.toml:2: `drain.seconds` must be a whole number, not a TOML string"
+    );
+    assert_eq!(
+        only_error("[drain]\nseconds = 31\n"),
+        "etc/n.toml:2: `drain.seconds`: 31 is not within 1 to 30"
+    );
+    assert_eq!(
+        only_error("[log]\nlevel = \"inof\"\n"),
+        "etc/n.toml:2: `log.level`: `inof`: one of off, error, warn, info, debug, trace; did you mean `info`?"
+    );
+    assert_eq!(
+        only_error("[log]\nlevel = \"info,x=loud\"\n"),
+        "etc/n.toml:2: `log.level`: `loud` is no log level: off, error, warn, info, debug or trace, then `,target=level`"
+    );
+    assert_eq!(
+        only_error("[listen]\ndata = \"localhost:7411\"\n"),
+        "etc/n.toml:2: `listen.data`: `localhost:7411` is no IP address with a port; did you mean `127.0.0.1:7411`?"
+    );
+    assert_eq!(
+        only_error("[listen]\npublic = \"yes\"\n"),
+        "etc/n.toml:2: `listen.public` must be true or false, not a TOML string"
+    );
+    assert_eq!(
+        read("", &[("PQCNET_LISTEN_PUBLIC", "yes")], &[])
+            .unwrap_err()
+            .to_string(),
+        "environment PQCNET_LISTEN_PUBLIC: `listen.public`: `yes` is neither true nor false"
+    );
+    assert_eq!(
+        only_error("keys = \"\""),
+        "etc/n.toml:1: `keys`: an empty path"
+    );
+    assert_eq!(
+        read("", &[], &["log.level"]).unwrap_err().to_string(),
+        "flag --set log.level: write key=value"
+    );
+    let broken = read("keys = [", &[], &[]).unwrap_err();
+    assert!(
+        matches!(
+            &broken.0[..],
+            [ConfigError::Syntax {
+                origin: Origin::File(_, 1),
+                ..
+            }]
+        ),
+        "{broken}"
+    );
+}
+
+#[test]
+fn unsafe_values_need_a_word_of_their_own() {
+    let open = "[admin]\nlisten = \"0.0.0.0:9\"\n";
+    assert_eq!(
+        only_error(open),
+        "etc/n.toml:2: `admin.listen` is unsafe: 0.0.0.0:9 serves health and metrics in clear text to other machines; \
+         set `admin.public = true` if that is meant, else a loopback address"
+    );
+    assert_eq!(
+        read(&format!("{open}public = true\n"), &[], &[])
+            .unwrap()
+            .admin,
+        "0.0.0.0:9".parse().unwrap()
+    );
+    let both = read(
+        "[listen]\ndata = \"[::]:1\"\ncontrol = \"192.0.2.1:2\"\n",
+        &[],
+        &[],
+    )
+    .unwrap_err();
+    assert_eq!(both.0.len(), 2, "every problem at once: {both}");
+    let two_ways = "[unlock]\npassphrase_file = \"p\"\nkey_file = \"k\"\n";
+    assert!(only_error(two_ways).contains("keep one of them"));
+}
+
+#[test]
+fn every_value_shows_where_it_comes_from() {
+    let flags = ["log.level=debug".to_owned()];
+    let layers = Layers::gather(Some((Path::new("n.toml"), "keys = \"k\"\n")), [], &flags);
+    let shown = shown(&layers);
+    assert!(shown.contains("keys = \"k\"  # n.toml:1\n"), "{shown}");
+    assert!(
+        shown.contains("log.level = \"debug\"  # flag --set log.level=debug\n"),
+        "{shown}"
+    );
+    assert!(shown.contains("drain.seconds = 30  # default\n"), "{shown}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let errors = load(Some(Path::new("does/not/exist.toml")), &[]).unwrap_err();
+    assert!(
+        matches!(&errors.0[..], [ConfigError::Read { .. }]),
+        "{errors}"
+    );
+}

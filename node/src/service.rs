@@ -1,0 +1,260 @@
+//! A node process from its command line to its exit code.
+//!
+//! ```text
+//!   flags, file, environment ─ configuration ─ logs ─ self-test ─ keys ─ network.toml ─ tree ─ admin pages ─ Ready
+//!   SIGTERM, SIGINT, end of standard input ─ no more links ─ what is in flight ─ flush ─ exit 0
+//! ```
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser;
+use pqcnet_actor::{Env, Exit as TreeExit, Running};
+use pqcnet_crypto::NodeSecrets;
+use pqcnet_crypto::self_test::{self, SelfTestError};
+use pqcnet_messages::Role;
+use pqcnet_p2p::network::NetworkFile;
+use pqcnet_roles::{Machine, Setup, StartError, Started};
+use pqcnet_telemetry::logs;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::admin::{self, Pages};
+use crate::config::{self, NodeConfig};
+use crate::exit::{Exit, Failed, finish};
+use crate::ready::Ready;
+use crate::unlock::Opener;
+
+/// The command line of every node binary.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 ok, 1 failure, 2 usage or configuration."
+)]
+pub struct ServiceArgs {
+    /// The configuration; `pqcnet config init` writes one. Without it, defaults and the environment.
+    #[arg(long, short)]
+    pub config: Option<PathBuf>,
+    /// Over file and environment: key=value.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Stop when standard input ends: for whoever started this process and may die.
+    #[arg(long)]
+    pub stop_with_stdin: bool,
+}
+
+/// `main` of a node binary.
+pub fn main(program: &str, role: Role) -> ExitCode {
+    finish(program, run(role, &ServiceArgs::parse()))
+}
+
+fn run(role: Role, args: &ServiceArgs) -> Result<Exit, Failed> {
+    let config = config::load(args.config.as_deref(), &args.set).map_err(Failed::usage)?;
+    logs::init(&config.log_level, config.log_format).map_err(Failed::usage)?;
+    sound(self_test::run())?;
+    let network = NetworkFile::load(&config.network).map_err(Failed::usage)?;
+    let opener = Opener::from_source(&config.unlock).map_err(Failed::usage)?;
+    let secrets: NodeSecrets = opener.open(&config.keys).map_err(Failed::usage)?;
+    drop(opener);
+    let stop_with_stdin = args.stop_with_stdin;
+    pqcnet_actor::run(role.name(), move |env| async move {
+        serve(
+            env,
+            role,
+            config,
+            Arc::new(network),
+            secrets,
+            stop_with_stdin,
+        )
+        .await
+    })
+    .context("no runtime")?
+}
+
+/// A node whose primitives do not give their known answers refuses to run.
+fn sound(verdict: Result<(), SelfTestError>) -> Result<(), Failed> {
+    verdict.map_err(|error| {
+        let error = anyhow::Error::new(error);
+        Failed::from(error.context("cryptographic self-test failed; this node refuses to run"))
+    })
+}
+
+async fn serve(
+    env: Env,
+    role: Role,
+    config: NodeConfig,
+    network: Arc<NetworkFile>,
+    secrets: NodeSecrets,
+    stop_with_stdin: bool,
+) -> Result<Exit, Failed> {
+    let mut stops = Stops::new(&env, stop_with_stdin)?;
+    let started = start(&env, role, &config, network, secrets).await?;
+    let pages = Pages::new(&started, &env);
+    let (admin_at, server) = admin::server(config.admin, pages.clone())
+        .with_context(|| format!("cannot serve admin pages at {}", config.admin))?;
+    let admin = server.handle();
+    announce(&started, admin_at)?;
+    tracing::info!(node = %started.node_id, %role, control = %started.control, data = %started.data, admin = %admin_at, "ready");
+
+    let mut server = std::pin::pin!(server);
+    let outcome = tokio::select! {
+        biased;
+        why = stops.next() => {
+            tracing::info!(why, limit = ?config.drain, "draining");
+            pages.drain();
+            Ok(drain(&started.running, config.drain).await)
+        }
+        exit = started.running.wait() => Err(anyhow::anyhow!("the supervision tree ended: {exit:?}")),
+        ended = &mut server => Err(anyhow::anyhow!("the admin pages ended: {ended:?}")),
+    };
+    drop(started);
+    admin.stop(false).await;
+    Ok(outcome?)
+}
+
+async fn start(
+    env: &Env,
+    role: Role,
+    config: &NodeConfig,
+    network: Arc<NetworkFile>,
+    secrets: NodeSecrets,
+) -> Result<Started, Failed> {
+    let NodeSecrets { keys, storage } = secrets;
+    let setup = Setup {
+        keys: Arc::new(keys),
+        network,
+        control: config.control.into(),
+        data: config.data.into(),
+        software: crate::SOFTWARE.to_owned(),
+    };
+    let outcome = match role {
+        Role::Relayer => {
+            let machine = Machine::new(env.clone(), Some(config.store.clone()));
+            pqcnet_roles::relayer(&machine, setup, storage).await
+        }
+        Role::Sentry => pqcnet_roles::sentry(&Machine::new(env.clone(), None), setup).await,
+        other => {
+            return Err(Failed::usage(anyhow::anyhow!(
+                "no binary runs the role {other}"
+            )));
+        }
+    };
+    outcome.map_err(|error| match error {
+        StartError::NotGranted { .. } => Failed::usage(error),
+        other => Failed::from(anyhow::Error::new(other)),
+    })
+}
+
+/// Stops the tree in order, within the limit.
+async fn drain(running: &Running, limit: Duration) -> Exit {
+    match tokio::time::timeout(limit, running.stop()).await {
+        Ok(TreeExit::Stopped) => {
+            tracing::info!("drained");
+            Exit::Ok
+        }
+        Ok(other) => {
+            tracing::error!(end = ?other, "not drained cleanly");
+            Exit::Failure
+        }
+        Err(_) => {
+            tracing::error!(?limit, "not drained in time");
+            Exit::Failure
+        }
+    }
+}
+
+/// The one line of data a node prints.
+fn announce(started: &Started, admin: std::net::SocketAddr) -> Result<(), Failed> {
+    let ready = Ready {
+        role: started.role.to_string(),
+        node_id: started.node_id,
+        control: started.control.to_string(),
+        data: started.data.to_string(),
+        admin,
+        pid: std::process::id(),
+    };
+    let line = serde_json::to_string(&ready).context("the ready line")?;
+    let mut out = std::io::stdout();
+    writeln!(out, "{line}")
+        .and_then(|()| out.flush())
+        .context("standard output")?;
+    Ok(())
+}
+
+/// Everything that asks a node to stop.
+struct Stops {
+    terminate: Signal,
+    interrupt: Signal,
+    stdin: Option<oneshot::Receiver<()>>,
+}
+
+impl Stops {
+    fn new(env: &Env, with_stdin: bool) -> Result<Stops, Failed> {
+        let stdin = with_stdin.then(|| stdin_closed(env)).transpose()?;
+        Ok(Stops {
+            terminate: signal(SignalKind::terminate()).context("SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("SIGINT")?,
+            stdin,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        let stdin = async {
+            match &mut self.stdin {
+                // An error is the thread's end, which is the end of standard input too.
+                Some(closed) => drop(closed.await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            () = stdin => "standard input ended",
+        }
+    }
+}
+
+/// Resolves when standard input ends. Its thread ends with it, or with the process.
+pub fn stdin_closed(env: &Env) -> anyhow::Result<oneshot::Receiver<()>> {
+    let (closed, waiting) = oneshot::channel();
+    env.dedicated_thread("stdin", move || {
+        if let Err(error) = std::io::copy(&mut std::io::stdin(), &mut std::io::sink()) {
+            tracing::debug!(%error, "standard input");
+        }
+        if closed.send(()).is_err() {
+            tracing::trace!("standard input ended after the node");
+        }
+    })
+    .context("no thread for standard input")?;
+    Ok(waiting)
+}
+
+#[cfg(test)]
+mod tests {
+    // Scenario: a failed self-test stops the start with code 1 and names the primitive; a passed one lets it go on.
+    use super::*;
+    use pqcnet_crypto::self_test::{Fault, Primitive};
+
+    #[test]
+    fn a_node_that_fails_its_self_test_refuses_to_run() {
+        let primitive = Primitive::MlDsa65;
+        let failed = sound(Err(SelfTestError {
+            primitive,
+            fault: Fault::WrongAnswer,
+        }))
+        .unwrap_err();
+        assert_eq!(failed.exit, Exit::Failure);
+        let told = failed.to_string();
+        assert!(
+            told.starts_with("cryptographic self-test failed; this node refuses to run: "),
+            "{told}"
+        );
+        assert!(told.contains("ML-DSA-65"), "{told}");
+        assert!(sound(self_test::run()).is_ok());
+    }
+}

@@ -1,0 +1,232 @@
+//! Opening and making key files: by a passphrase from a file, the environment or the terminal, or by a key file.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use pqcnet_crypto::keystore::{self, Contents, KeystoreError, Passphrase, Unlock, WrappingKey};
+
+use crate::config::UnlockSource;
+
+/// The variable that holds a passphrase. Fit for tests and service managers that load it from a vault.
+pub const PASSPHRASE_VARIABLE: &str = "PQCNET_PASSPHRASE";
+/// Longest passphrase file that is read, in bytes; a passphrase is shorter.
+const MAX_PASSPHRASE_FILE: u64 = 4096;
+/// Permission bits that only an owner's file lacks.
+const OPEN_TO_OTHERS: u32 = 0o077;
+
+/// Why a key file stayed closed; the operator erred, unless the keystore says otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum UnlockError {
+    /// The key file or what locks it.
+    #[error(transparent)]
+    Keystore(#[from] KeystoreError),
+    /// The passphrase's file is open to others.
+    #[error("{} is open to others (mode {mode:04o}): run `chmod 600 {}`", path.display(), path.display())]
+    TooOpen {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The passphrase's file could not be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Nobody to ask.
+    #[error(
+        "no passphrase: set unlock.passphrase_file, unlock.key_file or {PASSPHRASE_VARIABLE}, or run on a terminal"
+    )]
+    NoTerminal,
+    /// The two passphrases typed differ.
+    #[error("the two passphrases differ")]
+    Differ,
+}
+
+/// Something to open a key file with.
+#[derive(Debug)]
+pub enum Opener {
+    /// A passphrase.
+    Passphrase(Passphrase),
+    /// 32 random bytes.
+    KeyFile(WrappingKey),
+}
+
+impl Opener {
+    /// Reads what opens an existing key file; asks on the terminal last.
+    pub fn from_source(source: &UnlockSource) -> Result<Opener, UnlockError> {
+        Opener::read(source, false)
+    }
+
+    /// The same for a file to be made: a typed passphrase is asked for twice.
+    pub fn for_new_file(source: &UnlockSource) -> Result<Opener, UnlockError> {
+        Opener::read(source, true)
+    }
+
+    fn read(source: &UnlockSource, new: bool) -> Result<Opener, UnlockError> {
+        let text = match source {
+            UnlockSource::KeyFile(path) => return Ok(Opener::KeyFile(WrappingKey::open(path)?)),
+            UnlockSource::PassphraseFile(path) => passphrase_file(path)?,
+            UnlockSource::Ask => match std::env::var(PASSPHRASE_VARIABLE) {
+                Ok(text) => text,
+                Err(_) => prompt(new)?,
+            },
+        };
+        Ok(Opener::Passphrase(Passphrase::new(text)?))
+    }
+
+    /// Opens a key file.
+    pub fn open<C: Contents>(&self, path: &Path) -> Result<C, UnlockError> {
+        Ok(keystore::open(path, self.unlock())?)
+    }
+
+    /// Makes a key file, mode 0600, never over another.
+    pub fn create<C: Contents>(&self, path: &Path, contents: &C) -> Result<(), UnlockError> {
+        Ok(keystore::create(path, contents, self.unlock())?)
+    }
+
+    fn unlock(&self) -> Unlock<'_> {
+        match self {
+            Opener::Passphrase(passphrase) => Unlock::Passphrase(passphrase),
+            Opener::KeyFile(key) => Unlock::KeyFile(key),
+        }
+    }
+}
+
+fn passphrase_file(path: &Path) -> Result<String, UnlockError> {
+    let failed = |source| UnlockError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
+    if mode & OPEN_TO_OTHERS != 0 {
+        return Err(UnlockError::TooOpen {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    let mut text = String::new();
+    file.take(MAX_PASSPHRASE_FILE)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    text.truncate(text.trim_end_matches(['\r', '\n']).len());
+    Ok(text)
+}
+
+fn prompt(twice: bool) -> Result<String, UnlockError> {
+    let terminal = || OpenOptions::new().read(true).write(true).open("/dev/tty");
+    let tty = terminal().map_err(|_| UnlockError::NoTerminal)?;
+    let silence = Silence::new(&tty).ok_or(UnlockError::NoTerminal)?;
+    let first = ask(&tty, "passphrase: ")?;
+    if twice && ask(&tty, "again: ")? != first {
+        return Err(UnlockError::Differ);
+    }
+    drop(silence);
+    Ok(first)
+}
+
+fn ask(tty: &File, question: &str) -> Result<String, UnlockError> {
+    let failed = |_| UnlockError::NoTerminal;
+    let mut out = tty;
+    out.write_all(question.as_bytes()).map_err(failed)?;
+    let mut line = String::new();
+    BufReader::new(tty.take(MAX_PASSPHRASE_FILE))
+        .read_line(&mut line)
+        .map_err(failed)?;
+    out.write_all(b"\n").map_err(failed)?;
+    line.truncate(line.trim_end_matches(['\r', '\n']).len());
+    Ok(line)
+}
+
+/// A terminal that does not show what is typed, until dropped.
+struct Silence<'a>(&'a File);
+
+impl<'a> Silence<'a> {
+    fn new(tty: &'a File) -> Option<Silence<'a>> {
+        stty(tty, "-echo").then_some(Silence(tty))
+    }
+}
+
+impl Drop for Silence<'_> {
+    fn drop(&mut self) {
+        stty(self.0, "echo");
+    }
+}
+
+fn stty(tty: &File, setting: &str) -> bool {
+    let Ok(input) = tty.try_clone() else {
+        return false;
+    };
+    let mut command = Command::new("stty");
+    command
+        .arg(setting)
+        .stdin(input)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    // Scenario: a passphrase in a file opens what it locked; an open file, a missing one and a short phrase are refused.
+    use super::*;
+    use pqcnet_crypto::NodeSecrets;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn write(path: &Path, text: &str, mode: u32) {
+        std::fs::write(path, text).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_passphrase_file_opens_what_it_locked() {
+        let folder = tempfile::tempdir().unwrap();
+        let phrase = folder.path().join("phrase");
+        write(&phrase, "correct horse battery staple\n", 0o600);
+        let source = UnlockSource::PassphraseFile(phrase);
+        let secrets = NodeSecrets::generate();
+        let path = folder.path().join("node.keys");
+        Opener::for_new_file(&source)
+            .unwrap()
+            .create(&path, &secrets)
+            .unwrap();
+        let back: NodeSecrets = Opener::from_source(&source).unwrap().open(&path).unwrap();
+        assert_eq!(back.keys.node_id(), secrets.keys.node_id());
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+    }
+
+    #[test]
+    fn files_that_are_open_missing_or_short_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let phrase = folder.path().join("phrase");
+        let source = UnlockSource::PassphraseFile(phrase.clone());
+        assert!(matches!(
+            Opener::from_source(&source),
+            Err(UnlockError::Read { .. })
+        ));
+        write(&phrase, "correct horse battery staple", 0o640);
+        assert!(matches!(
+            Opener::from_source(&source),
+            Err(UnlockError::TooOpen { mode: 0o640, .. })
+        ));
+        write(&phrase, "short\n", 0o600);
+        assert!(matches!(
+            Opener::from_source(&source),
+            Err(UnlockError::Keystore(KeystoreError::PassphraseLength {
+                got: 5,
+                ..
+            }))
+        ));
+    }
+}
