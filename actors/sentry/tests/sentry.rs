@@ -1,4 +1,5 @@
 //! Sessions and uplinks with a relayer and a client at their ends, all real actors in virtual time.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
