@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::{ChannelId, ShardNo};
+use crate::{ChannelHead, ChannelId, ShardNo};
 
 /// A channel's place in a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,6 +161,34 @@ impl AppendBatch {
                 bytes,
             )
         })
+    }
+}
+
+impl AppendBatch {
+    /// What each channel's head becomes, marks aside.
+    pub fn heads(&self) -> impl Iterator<Item = (ChannelId, ChannelHead)> {
+        self.runs.iter().map(|run| {
+            let head = ChannelHead {
+                channel: run.channel,
+                first: run.first,
+                head: run.next - 1,
+                forgotten_epoch: run.forgotten_epoch,
+                bytes: run.bytes,
+                newest_ms: run.newest_ms,
+                producers: Vec::new(),
+                about: run.about.clone(),
+            };
+            (run.channel, head)
+        })
+    }
+
+    /// Whether this batch drops a producer's mark.
+    pub fn forgets(&self, channel: ChannelId, epoch: u64) -> bool {
+        let run = self
+            .by_channel
+            .get(&channel)
+            .map(|index| &self.runs[*index]);
+        run.is_some_and(|run| run.forget.contains(&epoch))
     }
 }
 

@@ -27,6 +27,8 @@ pub struct EmbeddedLog {
 /// Who may append to a shard, and where its channels continue.
 #[derive(Default)]
 struct Fence {
+    /// Calls to open so far; only the last of them gets the shard.
+    opens: u64,
     generation: u32,
     state: FenceState,
     heads: BTreeMap<ChannelId, u64>,
@@ -143,12 +145,14 @@ impl Drop for UnderWay {
 
 impl ShardLog for EmbeddedLog {
     fn open(&self, shard: ShardNo, salt: Salt) -> Pending<Opened> {
-        {
+        let mine = {
             let mut fences = self.fences.lock();
             let fence = fences.entry(shard).or_default();
             // Fences off the earlier generation before its successor's number is known.
             fence.state = FenceState::Shut;
-        }
+            fence.opens += 1;
+            fence.opens
+        };
         let log = self.clone();
         let stored = self.off_thread(move |store| generations(store, shard));
         async move {
@@ -157,9 +161,11 @@ impl ShardLog for EmbeddedLog {
             let generation = {
                 let mut fences = log.fences.lock();
                 let fence = fences.entry(shard).or_default();
+                if fence.opens != mine {
+                    return Err(LogError::Superseded { shard });
+                }
                 // An open that failed may have stored its number; one abandoned may still be under way.
                 fence.generation = fence.generation.max(newest) + 1;
-                fence.state = FenceState::Shut;
                 fence.generation
             };
             let mut batch = Batch::new();
@@ -169,7 +175,7 @@ impl ShardLog for EmbeddedLog {
             let heads = log.heads(shard).await?;
             let mut fences = log.fences.lock();
             let fence = fences.entry(shard).or_default();
-            if fence.generation != generation {
+            if fence.opens != mine {
                 return Err(LogError::Superseded { shard });
             }
             fence.heads = heads.iter().map(|h| (h.channel, h.head)).collect();

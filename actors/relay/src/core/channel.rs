@@ -181,7 +181,7 @@ mod tests {
         wanted.extend([2; 32]);
         assert_eq!(about().encode(), wanted);
         let id = channel_id(&about().channel).to_string();
-        assert_eq!(&id[..16], "PIN");
+        assert_eq!(&id[..16], "2ff8b28fd0acdbc1");
     }
 
     // What was written reads back; a byte less or more, another version, or a bad name does not.

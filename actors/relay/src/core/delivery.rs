@@ -259,9 +259,8 @@ impl Delivery {
     /// The link takes more.
     pub fn link_ready(&mut self, link: u64) {
         self.blocked.remove(&link);
-        for serial in self.parked.remove(&link).unwrap_or_default() {
-            self.enqueue(serial);
-        }
+        // They never ceased to be queued, only where changed.
+        self.ready.extend(self.parked.remove(&link).unwrap_or_default());
     }
 
     /// Whether anyone subscribes to the channel.

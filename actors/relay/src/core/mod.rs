@@ -11,3 +11,6 @@ pub mod seal;
 pub mod shard;
 pub mod subscription;
 pub mod tail;
+
+#[cfg(test)]
+mod model;
