@@ -30,7 +30,7 @@
 //! Read one message with [`frame::Decoder`] (or a 4-byte header and [`frame::Header::parse`]), give it to `on_message`,
 //! send what comes back. On [`Failure`], send its `reject` if there is one, then close: that is how the other side learns
 //! stage and reason. Every call is CPU-bound, from 0.1 to 0.5 ms; a Retry costs the initiator up to
-//! [`Config::puzzle_attempts`] hashes.
+//! 2^25 hashes ([`Config::with_puzzle`]).
 
 pub mod config;
 pub mod error;
