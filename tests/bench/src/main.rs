@@ -4,6 +4,8 @@
 //! table or, with `--json`, one JSON object a line.
 #![allow(clippy::print_stdout, reason = "the table is this program's data")]
 
+mod cpu;
+mod crypto;
 mod row;
 
 use clap::{Parser, Subcommand};
@@ -34,6 +36,8 @@ pub struct Args {
 pub enum Group {
     /// Every group, one after another.
     All,
+    /// Primitives of a handshake and a record beside aws-lc-rs.
+    Crypto,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -45,7 +49,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn measure(args: &Args) -> anyhow::Result<Vec<Row>> {
-    let groups: &[(Group, fn(&Args) -> anyhow::Result<Vec<Row>>)] = &[];
+    let groups: &[(Group, fn(&Args) -> anyhow::Result<Vec<Row>>)] = &[(Group::Crypto, crypto::run)];
     let mut rows = Vec::new();
     for (group, run) in groups {
         if args.group == Group::All || args.group == *group {
