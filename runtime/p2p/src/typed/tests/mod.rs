@@ -3,6 +3,7 @@
 mod closing;
 mod errors;
 mod flow;
+mod planes;
 mod pressure;
 
 use std::sync::mpsc;
