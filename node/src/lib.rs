@@ -5,8 +5,10 @@ pub mod commands;
 pub mod config;
 pub mod exit;
 pub mod local;
+pub mod operator;
 pub mod ready;
 pub mod service;
+pub mod signals;
 pub mod unlock;
 
 pub use pqcnet_messages::Role;

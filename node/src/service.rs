@@ -94,13 +94,11 @@ async fn serve(
     let mut stops = Stops::new(&env, stop_with_stdin)?;
     let started = start(&env, role, &config, network, secrets).await?;
     let pages = Pages::new(&started, &env);
-    let (admin_at, server) = admin::server(config.admin, pages.clone())
+    let (admin_at, mut server) = admin::server(config.admin, pages.clone())
         .with_context(|| format!("cannot serve admin pages at {}", config.admin))?;
-    let admin = server.handle();
     announce(&started, admin_at)?;
     tracing::info!(node = %started.node_id, %role, control = %started.control, data = %started.data, admin = %admin_at, "ready");
 
-    let mut server = std::pin::pin!(server);
     let outcome = tokio::select! {
         biased;
         why = stops.next() => {
@@ -112,7 +110,6 @@ async fn serve(
         ended = &mut server => Err(anyhow::anyhow!("the admin pages ended: {ended:?}")),
     };
     drop(started);
-    admin.stop(false).await;
     Ok(outcome?)
 }
 

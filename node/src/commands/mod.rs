@@ -5,4 +5,9 @@
 )]
 
 pub mod config;
+pub mod identity;
 pub mod keys;
+pub mod publish;
+pub mod status;
+pub mod subscribe;
+pub mod up;

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 use super::folder::LocalNode;
 use crate::ready::Ready;
@@ -30,6 +30,8 @@ pub struct NodeProcess {
     /// What it said when it was ready.
     pub ready: Ready,
     child: Child,
+    /// Held open for the child's whole life: waiting for a [`Child`] would close its own.
+    _stdin: ChildStdin,
 }
 
 /// Another binary of this build: it lies next to this one.
@@ -63,6 +65,10 @@ pub async fn start(node: LocalNode, log: Option<&Path>) -> Result<NodeProcess> {
     let mut child = command
         .spawn()
         .with_context(|| format!("cannot start {}", node.name))?;
+    let stdin = child
+        .stdin
+        .take()
+        .context("a child without standard input")?;
     let line = tokio::time::timeout(READY_WITHIN, first_line(&mut child)).await;
     let ready = match line {
         Ok(Ok(line)) => serde_json::from_str::<Ready>(&line)
@@ -74,7 +80,12 @@ pub async fn start(node: LocalNode, log: Option<&Path>) -> Result<NodeProcess> {
         )),
     };
     match ready {
-        Ok(ready) => Ok(NodeProcess { node, ready, child }),
+        Ok(ready) => Ok(NodeProcess {
+            node,
+            ready,
+            child,
+            _stdin: stdin,
+        }),
         Err(error) => {
             let ended = stop_child(&mut child).await;
             let told = log

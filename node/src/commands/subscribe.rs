@@ -1,0 +1,131 @@
+//! `pqcnet subscribe`: prints a channel's payloads, each once, in order, a line each.
+
+use std::fs;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use pqcnet_client::{Channel, NodeId, SubscribeError, Subscription};
+
+use super::identity::IdentityArgs;
+use super::publish::channel_name;
+use crate::exit::{Exit, Failed};
+use crate::signals::Interrupt;
+
+/// What to read, from where, and for how long.
+#[derive(Debug, Args)]
+pub struct SubscribeArgs {
+    /// The channel.
+    channel: String,
+    /// Whose channel; without it, one's own.
+    #[arg(long, value_name = "NODE_ID")]
+    owner: Option<String>,
+    /// Begin after this offset; 0 is everything.
+    #[arg(long)]
+    after: Option<u64>,
+    /// Keep the offset of the last payload printed in this file, and begin after it next time.
+    #[arg(long, value_name = "FILE")]
+    store_offset: Option<PathBuf>,
+    /// End after so many; without it, on Ctrl-C.
+    #[arg(long)]
+    count: Option<u64>,
+    #[command(flatten)]
+    identity: IdentityArgs,
+}
+
+/// Runs it.
+pub async fn run(args: &SubscribeArgs) -> Result<Exit, Failed> {
+    let name = channel_name(&args.channel)?;
+    let owner: Option<NodeId> = args
+        .owner
+        .as_deref()
+        .map(str::parse)
+        .transpose()
+        .context("--owner takes 64 hex digits")
+        .map_err(Failed::usage)?;
+    let after = match (args.after, &args.store_offset) {
+        (Some(after), _) => after,
+        (None, Some(path)) => stored_offset(path)?,
+        (None, None) => 0,
+    };
+    let mut interrupt = Interrupt::new()?;
+    let client = args.identity.open("client")?.client().await?;
+    let channel = Channel {
+        owner: owner.unwrap_or_else(|| client.node_id()),
+        name,
+    };
+    let mut records = client
+        .subscribe(&channel, after)
+        .await
+        .map_err(subscribe_failed)?;
+    let mut left = args.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        let printed = tokio::select! {
+            biased;
+            () = interrupt.next() => return Ok(Exit::Ok),
+            printed = print_arrived(&mut records, left) => printed?,
+        };
+        left -= printed;
+        if let Some(path) = &args.store_offset {
+            store_offset(path, records.offset())?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// Waits for a record, then prints all that have arrived; what is printed is flushed.
+async fn print_arrived(records: &mut Subscription, most: u64) -> Result<u64, Failed> {
+    let mut next = Some(records.next().await.map_err(subscribe_failed)?);
+    let mut out = std::io::stdout().lock();
+    let mut printed = 0;
+    while let Some(record) = next {
+        out.write_all(&record.payload)
+            .and_then(|()| out.write_all(b"\n"))
+            .context("standard output")?;
+        printed += 1;
+        next = if printed < most {
+            records.try_next()
+        } else {
+            None
+        };
+    }
+    out.flush().context("standard output")?;
+    Ok(printed)
+}
+
+fn stored_offset(path: &Path) -> Result<u64, Failed> {
+    match fs::read_to_string(path) {
+        Ok(text) => text
+            .trim()
+            .parse()
+            .with_context(|| format!("{}: `{}` is no offset", path.display(), text.trim()))
+            .map_err(Failed::usage),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(Failed::usage(
+            anyhow::Error::new(error).context(format!("cannot read {}", path.display())),
+        )),
+    }
+}
+
+/// Writes beside the file and renames, so that a crash leaves the old offset or the new one.
+fn store_offset(path: &Path, offset: u64) -> Result<(), Failed> {
+    let passing = path.with_extension("new");
+    let written = fs::File::create(&passing).and_then(|mut file| {
+        writeln!(file, "{offset}")?;
+        file.sync_data()
+    });
+    written
+        .and_then(|()| fs::rename(&passing, path))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(())
+}
+
+fn subscribe_failed(error: SubscribeError) -> Failed {
+    let exit = match &error {
+        SubscribeError::Refused(_) => Exit::Refused,
+        SubscribeError::TimedOut { .. } => Exit::Unreachable,
+        _ => Exit::Failure,
+    };
+    Failed::new(exit, error)
+}

@@ -1,0 +1,105 @@
+//! `pqcnet up`: keeps a network of one sentry and some relayers running on this machine.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::identity::STATE;
+use crate::exit::{Exit, Failed};
+use crate::local::children::{self, NodeProcess};
+use crate::local::folder::{LocalFolder, MAX_RELAYERS};
+use crate::signals::Interrupt;
+
+/// Where and how many.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// The network's folder; made when absent, used again when there.
+    #[arg(long, env = "PQCNET_STATE", default_value = STATE)]
+    state: PathBuf,
+    /// Relayers of a new network.
+    #[arg(long, default_value_t = 2)]
+    relayers: usize,
+}
+
+/// Runs until Ctrl-C, or until a node ends by itself.
+pub async fn run(args: &UpArgs) -> Result<Exit, Failed> {
+    if !(1..=MAX_RELAYERS).contains(&args.relayers) {
+        return Err(Failed::usage(anyhow::anyhow!(
+            "--relayers takes 1 to {MAX_RELAYERS}"
+        )));
+    }
+    let mut interrupt = Interrupt::new()?;
+    let folder = if LocalFolder::exists(&args.state) {
+        LocalFolder::open(&args.state).map_err(Failed::usage)?
+    } else {
+        LocalFolder::create(&args.state, args.relayers)?
+    };
+    let mut running = Vec::new();
+    let outcome = tokio::select! {
+        biased;
+        () = interrupt.next() => Ok(Exit::Ok),
+        outcome = keep_up(&folder, &mut running) => outcome,
+    };
+    eprintln!("stopping");
+    let mut clean = true;
+    for (name, end) in children::stop_all(running).await {
+        eprintln!("{name}: {end}");
+        clean &= end == "exit status: 0";
+    }
+    match outcome {
+        Ok(Exit::Ok) if !clean => Ok(Exit::Failure),
+        other => other,
+    }
+}
+
+async fn keep_up(folder: &LocalFolder, running: &mut Vec<NodeProcess>) -> Result<Exit, Failed> {
+    for node in folder.nodes()? {
+        let log = folder.root().join(&node.name).join("log.txt");
+        running.push(children::start(node, Some(&log)).await?);
+    }
+    describe(folder, running);
+    let ends = running.iter_mut().map(|node| {
+        let name = node.node.name.clone();
+        Box::pin(async move { (name, node.ended().await) })
+    });
+    let ((name, end), ..) = futures::future::select_all(ends).await;
+    Err(anyhow::anyhow!("{name} ended by itself: {end}"))
+        .context(format!(
+            "its log: {}",
+            folder.root().join(&name).join("log.txt").display()
+        ))
+        .map_err(Failed::from)
+}
+
+fn describe(folder: &LocalFolder, running: &[NodeProcess]) {
+    println!(
+        "network {} ({})",
+        folder.network().name(),
+        folder.network().network_id()
+    );
+    for node in running {
+        println!(
+            "  {:<10} {}  data {}  control {}  admin http://{}  pid {}",
+            node.node.name,
+            node.node.id.short(),
+            node.ready.data,
+            node.ready.control,
+            node.ready.admin,
+            node.pid(),
+        );
+    }
+    let state = if folder.root().as_os_str() == STATE {
+        String::new()
+    } else {
+        format!(" --state {}", folder.root().display())
+    };
+    println!("\nnext, in another terminal:");
+    println!("  pqcnet subscribe{state} orders");
+    println!("  echo one apple | pqcnet publish{state} orders");
+    println!("  pqcnet status{state}");
+    println!(
+        "\nlogs: {}/*/log.txt   stop: Ctrl-C",
+        folder.root().display()
+    );
+}
