@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod commands;
 pub mod config;
+pub mod demo;
 pub mod exit;
 pub mod local;
 pub mod operator;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use pqcnet_node::commands::{config, keys, publish, status, subscribe, up};
+use pqcnet_node::demo;
 use pqcnet_node::exit::{Exit, Failed, finish};
 use pqcnet_telemetry::{LogFormat, LogLevel, logs};
 
@@ -25,6 +26,12 @@ struct Cli {
 enum Command {
     /// Keep a network of one sentry and two relayers running on this machine.
     Up(up::UpArgs),
+    /// Carry real input through one sentry and two relayers as processes of their own, and prove what arrived.
+    Demo(demo::DemoArgs),
+    #[command(hide = true)]
+    DemoPublisher(demo::publisher::PublisherArgs),
+    #[command(hide = true)]
+    DemoSubscriber(demo::subscriber::SubscriberArgs),
     /// Publish arguments, or lines of standard input, to a channel.
     Publish(publish::PublishArgs),
     /// Print a channel's payloads, each once, in order.
@@ -50,6 +57,9 @@ fn run(command: Command) -> Result<Exit, Failed> {
         Command::Keys(command) => keys::run(&command),
         Command::Config(command) => config::run(&command),
         Command::Up(args) => on_network(up::run(&args)),
+        Command::Demo(args) => on_network(demo::run(&args)),
+        Command::DemoPublisher(args) => on_network(demo::publisher::run(&args)),
+        Command::DemoSubscriber(args) => on_network(demo::subscriber::run(&args)),
         Command::Publish(args) => on_network(publish::run(&args)),
         Command::Subscribe(args) => on_network(subscribe::run(&args)),
         Command::Status(args) => on_network(status::status(&args)),
