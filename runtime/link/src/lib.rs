@@ -26,6 +26,7 @@ mod asks;
 mod config;
 mod credit;
 mod error;
+mod event;
 mod frame;
 mod ids;
 mod link;
@@ -40,6 +41,7 @@ pub use config::{
     PeerHello, UNIT, cost,
 };
 pub use error::{DownReason, Fault, Reason, SendError, Stage};
+pub use event::{Answer, Event, Inbound, Stats};
 pub use ids::{Class, Role, ServiceId, Trace, UnknownRole};
-pub use link::{Answer, Event, Inbound, Link, Stats};
+pub use link::Link;
 pub use wire::{Addressed, Wire, WireError};

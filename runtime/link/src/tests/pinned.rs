@@ -26,7 +26,10 @@ fn pin(kind: Kind, expected: &str) {
 
 #[test]
 fn frames() {
-    pin(frame::hello(&config(Role::Sentry)), "0000001e0a1c0801100118012206746573742f312a0202033080804438800240904e");
+    pin(
+        frame::hello(&config(Role::Sentry)),
+        "0000001e0a1c0801100118012206746573742f312a0202033080804438800240904e",
+    );
     pin(Kind::Ready(pb::Ready {}), "000000021200");
     let trace = frame::trace_to_proto(Some(Trace {
         trace_id: 1 << 64 | 2,
@@ -42,7 +45,10 @@ fn frames() {
         trace,
         payload: payload.clone(),
     };
-    pin(Kind::Tell(tell), "0000002c1a2a080210041802221d09010000000000000011020000000000000019030000000000000020012a03706179");
+    pin(
+        Kind::Tell(tell),
+        "0000002c1a2a080210041802221d09010000000000000011020000000000000019030000000000000020012a03706179",
+    );
     let ask = pb::Ask {
         id: 300,
         service,
@@ -52,7 +58,10 @@ fn frames() {
         trace: None,
         payload: payload.clone(),
     };
-    pin(Kind::Ask(ask), "00000013221108ac0210021804200228dc0b3a03706179");
+    pin(
+        Kind::Ask(ask),
+        "00000013221108ac0210021804200228dc0b3a03706179",
+    );
     let reply = pb::Reply {
         id: 300,
         status: 1,
