@@ -1,0 +1,100 @@
+//! The demo, and that nothing of it is left.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::{output, path, pqcnet, signal};
+
+fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).unwrap().next().is_none()
+}
+
+// Scenario: a real text goes through five processes; the account names what it must, and the temporary folder is empty.
+#[test]
+fn real_input_arrives_and_nothing_is_left() {
+    let place = tempfile::tempdir().unwrap();
+    let input = concat!(env!("CARGO_MANIFEST_DIR"), "/../LICENSE");
+    let mut command = pqcnet(&["demo", "--input", input, "--channels", "5"]);
+    command.env("TMPDIR", place.path());
+    let (code, out, err) = output(command);
+    assert_eq!(code, Some(0), "{out}{err}");
+    let lines = fs::read_to_string(input).unwrap().lines().count();
+    for told in [
+        "every message arrived once, in order, unaltered".to_owned(),
+        format!("messages     {lines} ("),
+        "in 5 channels".to_owned(),
+        "X-Wing (X25519 + ML-KEM-768), Ed25519 + ML-DSA-65".to_owned(),
+        "handshake    ".to_owned(),
+        "shards       5 of 16".to_owned(),
+        "messages/s".to_owned(),
+        "p50".to_owned(),
+        "left behind  nothing".to_owned(),
+    ] {
+        assert!(out.contains(&told), "{told}: {out}");
+    }
+    assert!(is_empty(place.path()));
+}
+
+// Scenario: Ctrl-C in the middle stops every process by its id and removes the folder; the code is a failure's.
+#[test]
+fn an_interrupted_demo_leaves_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let temporary = place.path().join("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let input = place.path().join("input");
+    fs::write(&input, "a line of the demo's input\n".repeat(1_000_000)).unwrap();
+    let mut command = pqcnet(&["demo", "--input", path(&input), "--max-messages", "1000000"]);
+    command
+        .env("TMPDIR", &temporary)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let mut pids = Vec::new();
+    for line in lines.by_ref() {
+        if let Some((_, pid)) = line
+            .split_once("  pid ")
+            .or_else(|| line.split_once(" pid "))
+        {
+            pids.push(pid.trim().parse::<i32>().unwrap());
+        }
+        if line.starts_with("started subscriber") {
+            break;
+        }
+    }
+    assert_eq!(pids.len(), 5);
+    signal(&child, Signal::SIGINT);
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{rest:?}");
+    assert!(
+        rest.iter().any(|line| line.contains("interrupted")),
+        "{rest:?}"
+    );
+    assert!(is_empty(&temporary));
+    for pid in pids {
+        assert_eq!(
+            kill(Pid::from_raw(pid), None),
+            Err(nix::errno::Errno::ESRCH),
+            "process {pid} lives"
+        );
+    }
+}
+
+// Scenario: input that cannot be read fails the demo before anything is started.
+#[test]
+fn input_that_is_not_there_is_named() {
+    let place = tempfile::tempdir().unwrap();
+    let mut command = pqcnet(&["demo", "--input", "does/not/exist"]);
+    command.env("TMPDIR", place.path());
+    let (code, _, err) = output(command);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("cannot read does/not/exist"), "{err}");
+    assert!(is_empty(place.path()));
+}

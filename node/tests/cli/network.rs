@@ -1,0 +1,288 @@
+//! Whole local networks: messages, exit codes of what can go wrong, admin pages, stopping.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::Stdio;
+
+use nix::sys::signal::Signal;
+use pqcnet_node::Role;
+use pqcnet_node::local::folder::{LocalFolder, LocalNode};
+
+use crate::{Node, output, path, pqcnet, signal};
+
+struct Network {
+    folder: LocalFolder,
+    nodes: Vec<LocalNode>,
+    _place: tempfile::TempDir,
+}
+
+impl Network {
+    fn create() -> Network {
+        let place = tempfile::tempdir().unwrap();
+        let folder = LocalFolder::create(&place.path().join("net"), 2).unwrap();
+        Network {
+            nodes: folder.nodes().unwrap(),
+            folder,
+            _place: place,
+        }
+    }
+
+    fn state(&self) -> &str {
+        path(self.folder.root())
+    }
+
+    fn node(&self, role: Role) -> &LocalNode {
+        self.nodes.iter().find(|node| node.role == role).unwrap()
+    }
+}
+
+// Scenario: lines go in by standard input and by arguments, come out in order, resume after a stored offset; whoever is not
+// on the access list is refused; every node stops cleanly on SIGTERM.
+#[test]
+fn messages_go_through_and_resume() {
+    let network = Network::create();
+    let nodes: Vec<Node> = network.nodes.iter().map(Node::start).collect();
+    let state = ["--state", network.state()];
+
+    let mut publish = pqcnet(&[&["publish", "orders"][..], &state].concat());
+    let mut child = publish
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"one\n\nthree")
+        .unwrap();
+    let done = child.wait_with_output().unwrap();
+    assert_eq!(
+        (done.status.code(), done.stdout.as_slice()),
+        (Some(0), &b"1\n2\n3\n"[..])
+    );
+    let (code, offsets, _) = output(pqcnet(
+        &[&["publish", "orders", "four"][..], &state].concat(),
+    ));
+    assert_eq!((code, offsets.as_str()), (Some(0), "4\n"));
+
+    let stored = network.folder.root().join("offset");
+    let resume = ["--store-offset", path(&stored)];
+    let read = |count| {
+        output(pqcnet(
+            &[
+                &["subscribe", "orders", "--count", count][..],
+                &state,
+                &resume,
+            ]
+            .concat(),
+        ))
+    };
+    let (code, text, err) = read("3");
+    assert_eq!((code, text.as_str()), (Some(0), "one\n\nthree\n"), "{err}");
+    assert_eq!(fs::read_to_string(&stored).unwrap(), "3\n");
+    assert_eq!(read("1").1, "four\n");
+
+    let owner = network.folder.keys_of("client");
+    let owner = pqcnet_crypto::keystore::summary(&owner)
+        .unwrap()
+        .node_id()
+        .unwrap()
+        .to_string();
+    let stranger = [
+        "subscribe",
+        "orders",
+        "--count",
+        "1",
+        "--as",
+        "reader",
+        "--owner",
+        &owner,
+    ];
+    let (code, text, err) = output(pqcnet(&[&stranger[..], &state].concat()));
+    assert_eq!((code, text.as_str()), (Some(5), ""), "{err}");
+
+    let (code, document, _) = output(pqcnet(&[&["status", "-o", "json"][..], &state].concat()));
+    let reports: Vec<serde_json::Value> = serde_json::from_str(&document).unwrap();
+    assert_eq!((code, reports.len()), (Some(0), 3), "{document}");
+    let shards = reports
+        .iter()
+        .flat_map(|report| report["shards"].as_array().unwrap());
+    assert_eq!(
+        shards
+            .map(|shard| shard["records"].as_u64().unwrap())
+            .sum::<u64>(),
+        4
+    );
+    let planes = |report: &serde_json::Value, plane: &str| {
+        report["links"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|link| link["plane"] == plane)
+            .count()
+    };
+    for report in &reports {
+        assert_eq!(
+            planes(report, "control"),
+            2,
+            "every pair has one control link: {document}"
+        );
+    }
+    assert_eq!(
+        output(pqcnet(&[&["ping", "-c", "2"][..], &state].concat())).0,
+        Some(0)
+    );
+    for node in nodes.into_iter().rev() {
+        assert_eq!(node.stop(), Some(0));
+    }
+}
+
+// Scenario: nobody there is 4; a node that misses a neighbour says so, with 3; a stranger's keys are refused with 5; the
+// admin pages agree.
+#[test]
+fn exit_codes_say_what_is_wrong() {
+    let network = Network::create();
+    let state = ["--state", network.state()];
+    assert_eq!(
+        output(pqcnet(&[&["status"][..], &state].concat())).0,
+        Some(4)
+    );
+    assert_eq!(
+        output(pqcnet(&[&["ping", "-c", "1"][..], &state].concat())).0,
+        Some(4)
+    );
+
+    let sentry = network.node(Role::Sentry);
+    let relayer = Node::start(network.node(Role::Relayer));
+    let running = Node::start(sentry);
+    let id = sentry.id.to_string();
+    let (code, text, _) = output(pqcnet(&[&["status", &id][..], &state].concat()));
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("problem  no link to"), "{text}");
+    assert_eq!(running.page("/livez"), (200, "ok\n".to_owned()));
+    let (_, verbose) = running.page("/readyz?verbose");
+    assert!(verbose.contains("problem: no link to"), "{verbose}");
+    let (status, verbose) = relayer.page("/readyz?verbose");
+    assert_eq!(status, 200, "{verbose}");
+    let (status, metrics) = relayer.page("/metrics");
+    assert_eq!(status, 200);
+    for name in [
+        "pqcnet_serving 1",
+        "pqcnet_dead_letters_total",
+        "pqcnet_actor_handled_total{actor=\"relayer/steward\"}",
+    ] {
+        assert!(metrics.contains(name), "{name}: {metrics}");
+    }
+    assert!(metrics.ends_with("# EOF\n"));
+
+    let keys = network.folder.root().join("stranger.keys");
+    let unlock = network.folder.root().join("unlock.key");
+    let made = [
+        "keys",
+        "init",
+        "--out",
+        path(&keys),
+        "--key-file",
+        path(&unlock),
+    ];
+    assert_eq!(output(pqcnet(&made)).0, Some(0));
+    let file = network.folder.network_path();
+    let stranger = [
+        "--network",
+        path(&file),
+        "--keys",
+        path(&keys),
+        "--key-file",
+        path(&unlock),
+    ];
+    for words in [&["publish", "orders", "x"][..], &["status", &id]] {
+        let (code, _, err) = output(pqcnet(&[words, &stranger].concat()));
+        assert_eq!(code, Some(5), "{words:?}: {err}");
+    }
+}
+
+// Scenario: a node that the network does not list with its role does not start, and says which ids have it.
+#[test]
+fn a_role_that_is_not_granted_does_not_start() {
+    let network = Network::create();
+    let sentry = network.node(Role::Sentry);
+    let mut command = std::process::Command::new(crate::binary("pqcnet-relayer"));
+    command
+        .arg("--config")
+        .arg(&sentry.config)
+        .stdin(Stdio::null());
+    let (code, out, err) = output(command);
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert!(
+        err.contains(&format!(
+            "does not grant {} the role relayer",
+            sentry.id.short()
+        )),
+        "{err}"
+    );
+}
+
+// Scenario: a port that is taken is a failure, not a usage error, and names the address.
+#[test]
+fn a_taken_port_is_named() {
+    let network = Network::create();
+    let relayer = network.node(Role::Relayer);
+    let _taken = std::net::TcpListener::bind(relayer.data.to_string()).unwrap();
+    let mut command = std::process::Command::new(crate::binary("pqcnet-relayer"));
+    command
+        .arg("--config")
+        .arg(&relayer.config)
+        .stdin(Stdio::null());
+    let (code, _, err) = output(command);
+    assert_eq!(code, Some(1));
+    assert!(
+        err.contains(&format!("cannot listen at {}", relayer.data)),
+        "{err}"
+    );
+}
+
+// Scenario: the end of standard input stops a node that was told so, cleanly.
+#[test]
+fn a_node_stops_with_its_parent() {
+    let network = Network::create();
+    let mut node = Node::start(network.node(Role::Relayer));
+    drop(node.stdin.take());
+    assert_eq!(node.child.wait().unwrap().code(), Some(0));
+}
+
+// Scenario: `up` prints where everything is, serves until Ctrl-C, stops every node cleanly, and the same folder comes up again
+// with what was stored.
+#[test]
+fn up_keeps_a_network_and_its_messages() {
+    let place = tempfile::tempdir().unwrap();
+    let state = place.path().join("net");
+    for round in 1..=2 {
+        let mut up = pqcnet(&["up", "--state", path(&state)]);
+        let mut child = up
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map(Result::unwrap);
+        let told: Vec<String> = lines
+            .take_while(|line| !line.contains("stop: Ctrl-C"))
+            .collect();
+        assert_eq!(
+            told.iter()
+                .filter(|line| line.contains("admin http://127.0.0.1:"))
+                .count(),
+            3
+        );
+        let text = format!("round {round}");
+        let published = output(pqcnet(&["publish", "--state", path(&state), "log", &text]));
+        assert_eq!(published.1, format!("{round}\n"), "{}", published.2);
+        signal(&child, Signal::SIGINT);
+        let done = child.wait_with_output().unwrap();
+        let told = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(0), "{told}");
+        assert_eq!(told.matches("exit status: 0").count(), 3, "{told}");
+    }
+}
