@@ -23,7 +23,7 @@ pub struct Inbound {
     pub trace: Option<Trace>,
     /// The message, sharing the memory it arrived in.
     pub payload: Bytes,
-    /// What it cost the sender; give a tell's back with [`Link::grant`].
+    /// What it cost the sender; give a tell's back with [`Link::grant`](crate::Link::grant).
     pub units: u32,
 }
 
@@ -57,13 +57,13 @@ pub enum Answer {
 /// What the caller learns from a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The peer introduced itself: answer with [`Link::accept`] or [`Link::reject`].
+    /// The peer introduced itself: answer with [`Link::accept`](crate::Link::accept) or [`Link::reject`](crate::Link::reject).
     Hello(PeerHello),
     /// Both sides accepted.
     Open,
     /// A message for one of the services.
     Tell(Inbound),
-    /// A question for one of the services; answer once with [`Link::send_reply`].
+    /// A question for one of the services; answer once with [`Link::send_reply`](crate::Link::send_reply).
     Ask {
         /// Its id.
         id: u64,

@@ -13,7 +13,7 @@
 //! only once it is in the mailbox: so a slow consumer makes the far sender's `tell` wait.
 //!
 //! Works on a multi-thread tokio and on a current-thread one, under real and paused time: clock, sleep and spawn are `Env`'s.
-//! The link lives as long as a [`LinkHandle`] or a remote [`Ref`] of it; the last one dropped closes it in order.
+//! The link lives as long as a [`LinkHandle`] or a remote [`pqcnet_actor::Ref`] of it; the last one dropped closes it in order.
 //! Spec: docs/spec/link.md.
 
 mod bindings;

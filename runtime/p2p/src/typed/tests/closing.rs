@@ -143,6 +143,35 @@ fn sudden_death() {
     });
 }
 
+/// A peer that was told why and neither reads nor hangs up is hung up on: its connection and the link's task are gone
+/// once the time for last words is over.
+#[test]
+fn a_peer_that_never_hangs_up() {
+    simulated(|env| async move {
+        for reads in [false, true] {
+            let (left, right) = streams();
+            let (a, b) = futures::join!(
+                establish(&env, left, node(2), config(Role::Sentry), anyone),
+                establish(&env, right, node(1), config(Role::Relayer), anyone),
+            );
+            let here = a.unwrap().start(Bindings::new());
+            let mut far = b.unwrap().io;
+            // A frame longer than any may be.
+            far.write_all(&[0xff; 4]).await.unwrap();
+            let down = here.closed().await;
+            assert!(down.to_string().starts_with("the peer erred at stage open"));
+            let start = env.now();
+            if reads {
+                let mut rest = Vec::new();
+                far.read_to_end(&mut rest).await.unwrap();
+            }
+            env.sleep(LINGER * 2).await;
+            assert!(far.write_all(&[0; 4]).await.is_err(), "still connected");
+            assert!(env.now() - start < LINGER * 3);
+        }
+    });
+}
+
 /// A runtime that goes away takes its links along: whoever waits elsewhere is told.
 #[test]
 fn a_dropped_runtime() {
