@@ -88,6 +88,12 @@ impl Driver {
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Turn {
+        // Before anything else: a deadline that is over counts as something done, and the turns would never end.
+        if let Phase::Lingering { until } = self.phase
+            && until <= self.shared.env().now()
+        {
+            return Turn::Done;
+        }
         let mut busy = self.poll_time(cx);
         busy |= self.poll_close_request();
         busy |= self.poll_read(cx);
