@@ -290,7 +290,7 @@ async fn a_closed_store_is_told() {
                     &self,
                     _: pqcnet_store::Family,
                     _: pqcnet_store::Scan<'_>,
-                    _: &mut dyn FnMut(&[u8], &[u8]) -> std::ops::ControlFlow<()>,
+                    _: &mut pqcnet_store::Visit<'_>,
                 ) -> Result<(), ReadError> {
                     Ok(())
                 }

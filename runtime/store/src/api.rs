@@ -27,13 +27,12 @@ pub trait View {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError>;
 
     /// Calls `visit(key, value)` for each key of the range in order until it breaks.
-    fn scan(
-        &self,
-        family: Family,
-        range: Scan<'_>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), ReadError>;
+    fn scan(&self, family: Family, range: Scan<'_>, visit: &mut Visit<'_>)
+    -> Result<(), ReadError>;
 }
+
+/// Takes one key and its value, and says whether the scan goes on.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
 /// The keys `from..to` of a family, ascending.
 #[derive(Debug, Clone, Copy)]

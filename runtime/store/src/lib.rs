@@ -28,7 +28,7 @@ mod rocks;
 mod space;
 mod writer;
 
-pub use api::{Commit, Scan, Settle, Store, View, commit_channel};
+pub use api::{Commit, Scan, Settle, Store, View, Visit, commit_channel};
 pub use batch::{Batch, Family, Op};
 pub use error::{OpenError, ReadError, SubmitError, WriteError};
 pub use rocks::{RocksStore, Schema, StoreConfig, StoreStats};

@@ -1,6 +1,5 @@
 //! RocksDB as a [`Store`].
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,7 +15,8 @@ use crate::folder::{Folder, io};
 use crate::queue::{Limits, Queue};
 use crate::space::{FreeSpace, free_space_of};
 use crate::{
-    Batch, Commit, Family, OpenError, ReadError, Scan, Store, SubmitError, View, WriteError, writer,
+    Batch, Commit, Family, OpenError, ReadError, Scan, Store, SubmitError, View, Visit, WriteError,
+    writer,
 };
 
 /// What a store holds. A change of `families` or of any key or value layout raises `version`.
@@ -222,7 +222,7 @@ impl View for RocksView<'_> {
         &self,
         family: Family,
         range: Scan<'_>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), ReadError> {
         let handle = self.family(family)?;
         let mut options = ReadOptions::default();
