@@ -9,6 +9,9 @@ use pqcnet_p2p::handshake;
 /// Largest latency that is told apart, in microseconds: ten minutes.
 const MOST_US: u64 = 600_000_000;
 
+/// With fewer messages a throughput says more about start and end than about the network.
+const FEWEST: u64 = 1000;
+
 /// Times from send to arrival, in microseconds.
 #[derive(Debug)]
 pub struct Ways {
@@ -109,14 +112,17 @@ impl fmt::Display for Account {
             "shards       {} of {} hold records, on 2 relayers; every message synced before its ack",
             self.shards.0, self.shards.1
         )?;
-        if !self.ways.hurried.is_empty() {
-            let per_second =
-                self.ways.hurried.len().saturating_mul(1_000_000) / self.full_speed_us.max(1);
+        if self.ways.hurried.len() < FEWEST {
+            writeln!(f, "throughput   no figure from so few messages")?;
+        } else {
+            let hurried = self.ways.hurried.len().saturating_mul(1_000_000);
+            let per_second = grouped(hurried / self.full_speed_us.max(1));
             writeln!(
                 f,
-                "throughput   {} messages/s from publish to delivery, at full speed",
-                grouped(per_second)
+                "throughput   {per_second} messages/s from publish to delivery, at full speed"
             )?;
+        }
+        if !self.ways.hurried.is_empty() {
             way(
                 f,
                 "latency",

@@ -26,7 +26,7 @@ use crate::unlock::Opener;
 
 /// Relayers of the demo.
 const RELAYERS: usize = 2;
-/// Messages of each channel sent one at a time first, at most: they show the network's own latency.
+/// Messages of each channel sent one at a time first, at most, and at most a quarter: they show the network's own latency.
 const UNHURRIED: u64 = 50;
 /// From a process's start to its first word.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -155,7 +155,7 @@ async fn carry(
         .unwrap_or(0);
     command
         .arg("--unhurried")
-        .arg(UNHURRIED.min(shortest).to_string());
+        .arg(UNHURRIED.min(shortest / 4).to_string());
     for name in names {
         command.arg("--channel").arg(name);
     }

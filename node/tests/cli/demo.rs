@@ -18,7 +18,7 @@ fn is_empty(folder: &Path) -> bool {
 #[test]
 fn real_input_arrives_and_nothing_is_left() {
     let place = tempfile::tempdir().unwrap();
-    let input = concat!(env!("CARGO_MANIFEST_DIR"), "/../LICENSE");
+    let input = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock");
     let mut command = pqcnet(&["demo", "--input", input, "--channels", "5"]);
     command.env("TMPDIR", place.path());
     let (code, out, err) = output(command);
