@@ -1,6 +1,6 @@
 //! Open asks: ours, with their deadlines, and the peer's.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::error::Fault;
@@ -111,10 +111,45 @@ impl Received {
         Ok(())
     }
 
-    /// Closes an ask; its class, if it was open.
-    pub(crate) fn close(&mut self, id: u64) -> Option<Class> {
-        let (units, class) = self.open.remove(&id)?;
+    /// Closes an ask; its units and class, if it was open. The units stay used until its reply has left.
+    pub(crate) fn close(&mut self, id: u64) -> Option<(u32, Class)> {
+        self.open.remove(&id)
+    }
+
+    /// The reply of a closed ask has left for the socket.
+    pub(crate) fn replied(&mut self, units: u32) {
         self.used -= units;
-        Some(class)
+    }
+}
+
+/// Replies of one class that wait for the socket. The peer's window counts them too, as the peer itself does until it has
+/// read them: so one that asks without reading cannot fill this side's memory with replies, refusals among them.
+#[derive(Debug, Default)]
+pub(crate) struct Leaving {
+    /// Bytes ever queued, and ever taken.
+    put: u64,
+    taken: u64,
+    /// Where in the bytes queued each reply ends, and the units of its ask.
+    replies: VecDeque<(u64, u32)>,
+}
+
+impl Leaving {
+    pub(crate) fn put(&mut self, bytes: usize) {
+        self.put += bytes as u64;
+    }
+
+    /// What was put last is the reply to an ask of so many units.
+    pub(crate) fn reply(&mut self, units: u32) {
+        self.replies.push_back((self.put, units));
+    }
+
+    /// Units of the replies that left with these bytes.
+    pub(crate) fn take(&mut self, bytes: usize) -> u32 {
+        self.taken += bytes as u64;
+        let mut left = 0;
+        while let Some((_, units)) = self.replies.pop_front_if(|(end, _)| *end <= self.taken) {
+            left += units;
+        }
+        left
     }
 }

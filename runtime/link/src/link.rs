@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use pqcnet_protos::link::v1::{self as pb, frame::Kind};
 
-use crate::asks::{Received, Sent};
+use crate::asks::{Leaving, Received, Sent};
 use crate::config::{LinkConfig, MAX_ASK_TIME, MAX_HELLO_FRAME, PeerHello, cost};
 use crate::credit::{Granted, Grants};
 use crate::error::{DownReason, Fault, Reason, SendError, Stage};
@@ -47,6 +47,7 @@ pub struct Link {
     decoder: Decoder,
     /// Frames to send, one buffer a class.
     lanes: [BytesMut; 3],
+    leaving: [Leaving; 3],
     events: VecDeque<Event>,
     granted: Granted,
     grants: Grants,
@@ -71,6 +72,7 @@ impl Link {
             peer: None,
             decoder: Decoder::default(),
             lanes: Default::default(),
+            leaving: Default::default(),
             events: VecDeque::new(),
             granted: Granted::default(),
             grants: Grants::default(),
@@ -362,7 +364,7 @@ impl Link {
 
     /// Answers an ask of the peer. Nothing happens if it was cancelled, or answered before.
     pub fn send_reply(&mut self, id: u64, answer: Answer) {
-        let Some(class) = self.received.close(id) else {
+        let Some((units, class)) = self.received.close(id) else {
             return;
         };
         if self.state == State::Down {
@@ -380,7 +382,7 @@ impl Link {
             reply.status = pb::Status::ReplyTooLarge.into();
             reply.payload = Bytes::new();
         }
-        self.push(class, Kind::Reply(reply));
+        self.push_reply(class, units, reply);
     }
 
     /// The first half of an orderly close: no new tells or asks in either direction, while open asks of the peer may still
@@ -456,8 +458,10 @@ impl Link {
                 self.push(Class::Control, Kind::Credit(credit));
             }
         }
-        let lane = self.lanes.iter_mut().find(|lane| !lane.is_empty())?;
+        let mut lanes = self.lanes.iter_mut().zip(&mut self.leaving);
+        let (lane, leaving) = lanes.find(|(lane, _)| !lane.is_empty())?;
         let bytes = frame::take(lane, max);
+        self.received.replied(leaving.take(bytes.len()));
         self.last_out = now;
         self.stats.bytes_out += bytes.len() as u64;
         Some(bytes)
@@ -469,8 +473,14 @@ impl Link {
         self.put(class, &frame, len);
     }
 
+    fn push_reply(&mut self, class: Class, units: u32, reply: pb::Reply) {
+        self.push(class, Kind::Reply(reply));
+        self.leaving[class.index()].reply(units);
+    }
+
     fn put(&mut self, class: Class, frame: &pb::Frame, len: usize) {
         self.stats.frames_out += 1;
+        self.leaving[class.index()].put(PREFIX + len);
         let lane = &mut self.lanes[class.index()];
         if lane.capacity() == 0 {
             lane.reserve((PREFIX + len).max(LANE_START));

@@ -78,7 +78,7 @@ impl Link {
             }
             Kind::Cancel(cancel) => {
                 // Its reply may have crossed it; then there is nothing to do.
-                if let Some(class) = self.received.close(cancel.id) {
+                if let Some((units, class)) = self.received.close(cancel.id) {
                     let id = cancel.id;
                     let (status, detail, payload) = answer_to_proto(Answer::Cancelled);
                     let status = status.into();
@@ -88,7 +88,7 @@ impl Link {
                         detail,
                         payload,
                     };
-                    self.push(class, Kind::Reply(reply));
+                    self.push_reply(class, units, reply);
                     self.events.push_back(Event::Cancelled { id });
                 }
                 Ok(())

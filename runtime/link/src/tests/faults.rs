@@ -269,6 +269,45 @@ fn windows_are_exact() {
     );
 }
 
+/// A peer that asks and never reads: each ask is refused at once (unknown, cancelled), and still no more replies wait for
+/// it than its window has units. What it does read makes room again.
+#[test]
+fn asking_without_reading() {
+    let ask = |id, service| {
+        bytes(Kind::Ask(pb::Ask {
+            id,
+            service,
+            class: 2,
+            ..Default::default()
+        }))
+    };
+    let unknown = 4711;
+    for (service, cancelled) in [(unknown, false), (S.0, true)] {
+        let mut link = Pair::open().b;
+        for id in 1..=256 {
+            link.on_bytes(ms(6), &ask(id, service));
+            if cancelled {
+                link.on_bytes(ms(6), &bytes(Kind::Cancel(pb::Cancel { id })));
+            }
+        }
+        assert_eq!(link.unanswered(), 0);
+        assert!(!link.is_down());
+        // It reads what has been sent so far: as many again.
+        drain(&mut link, ms(6));
+        for id in 257..=512 {
+            link.on_bytes(ms(6), &ask(id, unknown));
+        }
+        assert!(!link.is_down());
+        let waiting = link.outbound();
+        events(&mut link);
+        link.on_bytes(ms(6), &ask(513, unknown));
+        let (stage, fault) = (Stage::Open, Fault::AsksExceeded { window: 256 });
+        let down = DownReason::Misbehaved { stage, fault };
+        assert_eq!(events(&mut link), [Event::Down(down)]);
+        assert!(link.outbound() < waiting);
+    }
+}
+
 /// A payload that the driver could not decode ends the link by name.
 #[test]
 fn bad_payload() {
