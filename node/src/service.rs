@@ -106,11 +106,11 @@ async fn serve(
             pages.drain();
             Ok(drain(&started.running, config.drain).await)
         }
-        exit = started.running.wait() => Err(anyhow::anyhow!("the supervision tree ended: {exit:?}")),
-        ended = &mut server => Err(anyhow::anyhow!("the admin pages ended: {ended:?}")),
+        exit = started.running.wait() => Err(over(&exit)),
+        ended = &mut server => Err(Failed::from(anyhow::anyhow!("the admin pages ended: {ended:?}"))),
     };
     drop(started);
-    Ok(outcome?)
+    outcome
 }
 
 async fn start(
@@ -144,6 +144,11 @@ async fn start(
         StartError::NotGranted { .. } => Failed::usage(error),
         other => Failed::from(anyhow::Error::new(other)),
     })
+}
+
+/// A tree that ended without being asked to: its supervisors gave up, and the service manager decides.
+fn over(exit: &TreeExit) -> Failed {
+    Failed::from(anyhow::anyhow!("the supervision tree ended: {exit:?}"))
 }
 
 /// Stops the tree in order, within the limit.
@@ -233,9 +238,34 @@ pub fn stdin_closed(env: &Env) -> anyhow::Result<oneshot::Receiver<()>> {
 
 #[cfg(test)]
 mod tests {
-    // Scenario: a failed self-test stops the start with code 1 and names the primitive; a passed one lets it go on.
+    // Scenarios: a tree whose supervisor gives up ends the process with code 1; a failed self-test stops the start with code 1 and names the primitive; a passed one lets it go on.
     use super::*;
+    use pqcnet_actor::{Behaviour, Cx, Intensity, Spec, Strategy, Tree};
     use pqcnet_crypto::self_test::{Fault, Primitive};
+
+    struct Broken;
+    impl Behaviour for Broken {
+        const NAME: &'static str = "Broken";
+        fn started(&mut self, _: &mut Cx<Self>) {
+            panic!("meant to");
+        }
+    }
+
+    #[test]
+    fn a_root_that_gives_up_is_a_failure() {
+        let exit = pqcnet_actor::run("test", |env| async move {
+            let never = Intensity {
+                restarts: 0,
+                within: Duration::from_secs(1),
+            };
+            let mut tree = Tree::new("root", Strategy::OneForOne).intensity(never);
+            tree.child(Spec::new("broken", |_| Broken));
+            tree.start(env).wait().await
+        });
+        let failed = over(&exit.unwrap());
+        assert_eq!(failed.exit, Exit::Failure);
+        assert!(failed.to_string().contains("Escalated"), "{failed}");
+    }
 
     #[test]
     fn a_node_that_fails_its_self_test_refuses_to_run() {
