@@ -1,1 +1,9 @@
 //! Cross-crate tests: processes, conformance, house rules.
+//!
+//! The process tests drive the real binaries, so these must be built: `make test` does, as does
+//! `cargo build -p pqcnet-node --bins`.
+
+pub mod ledger;
+pub mod network;
+pub mod process;
+pub mod proxy;

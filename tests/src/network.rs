@@ -1,0 +1,252 @@
+//! A network of real processes on loopback, in a temporary folder that goes with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, Result};
+use pqcnet_client::{Client, ClientConfig};
+use pqcnet_crypto::keystore::{self, Unlock, WrappingKey};
+use pqcnet_crypto::{MlDsaKeyPair, NodeId, NodeKeys, NodeSecrets};
+use pqcnet_messages::{Channel, ChannelName, Role, ShardMap};
+use pqcnet_p2p::network::{Address, Admission, NetworkFile, NetworkParts, NodeEntry};
+
+use crate::process::NodeProcess;
+
+/// Several a relayer, so that each sees traffic.
+pub const SHARDS: u16 = 16;
+
+/// One node: its files, and its process while it runs.
+pub struct Node {
+    /// `relayer-1`.
+    pub name: String,
+    /// Who it is.
+    pub id: NodeId,
+    /// Its role.
+    pub role: Role,
+    /// Where it takes direct streams.
+    pub data: SocketAddr,
+    folder: PathBuf,
+    process: Mutex<Option<NodeProcess>>,
+}
+
+impl Node {
+    /// Starts its process and waits until it serves.
+    pub async fn start(&self) -> Result<()> {
+        assert!(self.process().is_none(), "{} runs already", self.name);
+        let binary = format!("pqcnet-{}", self.role);
+        let process = NodeProcess::start(&binary, &self.folder).await;
+        *self.process() = Some(process.with_context(|| self.name.clone())?);
+        Ok(())
+    }
+
+    fn process(&self) -> std::sync::MutexGuard<'_, Option<NodeProcess>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether its process was started and neither killed nor stopped.
+    pub fn runs(&self) -> bool {
+        self.process().is_some()
+    }
+
+    fn take(&self) -> Result<NodeProcess> {
+        self.process().take().context("not running")
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub async fn kill(&self) -> Result<()> {
+        self.take()?.kill().await
+    }
+
+    /// SIGTERM, and waits until it is gone. It must end well and in time.
+    pub async fn stop(&self) -> Result<()> {
+        self.take()?.stop().await
+    }
+
+    /// Where its admin pages are.
+    pub fn admin(&self) -> Result<SocketAddr> {
+        let process = self.process();
+        Ok(process.as_ref().context("not running")?.ready.admin)
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Its log so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log.txt")).unwrap_or_default()
+    }
+
+    /// Its keys, as it has them.
+    pub fn secrets(&self) -> Result<NodeSecrets> {
+        let key = WrappingKey::open(&self.folder.join("unlock.key"))?;
+        Ok(keystore::open(
+            &self.folder.join("node.keys"),
+            Unlock::KeyFile(&key),
+        )?)
+    }
+
+    /// Replaces its network file.
+    pub fn set_network(&self, network: &NetworkFile) -> Result<()> {
+        Ok(network.write(&self.folder.join("network.toml"))?)
+    }
+}
+
+/// The whole network.
+pub struct Network {
+    /// What everybody has.
+    pub file: NetworkFile,
+    /// Relayers, then sentries.
+    pub nodes: Vec<Node>,
+    _place: tempfile::TempDir,
+}
+
+impl Network {
+    /// Keys, files and addresses; nothing runs yet.
+    pub fn create(sentries: usize, relayers: usize, admission: Admission) -> Result<Network> {
+        let place = tempfile::tempdir()?;
+        // All sockets stay open until every port is chosen, so that none is chosen twice.
+        let mut held = Vec::new();
+        let mut nodes = Vec::new();
+        let mut entries = Vec::new();
+        for (role, count) in [(Role::Relayer, relayers), (Role::Sentry, sentries)] {
+            for number in 1..=count {
+                let name = format!("{role}-{number}");
+                let folder = place.path().join(&name);
+                fs::create_dir(&folder)?;
+                let key = WrappingKey::create(&folder.join("unlock.key"))?;
+                let secrets = NodeSecrets::generate();
+                let id = secrets.keys.node_id();
+                let keys = folder.join("node.keys");
+                keystore::create(&keys, &secrets, Unlock::KeyFile(&key))?;
+                let (control, data) = (free_port(&mut held)?, free_port(&mut held)?);
+                let text = format!(
+                    "network = \"network.toml\"\nkeys = \"node.keys\"\n\n[unlock]\nkey_file = \"unlock.key\"\n\n\
+                     [listen]\ncontrol = \"{control}\"\ndata = \"{data}\"\n\n\
+                     [admin]\nlisten = \"127.0.0.1:0\"\n\n[store]\npath = \"store\"\n"
+                );
+                fs::write(folder.join("node.toml"), text)?;
+                entries.push(NodeEntry {
+                    id,
+                    roles: BTreeSet::from([role]),
+                    control: vec![control.into()],
+                    data: vec![data.into()],
+                });
+                nodes.push(Node {
+                    name,
+                    id,
+                    role,
+                    data,
+                    folder,
+                    process: Mutex::new(None),
+                });
+            }
+        }
+        let bootstrap = entries.iter().map(|entry| entry.id).collect();
+        let file = NetworkFile::new(NetworkParts {
+            name: "test".to_owned(),
+            root: MlDsaKeyPair::generate().public().clone(),
+            shards: SHARDS,
+            admission,
+            nodes: entries,
+            bootstrap,
+        })?;
+        for node in &nodes {
+            node.set_network(&file)?;
+        }
+        Ok(Network {
+            file,
+            nodes,
+            _place: place,
+        })
+    }
+
+    /// A network in which any client is admitted, all running.
+    pub async fn start(sentries: usize, relayers: usize) -> Result<Network> {
+        let network = Network::create(sentries, relayers, Admission::Any)?;
+        network.start_all().await?;
+        Ok(network)
+    }
+
+    /// Starts every node that does not run.
+    pub async fn start_all(&self) -> Result<()> {
+        for node in self.nodes.iter().filter(|node| !node.runs()) {
+            node.start().await?;
+        }
+        Ok(())
+    }
+
+    /// Where a node of this role stands in [`Network::nodes`]; `number` from 1.
+    pub fn index(&self, role: Role, number: usize) -> usize {
+        let name = format!("{role}-{number}");
+        let found = self.nodes.iter().position(|node| node.name == name);
+        found.expect("a node of the network")
+    }
+
+    /// A node by role and number, from 1.
+    pub fn node(&self, role: Role, number: usize) -> &Node {
+        &self.nodes[self.index(role, number)]
+    }
+
+    /// Stops everything that runs, the last started first.
+    pub async fn stop(&self) -> Result<()> {
+        for node in self.nodes.iter().rev() {
+            if node.runs() {
+                node.stop().await.with_context(|| node.name.clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The network file with other data addresses for some nodes: what a client gets that is to go through a proxy.
+    pub fn with_addresses(&self, at: &BTreeMap<NodeId, SocketAddr>) -> Result<NetworkFile> {
+        let mut nodes = self.file.nodes().to_vec();
+        for node in &mut nodes {
+            if let Some(address) = at.get(&node.id) {
+                node.data = vec![Address::from(*address)];
+            }
+        }
+        Ok(NetworkFile::new(NetworkParts {
+            name: self.file.name().to_owned(),
+            root: self.file.root().clone(),
+            shards: self.file.shards(),
+            admission: self.file.admission(),
+            nodes,
+            bootstrap: self.file.bootstrap().iter().map(|node| node.id).collect(),
+        })?)
+    }
+
+    /// A client of this network with these keys.
+    pub async fn client(&self, keys: &Arc<NodeKeys>) -> Result<Client> {
+        Ok(Client::connect(ClientConfig::new(self.file.clone(), keys.clone())).await?)
+    }
+
+    /// Names of `count` channels of `owner`, the relayers taking turns.
+    pub fn balanced_channels(&self, owner: NodeId, count: usize) -> Result<Vec<ChannelName>> {
+        let relayers: Vec<NodeId> = self.file.relayers().iter().map(|node| node.id).collect();
+        let map = ShardMap::from_relayers(self.file.shards(), relayers.iter().copied())?;
+        let mut names = Vec::new();
+        for number in 0.. {
+            if names.len() == count {
+                break;
+            }
+            let name = ChannelName::new(&format!("channel-{number}"))?;
+            let channel = Channel { owner, name };
+            if map.owner_of_channel(&channel) == relayers[names.len() % relayers.len()] {
+                names.push(channel.name);
+            }
+        }
+        Ok(names)
+    }
+}
+
+fn free_port(held: &mut Vec<TcpListener>) -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let at = listener.local_addr()?;
+    held.push(listener);
+    Ok(at)
+}
