@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::Args;
 
 use super::identity::STATE;
@@ -64,12 +63,11 @@ async fn keep_up(folder: &LocalFolder, running: &mut Vec<NodeProcess>) -> Result
         Box::pin(async move { (name, node.ended().await) })
     });
     let ((name, end), ..) = futures::future::select_all(ends).await;
-    Err(anyhow::anyhow!("{name} ended by itself: {end}"))
-        .context(format!(
-            "its log: {}",
-            folder.root().join(&name).join("log.txt").display()
-        ))
-        .map_err(Failed::from)
+    let log = folder.root().join(&name).join("log.txt");
+    Err(Failed::from(anyhow::anyhow!(
+        "{name} ended by itself: {end}; its log: {}",
+        log.display()
+    )))
 }
 
 fn describe(folder: &LocalFolder, running: &[NodeProcess]) {
