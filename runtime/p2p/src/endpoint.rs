@@ -210,6 +210,8 @@ fn admit(env: &Env, security: &Arc<Security>, arrived: Arrived, finished: &Finis
             if finished.try_send(Err(Rejected { from, failed })).is_err() {
                 tracing::trace!("no room to tell of a refusal");
             }
+            let security = security.clone();
+            env.spawn(async move { security.turn_away(stream, Plane::Data).await });
             return;
         }
     };

@@ -10,6 +10,7 @@
 //! are charged to the guard's CPU budget. When one side gives up it says so with a Reject, and both sides name the same
 //! stage and reason.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -40,6 +41,11 @@ const LINGER: Duration = Duration::from_millis(500);
 /// And at most so many bytes.
 const LINGER_BYTES: usize = 64 * 1024;
 
+/// Strangers without a place that are told so at once; more are just hung up on.
+const FAREWELLS: usize = 64;
+/// How long one of them has to send its first message, and to hear the answer.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// What both planes of a node run handshakes with.
 #[derive(Clone)]
 pub struct SecurityConfig {
@@ -57,6 +63,9 @@ pub struct SecurityConfig {
     pub lane: usize,
     /// Idle buffers kept for streams.
     pub idle_buffers: usize,
+    /// The network's own nodes, where they are known: on the control plane, where connections stay, everybody else shares
+    /// a few places. `None`: no difference.
+    pub members: Option<Arc<BTreeSet<NodeId>>>,
 }
 
 impl SecurityConfig {
@@ -70,6 +79,7 @@ impl SecurityConfig {
             guard: GuardConfig::default(),
             lane: std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
             idle_buffers: 32,
+            members: None,
         }
     }
 }
@@ -164,8 +174,10 @@ pub struct Security {
     guard: Arc<Mutex<Guard>>,
     retry: Arc<RwLock<RetryKeys>>,
     lane: Semaphore,
+    farewells: Semaphore,
     serial: AtomicU64,
     buffers: Buffers,
+    members: Option<Arc<BTreeSet<NodeId>>>,
 }
 
 /// One handshake that the guard counts, until it is dropped.
@@ -207,8 +219,10 @@ impl Security {
             guard: Arc::new(Mutex::new(Guard::new(config.guard, now))),
             retry: Arc::new(RwLock::new(RetryKeys::new(now))),
             lane: Semaphore::new(config.lane.max(1)),
+            farewells: Semaphore::new(FAREWELLS),
             serial: AtomicU64::new(0),
             buffers: Buffers::new(BUFFER, config.idle_buffers),
+            members: config.members,
             env,
         }))
     }
@@ -242,7 +256,11 @@ impl Security {
     pub fn open(&self, from: Option<IpAddr>) -> Result<HalfOpen, Refused> {
         let now = self.env.now();
         let ticket = self.guard.lock().open(now, from)?;
-        self.retry.write().rotate_if_due(now);
+        // Steps read these keys for as long as a signature takes: nobody waits for them but for a rotation.
+        let due = self.retry.read().is_due(now);
+        if due {
+            self.retry.write().rotate_if_due(now);
+        }
         let mut carrier = self
             .serial
             .fetch_add(1, Ordering::Relaxed)
@@ -258,6 +276,45 @@ impl Security {
             ticket: Some(ticket),
             carrier,
         })
+    }
+
+    /// The network's own nodes, where they are known.
+    pub(crate) fn members(&self) -> Option<Arc<BTreeSet<NodeId>>> {
+        self.members.clone()
+    }
+
+    /// Tells a stranger for whom [`Security::open`] had no place that this node is busy. Its first message is read and
+    /// answered, nothing is computed. Bounded in number and time; beyond that it is hung up on.
+    pub async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(&self, io: S, plane: Plane) {
+        let Ok(_place) = self.farewells.try_acquire() else {
+            return;
+        };
+        let told = pin!(self.say_busy(io, plane));
+        let timeout = pin!(self.env.sleep(FAREWELL));
+        if let Either::Right(_) = select(told, timeout).await {
+            tracing::trace!("a stranger was turned away before it had said anything");
+        }
+    }
+
+    async fn say_busy<S: AsyncRead + AsyncWrite + Unpin>(&self, io: S, plane: Plane) {
+        let mut wire = Wire {
+            io,
+            sent: 0,
+            received: 0,
+        };
+        let mut responder = Responder::new(self.config(plane).clone());
+        let step = match wire.receive(Stage::M1).await {
+            Ok(Ok(message)) => {
+                let (now, keys) = (self.env.now(), self.retry.read());
+                responder.on_message(now, &[], Admission::Refuse, &keys, &message)
+            }
+            Ok(Err(error)) => Err(responder.on_bad_frame(error)),
+            Err(error) => return tracing::trace!(%error, "turning a stranger away"),
+        };
+        if let Err(failure) = step {
+            let error = wire.give_up(&self.env, failure).await;
+            tracing::trace!(%error, "turned a stranger away");
+        }
     }
 
     /// Waits for `work`, but not beyond the deadline of a handshake.
@@ -530,3 +587,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         HandshakeFailed::Protocol(failure.error)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,13 +70,19 @@ impl RetryKeys {
 
     /// Makes a new key when the current one is [`ROTATE_AFTER`] old; forgets the one before.
     pub fn rotate_if_due(&mut self, now: Duration) -> bool {
-        let due = now.saturating_sub(self.current.made_at) >= ROTATE_AFTER;
+        let due = self.is_due(now);
         if due {
             let id = self.current.id.wrapping_add(1).max(1);
             let old = std::mem::replace(&mut self.current, Key::new(id, now));
             self.previous = Some(old);
         }
         due
+    }
+
+    /// Whether [`RetryKeys::rotate_if_due`] would do something: who shares the keys asks this first and need not lock
+    /// out others for it.
+    pub fn is_due(&self, now: Duration) -> bool {
+        now.saturating_sub(self.current.made_at) >= ROTATE_AFTER
     }
 
     pub(crate) fn issue(

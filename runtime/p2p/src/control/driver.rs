@@ -138,7 +138,7 @@ impl Libp2pControl {
         env: &Env,
         config: ControlConfig,
     ) -> Result<(Libp2pControl, ControlEvents), ControlError> {
-        let peers = Peers::new(config.max_peers);
+        let peers = Peers::new(config.max_peers, config.security.members());
         let transport = upgrade::transport(config.security.clone(), peers.clone());
         let behaviour = Behaviour {
             substreams: substreams::Behaviour::default(),

@@ -1,6 +1,6 @@
 //! Whose keys stand behind each open connection. libp2p carries only the PeerId out of an upgrade.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,6 +8,13 @@ use std::task::{Context, Poll};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use parking_lot::Mutex;
 use pqcnet_crypto::{NodeId, NodePublic};
+
+/// Connections of one node at once: two nodes that dial each other have two, and one that reconnects may have one more
+/// that is not yet known to be dead.
+const CONNECTIONS: usize = 4;
+/// Nodes connected at once that are not the network's own. They are told so once they open a link; until then they only
+/// hold a connection, and must not hold all.
+const STRANGERS: usize = 64;
 
 #[derive(Debug)]
 struct Known {
@@ -20,21 +27,36 @@ struct Known {
 pub(super) struct Peers {
     known: Arc<Mutex<BTreeMap<NodeId, Known>>>,
     max: usize,
+    members: Option<Arc<BTreeSet<NodeId>>>,
 }
 
 impl Peers {
-    pub(super) fn new(max: usize) -> Peers {
+    pub(super) fn new(max: usize, members: Option<Arc<BTreeSet<NodeId>>>) -> Peers {
         Peers {
             known: Arc::default(),
             max,
+            members,
         }
     }
 
-    /// Remembers a node as long as the returned entry lives; `None` when as many are known as may be.
+    fn is_stranger(&self, id: &NodeId) -> bool {
+        (self.members.as_ref()).is_some_and(|members| !members.contains(id))
+    }
+
+    /// Remembers a node as long as the returned entry lives; `None` when as many are known as may be, or the node has as
+    /// many connections as it may.
     pub(super) fn enter(&self, public: &NodePublic) -> Option<Entry> {
         let id = public.node_id();
         let mut known = self.known.lock();
-        if !known.contains_key(&id) && known.len() >= self.max {
+        let full = match known.get(&id) {
+            Some(known) => known.connections >= CONNECTIONS,
+            None if known.len() >= self.max => true,
+            None => {
+                self.is_stranger(&id)
+                    && known.keys().filter(|id| self.is_stranger(id)).count() >= STRANGERS
+            }
+        };
+        if full {
             return None;
         }
         known
@@ -128,7 +150,7 @@ mod tests {
     #[test]
     fn known_while_connected() {
         let (a, b) = (NodeKeys::generate(), NodeKeys::generate());
-        let peers = Peers::new(1);
+        let peers = Peers::new(1, None);
         let first = peers.enter(a.public()).unwrap();
         let second = peers.enter(a.public()).unwrap();
         assert!(peers.enter(b.public()).is_none());
@@ -137,5 +159,25 @@ mod tests {
         drop(second);
         assert_eq!(peers.public(&a.node_id()), None);
         assert!(peers.enter(b.public()).is_some());
+    }
+
+    /// Strangers share a few places and leave the network's own nodes theirs; nobody connects without end.
+    #[test]
+    fn strangers_and_the_insatiable() {
+        let own = NodeKeys::generate();
+        let members = Arc::new(BTreeSet::from([own.node_id()]));
+        let peers = Peers::new(1024, Some(members));
+        let strangers: Vec<NodeKeys> = (0..=STRANGERS).map(|_| NodeKeys::generate()).collect();
+        let mut held: Vec<Entry> = (strangers[..STRANGERS].iter())
+            .map(|keys| peers.enter(keys.public()).unwrap())
+            .collect();
+        assert!(peers.enter(strangers[STRANGERS].public()).is_none());
+        let several: Vec<Entry> = (0..CONNECTIONS)
+            .map(|_| peers.enter(own.public()).unwrap())
+            .collect();
+        assert!(peers.enter(own.public()).is_none());
+        drop(several);
+        held.pop();
+        assert!(peers.enter(strangers[STRANGERS].public()).is_some());
     }
 }

@@ -8,7 +8,9 @@
 use std::io;
 use std::iter;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -27,6 +29,8 @@ use crate::handshake::{HandshakeFailed, Plane, Security};
 /// The name of the security upgrade, on the wire and in the transcript.
 pub const PROTOCOL: &str = "/pqcnet/qstp/1";
 const YAMUX: &str = "/yamux/1.0.0";
+/// How long a stranger for whom there is no place has to be told so.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Why a connection did not come to be.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +52,7 @@ pub enum UpgradeError {
     /// The address names no node, so nobody could be authenticated.
     #[error("the dialled address names no node")]
     NoNode,
-    /// As many nodes are connected as may be.
+    /// As many nodes are connected as may be, or as many strangers, or the peer as often.
     #[error("as many nodes are connected as may be")]
     Full,
     /// The swarm refused it: closed meanwhile, or a connection to ourselves.
@@ -174,9 +178,13 @@ async fn inbound(
     socket: tcp::tokio::TcpStream,
     from: &Multiaddr,
 ) -> Upgraded {
-    let half_open = security
-        .open(socket_addr(from).map(|at| at.ip()))
-        .map_err(HandshakeFailed::from)?;
+    let half_open = match security.open(socket_addr(from).map(|at| at.ip())) {
+        Ok(half_open) => half_open,
+        Err(refused) => {
+            farewell(security, socket).await;
+            return Err(HandshakeFailed::from(refused).into());
+        }
+    };
     let (_, socket) = listener_select_proto(socket, iter::once(PROTOCOL))
         .await
         .map_err(|source| UpgradeError::Negotiation {
@@ -197,4 +205,16 @@ async fn inbound(
         .await
         .map_err(UpgradeError::Io)?;
     Ok((peer, StreamMuxerBox::new(Owned::new(muxer, entry))))
+}
+
+/// Tells a stranger that there is no place for it, where it says anything in time.
+async fn farewell(security: &Security, socket: tcp::tokio::TcpStream) {
+    let steps = async {
+        let negotiated = listener_select_proto(socket, iter::once(PROTOCOL)).await;
+        if let Ok((_, socket)) = negotiated {
+            security.turn_away(socket, Plane::Control).await;
+        }
+    };
+    let timeout = security.env().sleep(FAREWELL);
+    futures::future::select(pin!(steps), pin!(timeout)).await;
 }

@@ -140,6 +140,18 @@ where
     Err(LinkError { peer, reason })
 }
 
+/// Refuses a link before anything is heard on it: a Hello and a Down with this reason go out, and the other side has a
+/// moment to read them.
+pub async fn turn_away<S>(env: &Env, io: S, config: LinkConfig, reason: Reason, detail: &str)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut io: Box<dyn Io> = Box::new(io);
+    let mut link = Link::new(config, env.now());
+    link.reject(reason, detail);
+    or_sleep(env, LINGER, part(env, &mut io, &mut link)).await;
+}
+
 /// Why a link that is down went down.
 fn ending(link: &mut Link) -> DownReason {
     while let Some(event) = link.poll_event() {
