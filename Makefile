@@ -44,8 +44,10 @@ bench: deps
 	@$(CARGO) build --locked --release -p pqcnet-node --bins
 	@$(CARGO) run --locked --release -p pqcnet-bench -- $(if $(GROUP),$(GROUP),all)
 
+# The same tests' long versions; they start the release binaries.
 soak: deps
-	@PQCNET_SOAK=1 $(CARGO) test --locked --release -p pqcnet-tests --tests -- --ignored --nocapture
+	@$(CARGO) build --locked --release -p pqcnet-node --bins
+	@$(CARGO) test --locked --release -p pqcnet-tests --tests -- --ignored --nocapture
 
 fmt:
 	@$(CARGO) fmt --all

@@ -11,6 +11,7 @@
 //! being established, not those that stand. Sends to: the steward, and the nursery behind the role's [`Reception`].
 //! Mailbox: nothing is sent to it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pqcnet_actor::{Behaviour, Cx, Env, NurseryFull, Ref, TellError, Watchable};
@@ -20,16 +21,30 @@ use pqcnet_messages::Role;
 use pqcnet_messages::control::{Ping, Plane, Status};
 use pqcnet_p2p::control::{ControlEvent, ControlEvents, Substream};
 use pqcnet_p2p::endpoint::{Connected, Incoming, Rejected};
+use pqcnet_p2p::guard::Prefix;
 use pqcnet_p2p::network::NetworkFile;
+use pqcnet_p2p::streams::ByteStream;
 use pqcnet_p2p::typed::{
-    Accepted, Bindings, LinkError, LinkHandle, PeerInfo, RoleRefused, establish,
+    Accepted, Bindings, LinkHandle, PeerInfo, RoleRefused, establish, turn_away,
 };
 use tokio::sync::Mutex;
 
 use crate::steward::{LinkOpened, plane_name};
 
 /// Links whose Hello is under way at once; a stranger got through a whole handshake to count here.
-const MAX_GREETING: usize = 128;
+const MAX_GREETING: usize = 512;
+/// Of these, from one source: whoever says nothing after its handshake keeps only its neighbours waiting.
+const MAX_GREETING_EACH: usize = 32;
+/// Peers that are being told that there is no place for them; more are just hung up on.
+const MAX_FAREWELLS: usize = 64;
+
+/// Whom a link being established is counted with: on the data plane strangers have as many ids as they like but few
+/// addresses; on the control plane a node has one connection for all its links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    Prefix(Prefix),
+    Node(NodeId),
+}
 
 /// What a role does with a link once its peer is known.
 pub trait Reception: Send + Sync + 'static {
@@ -130,6 +145,14 @@ impl StewardRefs {
             .serve(self.status.clone())
     }
 
+    /// What of it a peer of this role gets. A client, which may be anybody, can ping: who else is connected is not for it.
+    pub fn bindings_for(&self, role: Role) -> Bindings {
+        match role {
+            Role::Client => Bindings::new().serve(self.ping.clone()),
+            _ => self.bindings(),
+        }
+    }
+
     /// Tells the steward of a link; a full mailbox costs the link its place in reports, nothing else.
     pub fn opened(&self, plane: Plane, handle: LinkHandle) {
         if let Err(TellError::Full(told) | TellError::Closed(told)) =
@@ -145,6 +168,9 @@ impl StewardRefs {
 pub struct Gate {
     config: GateConfig,
     greeting: usize,
+    /// The same by source; none at zero.
+    sources: BTreeMap<Source, usize>,
+    farewells: usize,
 }
 
 impl Gate {
@@ -153,6 +179,8 @@ impl Gate {
         Gate {
             config,
             greeting: 0,
+            sources: BTreeMap::new(),
+            farewells: 0,
         }
     }
 
@@ -188,16 +216,14 @@ impl Gate {
 
     fn on_arrived(&mut self, arrived: Result<Connected, Rejected>, cx: &mut Cx<Self>) {
         match arrived {
-            Ok(Connected { peer, stream, .. }) => {
+            Ok(Connected {
+                peer, stream, from, ..
+            }) => {
                 let peer = peer.node_id();
-                self.greet(
-                    Plane::Data,
-                    peer,
-                    cx,
-                    move |env, config, check| async move {
-                        establish(&env, stream, peer, config, check).await
-                    },
-                );
+                // Without addresses there are no strangers to tell apart by them.
+                let prefix = |at: std::net::SocketAddr| Source::Prefix(Prefix::of(at.ip()));
+                let source = from.map_or(Source::Node(peer), prefix);
+                self.greet(Plane::Data, peer, source, stream, cx);
             }
             Err(rejected) => tracing::info!(%rejected, "not let in"),
         }
@@ -207,14 +233,7 @@ impl Gate {
         match event {
             ControlEvent::Substream(Substream { peer, stream }) => {
                 let peer = peer.node_id();
-                self.greet(
-                    Plane::Control,
-                    peer,
-                    cx,
-                    move |env, config, check| async move {
-                        establish(&env, stream, peer, config, check).await
-                    },
-                );
+                self.greet(Plane::Control, peer, Source::Node(peer), stream, cx);
             }
             ControlEvent::PeerUp { peer } => {
                 tracing::debug!(peer = %peer.node_id(), "control plane connected");
@@ -232,31 +251,32 @@ impl Gate {
         }
     }
 
-    fn greet<F>(
+    fn greet(
         &mut self,
         plane: Plane,
         peer: NodeId,
+        source: Source,
+        stream: impl ByteStream,
         cx: &mut Cx<Self>,
-        establishing: impl FnOnce(Env, LinkConfig, RoleCheck) -> F,
-    ) where
-        F: Future<Output = Result<Accepted, LinkError>> + 'static,
-    {
-        if self.greeting >= MAX_GREETING {
-            tracing::warn!(%peer, "too many links are being established");
-            return;
-        }
-        self.greeting += 1;
+    ) {
         let mut services = self.config.reception.services(plane);
         services.push(ServiceId::CONTROL);
         let config = LinkConfig::new(self.config.role, services);
+        let each = self.sources.get(&source).copied().unwrap_or(0);
+        if self.greeting >= MAX_GREETING || each >= MAX_GREETING_EACH {
+            return self.no_place(peer, stream, config, cx);
+        }
+        self.greeting += 1;
+        self.sources.insert(source, each + 1);
         let check = role_check(
             self.config.network.clone(),
             self.config.reception.clone(),
             plane,
         );
-        let establishing = establishing(cx.env().clone(), config, check);
+        let env = cx.env().clone();
+        let establishing = async move { establish(&env, stream, peer, config, check).await };
         cx.spawn(establishing, move |gate, outcome, _| {
-            gate.greeting -= 1;
+            gate.greeted(source);
             match outcome {
                 Ok(accepted) => gate.receive(plane, accepted),
                 Err(error) => tracing::info!(%peer, plane = plane_name(plane), %error, "no link"),
@@ -264,9 +284,39 @@ impl Gate {
         });
     }
 
+    fn greeted(&mut self, source: Source) {
+        self.greeting -= 1;
+        if let Some(count) = self.sources.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                self.sources.remove(&source);
+            }
+        }
+    }
+
+    fn no_place(
+        &mut self,
+        peer: NodeId,
+        stream: impl ByteStream,
+        config: LinkConfig,
+        cx: &mut Cx<Self>,
+    ) {
+        tracing::warn!(%peer, "too many links are being established");
+        if self.farewells >= MAX_FAREWELLS {
+            return;
+        }
+        self.farewells += 1;
+        let env = cx.env().clone();
+        let told = async move {
+            let why = "too many links are being established";
+            turn_away(&env, stream, config, Reason::Limits, why).await;
+        };
+        cx.spawn(told, |gate, (), _| gate.farewells -= 1);
+    }
+
     fn receive(&mut self, plane: Plane, accepted: Accepted) {
         let peer = accepted.peer.clone();
-        let bindings = self.config.steward.bindings();
+        let bindings = self.config.steward.bindings_for(peer.role);
         let handle = accepted.handle().clone();
         match self
             .config

@@ -126,7 +126,10 @@ impl Ground {
             return Err(not_granted(&network, node_id, role));
         }
         let env = platform.env().clone();
-        let config = SecurityConfig::new(keys, network.network_id());
+        let mut config = SecurityConfig::new(keys, network.network_id());
+        config.members = Some(Arc::new(
+            network.nodes().iter().map(|node| node.id).collect(),
+        ));
         let security = Security::new(env.clone(), config)
             .map_err(|error| StartError::Security(error.to_string()))?;
         let config = ControlConfig {

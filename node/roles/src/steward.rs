@@ -18,7 +18,9 @@ use pqcnet_actor::{Behaviour, Bounds, Class, Cx, Message, On, Reply, Stopping};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::Reason;
 use pqcnet_messages::Role;
-use pqcnet_messages::control::{LinkStatus, Ping, Plane, Pong, ShardStatus, Status, StatusReport};
+use pqcnet_messages::control::{
+    LinkStatus, MAX_REPORTED_LINKS, Ping, Plane, Pong, ShardStatus, Status, StatusReport,
+};
 use pqcnet_messages::mesh::{LinkDown, LinkUp};
 use pqcnet_p2p::typed::LinkHandle;
 
@@ -173,7 +175,10 @@ impl Steward {
             role: self.config.role,
             software: self.config.software.clone(),
             uptime_ms: uptime_ms(cx),
-            links: self.links.values().map(OpenLink::status).collect(),
+            // The first that fit; `links_opened` and the roles' counters tell of all.
+            links: (self.links.values().take(MAX_REPORTED_LINKS))
+                .map(OpenLink::status)
+                .collect(),
             shards,
             counters,
             problems,

@@ -20,7 +20,6 @@ pub const OTHER_VARIABLES: &[&str] = &[
     "PQCNET_CI_TARGET",
     "PQCNET_SKIP_DEPS",
     "PQCNET_OS_RELEASE",
-    "PQCNET_SOAK",
 ];
 
 /// Where a value stands.

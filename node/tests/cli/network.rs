@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
@@ -221,6 +222,23 @@ fn a_role_that_is_not_granted_does_not_start() {
         )),
         "{err}"
     );
+}
+
+// Scenario: keys that others may read stop the start, and the message says how to close them.
+#[test]
+fn open_keys_stop_the_start() {
+    let network = Network::create();
+    let relayer = network.node(Role::Relayer);
+    let keys = relayer.config.with_file_name("node.keys");
+    fs::set_permissions(&keys, fs::Permissions::from_mode(0o644)).unwrap();
+    let mut command = std::process::Command::new(crate::binary("pqcnet-relayer"));
+    command
+        .arg("--config")
+        .arg(&relayer.config)
+        .stdin(Stdio::null());
+    let (code, out, err) = output(command);
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert!(err.contains("chmod 600"), "{err}");
 }
 
 // Scenario: a port that is taken is a failure, not a usage error, and names the address.
