@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pqcnet_actor::{Env, Exit as TreeExit, Running};
 use pqcnet_crypto::NodeSecrets;
 use pqcnet_crypto::self_test::{self, SelfTestError};
@@ -56,6 +57,7 @@ fn run(role: Role, args: &ServiceArgs) -> Result<Exit, Failed> {
     let config = config::load(args.config.as_deref(), &args.set).map_err(Failed::usage)?;
     logs::init(&config.log_level, config.log_format).map_err(Failed::usage)?;
     sound(self_test::run())?;
+    raise_descriptor_limit();
     let network = NetworkFile::load(&config.network).map_err(Failed::usage)?;
     let opener = Opener::from_source(&config.unlock).map_err(Failed::usage)?;
     let secrets: NodeSecrets = opener.open(&config.keys).map_err(Failed::usage)?;
@@ -73,6 +75,33 @@ fn run(role: Role, args: &ServiceArgs) -> Result<Exit, Failed> {
         .await
     })
     .context("no runtime")?
+}
+
+/// What a node with as many links as it takes has open, its store's tables included.
+const DESCRIPTORS: u64 = 16_384;
+
+/// A connection is a descriptor, and so is a table of the store. The soft limit of an ordinary login, 1,024, is met long
+/// before this node's own limits on connections, and then the store fails too; so it goes up as far as it may.
+fn raise_descriptor_limit() {
+    let limit = Resource::RLIMIT_NOFILE;
+    let raised = getrlimit(limit).and_then(|(soft, hard)| {
+        let wanted = DESCRIPTORS.min(hard);
+        if soft < wanted {
+            setrlimit(limit, wanted, hard)?;
+        }
+        Ok(soft.max(wanted))
+    });
+    match raised {
+        Ok(descriptors) if descriptors < DESCRIPTORS => {
+            tracing::warn!(
+                descriptors,
+                wanted = DESCRIPTORS,
+                "many connections would use up this process's file descriptors"
+            );
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit on file descriptors stays as it is"),
+    }
 }
 
 /// A node whose primitives do not give their known answers refuses to run.
