@@ -381,6 +381,10 @@ impl On<RelaySubscribe> for Intake {
             follow,
             ANSWER_WITHIN,
             move |intake, outcome, cx| {
+                if outcome.is_err() {
+                    // Not answered is not refused: the worker may have it all the same, or get to it yet.
+                    intake.unfollow(subscription, shard, cx);
+                }
                 let answer = answer_of(outcome);
                 promise.fulfil(intake.followed(subscription, serial, shard, answer, cx));
                 intake.answered(cx);

@@ -62,6 +62,8 @@ enum Waiting {
 struct Link {
     deliver: Ref<RelayDeliver>,
     ended: Ref<RelaySubscriptionEnded>,
+    /// Messages that wait for room. The link is ready again only when none does, or one could be overtaken.
+    waiting: usize,
 }
 
 impl ShardWorker {
@@ -188,17 +190,29 @@ impl ShardWorker {
             Ok(()) => {}
             Err(TellError::Full(message)) => {
                 self.core.link_blocked(link);
+                if let Some(link) = self.links.get_mut(&link) {
+                    link.waiting += 1;
+                }
                 let telling = async move { to.tell(message).await.is_ok() };
                 cx.spawn(telling, move |worker, sent, cx| {
-                    if sent {
-                        worker.core.link_ready(link);
-                    } else {
-                        worker.drop_link(link);
-                    }
+                    worker.on_told(link, sent);
                     worker.drive(cx);
                 });
             }
             Err(TellError::Closed(_)) => self.drop_link(link),
+        }
+    }
+
+    /// A message that waited is on its way, or never will be.
+    fn on_told(&mut self, link: u64, sent: bool) {
+        if !sent {
+            return self.drop_link(link);
+        }
+        if let Some(state) = self.links.get_mut(&link) {
+            state.waiting = state.waiting.saturating_sub(1);
+            if state.waiting == 0 {
+                self.core.link_ready(link);
+            }
         }
     }
 
@@ -296,7 +310,14 @@ impl On<Follow> for ShardWorker {
                 worker.drive(cx);
             });
             let (deliver, ended) = (msg.deliver, msg.ended);
-            self.links.insert(link, Link { deliver, ended });
+            self.links.insert(
+                link,
+                Link {
+                    deliver,
+                    ended,
+                    waiting: 0,
+                },
+            );
         }
         self.drive(cx);
         Reply::Now(subscribed.map(|head| Subscribed { head }))

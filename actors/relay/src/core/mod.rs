@@ -14,3 +14,5 @@ pub mod tail;
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod races;

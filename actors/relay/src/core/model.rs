@@ -453,11 +453,16 @@ impl World {
                     .map_or(0, |h| h.head);
                 let after = stored.saturating_sub(back);
                 let known = self.subscribers.contains_key(&key);
-                if self
-                    .shard
-                    .subscribe(key, customer, &channel(index), after, window)
-                    .is_ok()
-                {
+                let subscribed =
+                    self.shard
+                        .subscribe(key, customer, &channel(index), after, window);
+                if let Err(refusal) = &subscribed {
+                    assert!(
+                        known || other || refusal.is_retryable(),
+                        "an offset that is on disk, and so may have been read there, is refused for good: {refusal}"
+                    );
+                }
+                if subscribed.is_ok() {
                     assert!(!known, "one subscription a number");
                     let window = window as usize;
                     let outstanding = Vec::new();

@@ -230,7 +230,13 @@ impl<T> Shard<T> {
             None if channel.owner == customer => self.ensure_channel(channel)?,
             None => return Err(Refusal::NotAllowed),
         };
-        let head = self.channels.get(&id).map_or(0, |state| state.durable.head);
+        let state = self.channels.get(&id);
+        let (head, admitted) = state.map_or((0, 0), |s| (s.durable.head, s.admitted.head));
+        if after > head && after <= admitted {
+            // A reader of the log sees a batch as soon as it is synced, which may be before this shard hears of it, or
+            // while it waits to read the heads again: the offset may well be one that was delivered.
+            return Err(Refusal::Unavailable);
+        }
         if after > head {
             let detail = format!("offset {after} is beyond the channel's head {head}");
             return Err(Refusal::Invalid(detail));
