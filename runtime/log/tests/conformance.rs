@@ -1,4 +1,5 @@
 //! What every [`ShardLog`] must do, written against the trait. Each implementation has a `Fixture` and runs [`all`].
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
 

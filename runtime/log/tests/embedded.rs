@@ -1,4 +1,5 @@
 //! The embedded log on a real store: crashes, damage, a full disk, a full queue.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The store on a real RocksDB: durability, grouping, failure and damage.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};

@@ -260,7 +260,8 @@ impl Delivery {
     pub fn link_ready(&mut self, link: u64) {
         self.blocked.remove(&link);
         // They never ceased to be queued, only where changed.
-        self.ready.extend(self.parked.remove(&link).unwrap_or_default());
+        self.ready
+            .extend(self.parked.remove(&link).unwrap_or_default());
     }
 
     /// Whether anyone subscribes to the channel.

@@ -447,6 +447,9 @@ impl<T> Shard<T> {
         let bytes = check_payloads(&new)?;
         let id = channel_id(&new.channel);
         let state = self.channels.get_mut(&id).ok_or(Refusal::UnknownProducer)?;
+        if state.about.is_none() {
+            return Err(Refusal::Storage);
+        }
         let skip = match state
             .producers
             .judge(new.epoch, new.first_seq, new.payloads.len())?

@@ -1,0 +1,606 @@
+//! Intake, ShardWorker, log and store together: real actors, real RocksDB.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
+
+use futures::future::join_all;
+use pqcnet_actor::AskError;
+use pqcnet_crypto::{NodeId, NodeKeys};
+use pqcnet_log::{
+    AppendBatch, AppendError, ChannelHead, ChannelId, Entries, Opened, Pending, ReadRequest, Salt,
+    ShardLog, ShardNo, keys,
+};
+use pqcnet_messages::relay::{
+    CloseSession, OpenSession, RelaySetReaders, RelaySubscribe, RelayUnsubscribe,
+};
+use pqcnet_messages::relay_local::{Admit, DescribeShard, IssueEpoch};
+use pqcnet_messages::{Channel, ChannelName, Grant, Refusal};
+use pqcnet_relay::core::channel::channel_id;
+use pqcnet_store::{Batch, Store};
+use support::{NETWORK, Relayer, SHARD, WITHIN, embedded, store_config, with_env};
+
+fn texts(records: &[(u32, u64, String)]) -> Vec<(u64, &str)> {
+    records
+        .iter()
+        .map(|(_, offset, text)| (*offset, text.as_str()))
+        .collect()
+}
+
+// A client publishes, repeats a publish whose answer it lost, subscribes from the start and from the middle, and
+// consumes. Each message is there once, in order.
+#[test]
+fn from_publish_to_delivery() {
+    with_env(|env| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let (_store, log) = embedded(&env, store_config(dir.path())).await;
+        let mut relayer = Relayer::start(&env, log, 100);
+        let session = relayer.session().await;
+        let channel = relayer.channel(0);
+        let epoch = relayer.producer(session, &channel).await;
+        let first = relayer
+            .publish(session, &channel, epoch, 1, &["a", "b"])
+            .await
+            .unwrap();
+        assert_eq!((first.last_seq, first.last_offset), (2, 2));
+        let again = relayer
+            .publish(session, &channel, epoch, 1, &["a", "b"])
+            .await
+            .unwrap();
+        assert_eq!(again, first);
+        let overlapping = relayer
+            .publish(session, &channel, epoch, 2, &["b", "c"])
+            .await
+            .unwrap();
+        assert_eq!((overlapping.last_seq, overlapping.last_offset), (3, 3));
+        let gap = relayer.publish(session, &channel, epoch, 9, &["z"]).await;
+        assert_eq!(gap, Err(Refusal::Gap { expected: 4 }));
+        assert_eq!(
+            relayer
+                .subscribe(session, 1, &channel, 0)
+                .await
+                .unwrap()
+                .head,
+            3
+        );
+        assert_eq!(
+            texts(&relayer.records(3).await),
+            [(1, "a"), (2, "b"), (3, "c")]
+        );
+        relayer.consumed(session, 1, 3).await;
+        assert_eq!(
+            relayer
+                .subscribe(session, 2, &channel, 2)
+                .await
+                .unwrap()
+                .head,
+            3
+        );
+        assert_eq!(texts(&relayer.records(1).await), [(3, "c")]);
+        relayer
+            .publish(session, &channel, epoch, 4, &["d"])
+            .await
+            .unwrap();
+        let mut live = relayer.records(2).await;
+        live.sort();
+        assert_eq!(live, [(1, 4, "d".to_owned()), (2, 4, "d".to_owned())]);
+        let beyond = relayer.subscribe(session, 3, &channel, 5).await;
+        assert!(matches!(beyond, Err(Refusal::Invalid(_))), "{beyond:?}");
+        let account = relayer
+            .worker
+            .of::<DescribeShard>()
+            .ask(DescribeShard, WITHIN)
+            .await
+            .unwrap();
+        assert_eq!(
+            (
+                account.status.channels,
+                account.status.records,
+                account.subscriptions
+            ),
+            (1, 4, 2)
+        );
+        assert!(account.ready);
+        relayer.running.stop().await;
+    });
+}
+
+// Who may do what: grants of another network, sentry or time, unknown sessions, other people's channels and other
+// relayers' shards are each refused; a reader on the list may subscribe until it is taken off.
+#[test]
+fn only_the_entitled() {
+    with_env(|env| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let (_store, log) = embedded(&env, store_config(dir.path())).await;
+        let mut relayer = Relayer::start(&env, log, 100);
+        let open = relayer.intake.of::<OpenSession>();
+        let now = env.wall_ms();
+        let keys = NodeKeys::generate();
+        let elsewhere = NodeId::from_bytes([8; 32]);
+        let bad = [
+            Grant::issue(&keys, [8; 32], relayer.sentry, now, 60_000, [0; 16]),
+            Grant::issue(&keys, NETWORK, elsewhere, now, 60_000, [0; 16]),
+            Grant::issue(
+                &keys,
+                NETWORK,
+                relayer.sentry,
+                now - 120_000,
+                60_000,
+                [0; 16],
+            ),
+            Grant {
+                issued_at_ms: now - 1,
+                ..relayer.grant()
+            },
+        ];
+        for grant in bad {
+            let refused = open.ask(OpenSession { grant }, WITHIN).await.unwrap();
+            assert_eq!(refused.unwrap_err(), Refusal::BadGrant);
+        }
+        let session = relayer.session().await;
+        let channel = relayer.channel(0);
+        let epoch = relayer.producer(session, &channel).await;
+        relayer
+            .publish(session, &channel, epoch, 1, &["a"])
+            .await
+            .unwrap();
+        let unknown = relayer.publish(99, &channel, epoch, 2, &["b"]).await;
+        assert_eq!(unknown, Err(Refusal::UnknownSession));
+        let elsewhere = relayer
+            .publish(session, &relayer.channel(1), epoch, 1, &["b"])
+            .await;
+        assert_eq!(elsewhere, Err(Refusal::NotOwner));
+        let unknown = relayer
+            .publish(session, &channel, epoch + 1, 1, &["b"])
+            .await;
+        assert_eq!(unknown, Err(Refusal::UnknownProducer));
+
+        // Somebody else, over the same link.
+        let grant = Grant::issue(&keys, NETWORK, relayer.sentry, now, 60_000, [0; 16]);
+        let other = open
+            .ask(OpenSession { grant }, WITHIN)
+            .await
+            .unwrap()
+            .unwrap()
+            .session;
+        let refused = relayer.publish(other, &channel, epoch, 2, &["b"]).await;
+        assert_eq!(refused, Err(Refusal::NotAllowed));
+        let refused = relayer.subscribe(other, 5, &channel, 0).await;
+        assert_eq!(refused.unwrap_err(), Refusal::NotAllowed);
+        let set_readers = async |readers: Vec<NodeId>| {
+            let channel = channel.name.clone();
+            let ask = RelaySetReaders {
+                session,
+                channel,
+                readers,
+            };
+            relayer
+                .intake
+                .of::<RelaySetReaders>()
+                .ask(ask, WITHIN)
+                .await
+                .unwrap()
+        };
+        set_readers(vec![keys.node_id()]).await.unwrap();
+        relayer.subscribe(other, 5, &channel, 0).await.unwrap();
+        let number_in_use = relayer.subscribe(other, 5, &channel, 0).await;
+        assert!(
+            matches!(number_in_use, Err(Refusal::Invalid(_))),
+            "{number_in_use:?}"
+        );
+        set_readers(Vec::new()).await.unwrap();
+        assert_eq!(texts(&relayer.records(1).await), [(1, "a")]);
+        assert_eq!(relayer.ended().await, (5, Refusal::NotAllowed));
+
+        // The number is free again once the end was told; a closed session takes its subscriptions along.
+        relayer.subscribe(session, 5, &channel, 1).await.unwrap();
+        relayer.subscribe(session, 6, &channel, 1).await.unwrap();
+        let unsubscribe = RelayUnsubscribe {
+            session,
+            subscription: 5,
+        };
+        relayer.intake.of().ask(unsubscribe, WITHIN).await.unwrap();
+        relayer
+            .intake
+            .of()
+            .ask(CloseSession { session }, WITHIN)
+            .await
+            .unwrap();
+        let refused = relayer.publish(session, &channel, epoch, 2, &["b"]).await;
+        assert_eq!(refused, Err(Refusal::UnknownSession));
+        // Behind the intake's requests in the worker's mailbox, unlike the description, which overtakes.
+        let customer = NodeId::from_bytes([9; 32]);
+        let ask = IssueEpoch { customer, channel };
+        let refused = relayer.worker.of().ask(ask, WITHIN).await.unwrap();
+        assert_eq!(refused.unwrap_err(), Refusal::NotAllowed);
+        let account = relayer
+            .worker
+            .of()
+            .ask(DescribeShard, WITHIN)
+            .await
+            .unwrap();
+        assert_eq!(account.subscriptions, 0);
+        relayer.running.stop().await;
+    });
+}
+
+/// The real log, in whose append the worker panics when its turn has come: before the batch is handed over, or after.
+struct Trapped {
+    log: Arc<dyn ShardLog>,
+    /// Appends until the trap springs.
+    fuse: AtomicI64,
+    after: bool,
+}
+
+impl ShardLog for Trapped {
+    fn open(&self, shard: ShardNo, salt: Salt) -> Pending<Opened> {
+        self.log.open(shard, salt)
+    }
+
+    fn heads(&self, shard: ShardNo) -> Pending<Vec<ChannelHead>> {
+        self.log.heads(shard)
+    }
+
+    fn append(&self, batch: AppendBatch) -> Result<Pending<()>, AppendError> {
+        let springs = self.fuse.fetch_sub(1, SeqCst) == 0;
+        assert!(!springs || self.after, "the trap springs before the append");
+        let appending = self.log.append(batch);
+        assert!(!springs, "the trap springs with the append under way");
+        appending
+    }
+
+    fn read(&self, request: ReadRequest) -> Pending<Entries> {
+        self.log.read(request)
+    }
+
+    fn trim(&self, shard: ShardNo, channel: ChannelId, up_to: u64) -> Pending<()> {
+        self.log.trim(shard, channel, up_to)
+    }
+}
+
+// The worker panics in mid-flow, once with its batch not yet handed over and once with it on its way to the disk. The
+// client repeats under the same sequences. Nothing acknowledged is missing, nothing is there twice, and the subscriber
+// is told to subscribe again, from where it was.
+#[test]
+fn a_panic_of_the_worker_loses_nothing_acknowledged() {
+    for after in [false, true] {
+        with_env(|env| async move {
+            let dir = tempfile::tempdir().unwrap();
+            let (_store, log) = embedded(&env, store_config(dir.path())).await;
+            let fuse = AtomicI64::new(5);
+            let log = Arc::new(Trapped { log, fuse, after });
+            let mut relayer = Relayer::start(&env, log, 100);
+            let session = relayer.session().await;
+            let channel = relayer.channel(0);
+            let epoch = relayer.producer(session, &channel).await;
+            relayer.subscribe(session, 1, &channel, 0).await.unwrap();
+            for sequence in 1..=20u64 {
+                let text = sequence.to_string();
+                let published = relayer
+                    .publish_retrying(session, &channel, epoch, sequence, &[&text])
+                    .await;
+                assert!(published.last_seq >= sequence);
+            }
+            let before = relayer.records(5).await;
+            let last = before.last().unwrap().1;
+            assert_eq!(relayer.ended().await, (1, Refusal::Unavailable));
+            relayer.subscribe(session, 2, &channel, last).await.unwrap();
+            let rest = relayer.records(20 - before.len()).await;
+            let all: Vec<_> = before
+                .iter()
+                .chain(&rest)
+                .map(|(_, o, t)| (*o, t.clone()))
+                .collect();
+            let wanted: Vec<_> = (1..=20u64).map(|i| (i, i.to_string())).collect();
+            assert_eq!(all, wanted);
+            relayer.running.stop().await;
+        });
+    }
+}
+
+// The disk runs full: publishes are refused as a storage failure, a new subscriber still reads everything, and once there
+// is room the same publish lands, without anyone touching the relayer.
+#[test]
+fn a_full_disk_refuses_serves_and_recovers() {
+    with_env(|env| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let free = Arc::new(AtomicU64::new(u64::MAX));
+        let mut config = store_config(dir.path());
+        config.reserve_bytes = 1;
+        let probe = free.clone();
+        config.free_space = Arc::new(move |_| Some(probe.load(SeqCst)));
+        let (_store, log) = embedded(&env, config).await;
+        let mut relayer = Relayer::start(&env, log, 100);
+        let session = relayer.session().await;
+        let channel = relayer.channel(0);
+        let epoch = relayer.producer(session, &channel).await;
+        relayer
+            .publish(session, &channel, epoch, 1, &["a", "b"])
+            .await
+            .unwrap();
+        free.store(0, SeqCst);
+        for _ in 0..3 {
+            let refused = relayer.publish(session, &channel, epoch, 3, &["c"]).await;
+            assert_eq!(refused, Err(Refusal::Storage));
+        }
+        relayer.subscribe(session, 1, &channel, 0).await.unwrap();
+        assert_eq!(texts(&relayer.records(2).await), [(1, "a"), (2, "b")]);
+        let account = relayer
+            .worker
+            .of()
+            .ask(DescribeShard, WITHIN)
+            .await
+            .unwrap();
+        assert!(!account.ready);
+        free.store(u64::MAX, SeqCst);
+        relayer
+            .publish_retrying(session, &channel, epoch, 3, &["c"])
+            .await;
+        assert_eq!(texts(&relayer.records(1).await), [(3, "c")]);
+        relayer.running.stop().await;
+    });
+}
+
+fn files(folder: &Path, found: &mut Vec<Vec<u8>>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, found);
+        } else {
+            found.push(std::fs::read(path).unwrap());
+        }
+    }
+}
+
+// A payload, a channel's name and a customer's id leave no trace in any file, in the write-ahead log or in an SST.
+#[test]
+fn nothing_readable_reaches_the_disk() {
+    with_env(|env| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, log) = embedded(&env, store_config(dir.path())).await;
+        let relayer = Relayer::start(&env, log, 100);
+        let session = relayer.session().await;
+        let channel = relayer.channel(0);
+        let epoch = relayer.producer(session, &channel).await;
+        let secret = "the quick brown fox jumps over the lazy dog";
+        relayer
+            .publish(session, &channel, epoch, 1, &[secret, secret])
+            .await
+            .unwrap();
+        for flushed in [false, true] {
+            if flushed {
+                store.flush().unwrap();
+            }
+            let mut found = Vec::new();
+            files(dir.path(), &mut found);
+            assert!(found.iter().map(Vec::len).sum::<usize>() > 2 * secret.len());
+            let owner = channel.owner.as_bytes();
+            for text in [
+                &secret.as_bytes()[4..15],
+                channel.name.as_str().as_bytes(),
+                owner,
+            ] {
+                let seen = found
+                    .iter()
+                    .any(|f| f.windows(text.len()).any(|w| w == text));
+                assert!(
+                    !seen,
+                    "flushed {flushed}: {}",
+                    String::from_utf8_lossy(text)
+                );
+            }
+        }
+        relayer.running.stop().await;
+    });
+}
+
+// One bit of stored entry 3 flips. A subscriber from the start gets 1 and 2, then the end of its subscription: 3 is never
+// served. One that starts after it gets the rest.
+#[test]
+fn a_flipped_bit_is_never_served() {
+    with_env(|env| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let (channel, customer) = {
+            let (_store, log) = embedded(&env, store_config(dir.path())).await;
+            let relayer = Relayer::start(&env, log, 100);
+            let session = relayer.session().await;
+            let channel = relayer.channel(0);
+            let epoch = relayer.producer(session, &channel).await;
+            relayer
+                .publish(session, &channel, epoch, 1, &["a", "b", "c", "d"])
+                .await
+                .unwrap();
+            relayer.running.stop().await;
+            (channel, relayer.into_customer())
+        };
+        let (store, log) = embedded(&env, store_config(dir.path())).await;
+        let key = keys::numbered(SHARD, &channel_id(&channel), 3);
+        let mut value = Vec::new();
+        store
+            .view(&mut |view| {
+                value = view.get(keys::ENTRY, &key)?.unwrap();
+                Ok(())
+            })
+            .unwrap();
+        value[25] ^= 1;
+        let mut batch = Batch::new();
+        batch.put(keys::ENTRY, &key, &value);
+        store.submit(batch).unwrap().await.unwrap();
+        let mut relayer = Relayer::start(&env, log, 100);
+        relayer.customer = customer;
+        let session = relayer.session().await;
+        relayer.producer(session, &channel).await;
+        relayer.subscribe(session, 1, &channel, 0).await.unwrap();
+        assert_eq!(texts(&relayer.records(2).await), [(1, "a"), (2, "b")]);
+        assert_eq!(relayer.ended().await, (1, Refusal::Storage));
+        relayer.subscribe(session, 2, &channel, 3).await.unwrap();
+        assert_eq!(texts(&relayer.records(1).await), [(4, "d")]);
+        relayer.running.stop().await;
+    });
+}
+
+// What is stored about a channel is tampered with: nobody may touch the channel, other channels are served.
+#[test]
+fn a_forged_readers_list_opens_nothing() {
+    with_env(|env| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, log) = embedded(&env, store_config(dir.path())).await;
+        let relayer = Relayer::start(&env, log, 100);
+        let session = relayer.session().await;
+        let channel = relayer.channel(0);
+        let epoch = relayer.producer(session, &channel).await;
+        relayer
+            .publish(session, &channel, epoch, 1, &["a"])
+            .await
+            .unwrap();
+        relayer.running.stop().await;
+        let customer = relayer.into_customer();
+        drop(store);
+        let (store, log) = embedded(&env, store_config(dir.path())).await;
+        let mut batch = Batch::new();
+        batch.put(
+            keys::ABOUT,
+            &keys::channel(SHARD, &channel_id(&channel)),
+            &[1; 80],
+        );
+        store.submit(batch).unwrap().await.unwrap();
+        let mut relayer = Relayer::start(&env, log, 100);
+        relayer.customer = customer;
+        let session = relayer.session().await;
+        let other = Channel {
+            name: ChannelName::new(&format!("{}x", channel.name)).unwrap(),
+            owner: channel.owner,
+        };
+        let admit = |channel: &Channel| Admit {
+            customer: channel.owner,
+            channel: channel.clone(),
+            epoch,
+            first_seq: 2,
+            payloads: vec!["b".into()],
+        };
+        // Until it is open it says unavailable.
+        let answer = loop {
+            let answer = relayer
+                .worker
+                .of()
+                .ask(admit(&other), WITHIN)
+                .await
+                .unwrap();
+            if answer != Err(Refusal::Unavailable) {
+                break answer;
+            }
+        };
+        assert_eq!(answer, Err(Refusal::UnknownProducer));
+        let answer = relayer
+            .worker
+            .of()
+            .ask(admit(&channel), WITHIN)
+            .await
+            .unwrap();
+        assert_eq!(answer, Err(Refusal::Storage));
+        let refused = relayer.subscribe(session, 1, &channel, 0).await;
+        assert_eq!(refused.unwrap_err(), Refusal::Storage);
+        relayer.running.stop().await;
+    });
+}
+
+// The link's end takes one message at a time, and three subscriptions get forty records each: all arrive, in order.
+#[test]
+fn a_slow_link_gets_everything_in_order() {
+    with_env(|env| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let (_store, log) = embedded(&env, store_config(dir.path())).await;
+        let mut relayer = Relayer::start(&env, log, 1);
+        let session = relayer.session().await;
+        let channel = relayer.channel(0);
+        let epoch = relayer.producer(session, &channel).await;
+        relayer.subscribe(session, 1, &channel, 0).await.unwrap();
+        let publishes = (1..=40u64).map(|sequence| {
+            let (relayer, channel) = (&relayer, &channel);
+            async move {
+                let text = sequence.to_string();
+                relayer
+                    .publish(session, channel, epoch, sequence, &[&text])
+                    .await
+                    .unwrap();
+            }
+        });
+        join_all(publishes).await;
+        for subscription in [2, 3] {
+            let subscribe = RelaySubscribe {
+                session,
+                subscription,
+                channel: channel.clone(),
+                after: 0,
+                window_bytes: 3,
+            };
+            relayer
+                .intake
+                .of()
+                .ask(subscribe, WITHIN)
+                .await
+                .unwrap()
+                .unwrap();
+        }
+        let mut last = [0u64; 4];
+        while last[1..] != [40, 40, 40] {
+            for (subscription, offset, text) in relayer.records(1).await {
+                let last = &mut last[subscription as usize];
+                *last += 1;
+                assert_eq!((offset, text), (*last, last.to_string()));
+                relayer.consumed(session, subscription, offset).await;
+            }
+        }
+        relayer.running.stop().await;
+    });
+}
+
+// Twenty publishes are on their way when the relayer is told to stop: each is answered, and what was acknowledged is
+// there when it starts again. Afterwards nothing is admitted.
+#[test]
+fn a_stop_answers_what_it_took() {
+    with_env(|env| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, log) = embedded(&env, store_config(dir.path())).await;
+        let relayer = Relayer::start(&env, log, 100);
+        let session = relayer.session().await;
+        let channel = relayer.channel(0);
+        let epoch = relayer.producer(session, &channel).await;
+        let admit = |sequence: u64| Admit {
+            customer: channel.owner,
+            channel: channel.clone(),
+            epoch,
+            first_seq: sequence,
+            payloads: vec![sequence.to_string().into()],
+        };
+        let worker = relayer.worker.of::<Admit>();
+        let asks: Vec<_> = (1..=20)
+            .map(|s| worker.try_ask(admit(s), WITHIN).unwrap())
+            .collect();
+        let stopping = relayer.running.stop();
+        let (answers, _) = futures::join!(join_all(asks), stopping);
+        let mut acked = 0;
+        for (sequence, answer) in (1..).zip(answers) {
+            match answer {
+                Ok(Ok(published)) => {
+                    assert_eq!(published.last_seq, sequence);
+                    acked = sequence;
+                }
+                // It stopped before it came to this one.
+                Err(error) => assert_eq!(error, AskError::Closed),
+                Ok(Err(refusal)) => assert!(
+                    matches!(refusal, Refusal::Draining | Refusal::Gap { .. }),
+                    "{refusal}"
+                ),
+            }
+        }
+        relayer.into_customer();
+        drop(store);
+        let (_store, log) = embedded(&env, store_config(dir.path())).await;
+        let heads = log.heads(SHARD).await.unwrap();
+        assert_eq!(heads.first().map_or(0, |h| h.head), acked);
+    });
+}
