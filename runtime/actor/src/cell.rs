@@ -262,6 +262,7 @@ impl<B: Behaviour> Cell<B> {
             bump(&home.env.count().panics);
             tracing::error!(actor = %home.path, %cause, "panicked");
         }
+        self.mail.grant_all();
         self.mail.announce(&down);
         self.mail.report_ended(reason);
     }
@@ -272,6 +273,7 @@ impl<B: Behaviour> Cell<B> {
         }
         self.state = State::Done;
         self.mail.close();
+        self.mail.stats.set_life(Life::Ended);
     }
 }
 

@@ -420,6 +420,17 @@ impl<B: Behaviour> Mail<B> {
         }
     }
 
+    /// Gives room that came free to waiters: an incarnation that ended takes no more batches.
+    pub(crate) fn grant_all(&self) {
+        let mut woken = Vec::new();
+        let mut inner = self.lock();
+        for lane in Class::ALL {
+            self.grant(lane.index(), &mut inner, &mut woken);
+        }
+        drop(inner);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
     /// Somebody wants to know the actor's state.
     #[inline]
     pub(crate) fn take_describe(&self) -> Option<oneshot::Sender<String>> {
@@ -473,7 +484,13 @@ impl<B: Behaviour> Mail<B> {
 
     /// Replaces the standing order; the receiver looks at it whenever it is polled.
     pub(crate) fn set_order(&self, order: Order) {
-        self.order.store(order as u8, Ordering::Release);
+        let before = self.order.swap(order as u8, Ordering::AcqRel);
+        if before == Order::Start as u8 && matches!(order, Order::Stop | Order::Kill) {
+            // The incarnation to be stopped never began; nobody else will say that it is over.
+            self.obeyed(order);
+            self.report_ended(EndReason::Stopped);
+            return;
+        }
         let task = self.lock().task.clone();
         if let Some(task) = task {
             task.wake();

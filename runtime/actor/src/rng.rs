@@ -69,5 +69,5 @@ mod tests {
         assert_eq!(first, PINNED);
     }
 
-    const PINNED: u64 = 0;
+    const PINNED: u64 = 1_394_929_892_563_952_688;
 }

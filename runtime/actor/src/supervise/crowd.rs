@@ -55,12 +55,9 @@ impl Crowd {
         }
     }
 
-    /// A child has come. While nothing may run it is finished at once.
+    /// A child has come; the driver takes them in only while this runs.
     pub(crate) fn add(&mut self, number: u64, restart: Restart, shutdown: Duration) {
-        if self.mode != Mode::Running {
-            self.order(number, Order::Finish);
-            return;
-        }
+        debug_assert_eq!(self.mode, Mode::Running);
         self.children.insert(
             number,
             Child {
@@ -218,6 +215,10 @@ impl Policy for Crowd {
 
     fn next_due(&self, _now: Duration) -> Option<Duration> {
         self.agenda.first().map(|(due, _)| *due)
+    }
+
+    fn is_running(&self) -> bool {
+        self.mode == Mode::Running
     }
 
     fn is_held(&self) -> bool {

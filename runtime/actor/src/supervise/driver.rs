@@ -81,7 +81,11 @@ impl<P: Grow> Driver<P> {
         let mut finishing = false;
         loop {
             let now = self.env.now();
-            match self.standing.take() {
+            let (start_first, order) = self.standing.take();
+            if start_first {
+                self.policy.start(now);
+            }
+            match order {
                 Order::Start => self.policy.start(now),
                 Order::Stop => self.policy.stop(now),
                 Order::Kill => self.policy.kill(now),
@@ -109,11 +113,20 @@ impl<P: Grow> Driver<P> {
                         }
                     }
                 }
-                Some(arrival) = next(&mut self.arrivals) => self.admit(arrival),
+                Some(arrival) = next(&mut self.arrivals), if self.policy.is_running() => {
+                    self.admit(arrival);
+                }
                 () = self.env.sleep(wait.unwrap_or_default()), if wait.is_some() => {}
             }
         }
         self.finish_all();
+        if let Some(mut arrivals) = self.arrivals.take() {
+            arrivals.close();
+            while let Ok(arrival) = arrivals.try_recv() {
+                arrival.member.order(Order::Finish);
+                (self.on_gone)();
+            }
+        }
     }
 
     fn admit(&mut self, Arrival { number, member }: Arrival) {

@@ -60,11 +60,14 @@ impl<B: Behaviour> Member for CellMember<B> {
     }
 
     fn order(&self, order: Order) {
-        if self.placed.load(Ordering::Acquire) {
+        let placed = self.placed.load(Ordering::Acquire);
+        if placed {
             self.mail.set_order(order);
-        } else if order == Order::Finish {
+        }
+        if order == Order::Finish {
+            // Here too, so that whoever hears of the end finds it closed.
             self.mail.close();
-        } else {
+        } else if !placed {
             self.mail
                 .report_ended(EndReason::Failed("no arbiter to run on".into()));
         }
@@ -115,14 +118,31 @@ pub(crate) struct Standing {
     changed: Notify,
 }
 
+/// Set beside a stop that came before the start under it was seen: both are to be carried out.
+const START_FIRST: u8 = 0x80;
+
 impl Standing {
     pub(crate) fn set(&self, order: Order) {
-        self.order.store(order as u8, Ordering::Release);
+        let before = self.order.load(Ordering::Acquire);
+        let mut next = order as u8;
+        if before & START_FIRST != 0 || Order::from_u8(before) == Order::Start {
+            next |= START_FIRST;
+        }
+        let swapped =
+            self.order
+                .compare_exchange(before, next, Ordering::AcqRel, Ordering::Acquire);
+        if swapped.is_err() {
+            // Its supervisor has just taken `before`; only one parent sets.
+            self.order.store(order as u8, Ordering::Release);
+        }
         self.changed.notify_one();
     }
 
-    pub(crate) fn take(&self) -> Order {
-        Order::from_u8(self.order.swap(Order::None as u8, Ordering::AcqRel))
+    /// The order, and whether a start comes before it.
+    pub(crate) fn take(&self) -> (bool, Order) {
+        let standing = self.order.swap(Order::None as u8, Ordering::AcqRel);
+        let order = Order::from_u8(standing & !START_FIRST);
+        (standing & START_FIRST != 0, order)
     }
 
     pub(crate) async fn changed(&self) {

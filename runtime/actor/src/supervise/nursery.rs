@@ -34,8 +34,8 @@ struct Count {
 }
 
 impl Nursery {
-    /// Starts an actor; its name gets a number of its own. Works from any thread, a handler included. While the
-    /// nursery itself is stopped, what is started is stopped at once.
+    /// Starts an actor; its name gets a number of its own. Works from any thread, a handler included. Before the
+    /// nursery itself has started, and between its incarnations, the actor waits and so do its messages.
     pub fn spawn<B: Behaviour>(&self, spec: Spec<B>) -> Result<Addr<B>, NurseryFull> {
         let limit = self.count.limit;
         let room = |live: usize| (live < limit).then_some(live + 1);

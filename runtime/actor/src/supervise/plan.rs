@@ -288,6 +288,10 @@ impl Policy for Plan {
             .min()
     }
 
+    fn is_running(&self) -> bool {
+        matches!(self.mode, Mode::Running { .. })
+    }
+
     fn is_held(&self) -> bool {
         self.mode == Mode::Held
     }

@@ -63,6 +63,8 @@ pub(crate) trait Policy {
     fn on_time(&mut self, now: Duration);
     fn poll_effect(&mut self) -> Option<Effect>;
     fn next_due(&self, now: Duration) -> Option<Duration>;
+    /// Whether children are wanted.
+    fn is_running(&self) -> bool;
     /// Whether no child runs and none is wanted.
     fn is_held(&self) -> bool;
 }
