@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pqcnet_actor::{AskError, Env, Ref, Spec, Strategy, Tree};
 use pqcnet_crypto::{NodeId, StorageMasterKey};
-use pqcnet_log::{AppendBatch, Base, ChannelId, EmbeddedLog, ShardLog, ShardNo, keys};
+use pqcnet_log::{AppendBatch, AppendError, Base, ChannelId, EmbeddedLog, ShardLog, ShardNo, keys};
 use pqcnet_messages::edge::{ProducerOpened, Published};
 use pqcnet_messages::relay_local::{Admit, IssueEpoch};
 use pqcnet_messages::{Channel, ChannelName, Refusal};
@@ -92,7 +92,7 @@ async fn raw(
                         out.extend_from_slice(&payload)
                     });
                 }
-                log.append(next).expect("taken").await.expect("stored");
+                append(&log, next).await;
             }
         })
     });
@@ -100,6 +100,18 @@ async fn raw(
         task.await.expect("ends well");
     }
     (env.now() - start, store.stats().groups)
+}
+
+/// Appends, again and again while the store's queue is full.
+async fn append(log: &EmbeddedLog, mut batch: AppendBatch) {
+    loop {
+        match log.append(batch) {
+            Ok(appending) => return appending.await.expect("stored"),
+            Err(AppendError::Busy(back)) => batch = back,
+            Err(other) => panic!("{other}"),
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 /// The same through shard workers, one producer a shard.

@@ -1,6 +1,7 @@
 //! A batch of entries for one shard as data: one flat buffer, filled in place.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use bytes::Bytes;
 
@@ -48,7 +49,6 @@ pub(crate) struct Entry {
 }
 
 /// Entries and channel changes that become durable together.
-#[derive(Debug)]
 pub struct AppendBatch {
     pub(crate) shard: ShardNo,
     pub(crate) generation: u32,
@@ -56,6 +56,18 @@ pub struct AppendBatch {
     pub(crate) entries: Vec<Entry>,
     pub(crate) runs: Vec<Run>,
     by_channel: BTreeMap<ChannelId, usize>,
+}
+
+/// Its size and never its bytes: a refused batch may end up in somebody's error text.
+impl fmt::Debug for AppendBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppendBatch")
+            .field("shard", &self.shard)
+            .field("generation", &self.generation)
+            .field("entries", &self.entries.len())
+            .field("bytes", &self.buffer.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl AppendBatch {
@@ -233,6 +245,11 @@ mod tests {
         assert_eq!(
             (batch.len(), batch.byte_len(), batch.runs[0].bytes),
             (3, 6, 503)
+        );
+        let debug = format!("{batch:?}");
+        assert!(
+            debug.contains("entries: 3, bytes: 6") && !debug.contains("111"),
+            "{debug}"
         );
         batch.forget(slot_a, 3);
         assert_eq!(
