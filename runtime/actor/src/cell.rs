@@ -291,15 +291,19 @@ impl<B: Behaviour> Future for Cell<B> {
                     return Poll::Ready(());
                 }
                 (Order::Start, State::Held) => {
-                    this.mail.obeyed(Order::Start);
-                    this.begin();
+                    // A stop that came in between has been answered for this incarnation already: it never begins.
+                    if this.mail.obeyed(Order::Start) {
+                        this.begin();
+                    }
                 }
                 (Order::Kill, State::Running) => {
                     this.mail.obeyed(Order::Kill);
                     this.end(EndReason::Killed);
                 }
                 // The incarnation ended by itself before the order came; its report is under way.
-                (Order::Kill | Order::Stop, State::Held) => this.mail.obeyed(this.mail.order()),
+                (order @ (Order::Kill | Order::Stop), State::Held) => {
+                    this.mail.obeyed(order);
+                }
                 (Order::None, State::Held) => return Poll::Pending,
                 (Order::None | Order::Start | Order::Stop, State::Running) => {
                     let polled =

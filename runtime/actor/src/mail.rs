@@ -502,13 +502,12 @@ impl<B: Behaviour> Mail<B> {
         Order::from_u8(self.order.load(Ordering::Acquire))
     }
 
-    /// Takes `order` off, unless another has replaced it.
-    pub(crate) fn obeyed(&self, order: Order) {
+    /// Takes `order` off; false if another has replaced it, which stays and is seen at the next look.
+    pub(crate) fn obeyed(&self, order: Order) -> bool {
         let none = Order::None as u8;
-        // A newer order stays and is seen at the next look.
-        let _taken_off =
-            self.order
-                .compare_exchange(order as u8, none, Ordering::AcqRel, Ordering::Acquire);
+        self.order
+            .compare_exchange(order as u8, none, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     }
 
     pub(crate) fn report_started(&self) {
