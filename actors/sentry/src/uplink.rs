@@ -16,7 +16,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pqcnet_actor::{Alarm, AskError, Behaviour, Bounds, Cx, On, Promise, Ref, Reply, TellError};
+use pqcnet_actor::{
+    Alarm, AskError, Behaviour, Bounds, Cx, Env, On, Promise, Ref, Reply, TellError,
+};
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::Refusal;
 use pqcnet_messages::mesh::{LinkDown, LinkUp};
@@ -43,6 +45,8 @@ pub const BOUNDS: Bounds = Bounds {
 const RETRY: Duration = Duration::from_millis(5);
 /// A session that takes nothing for so long is given up; its client has been silent just as long.
 const TAKE_DEADLINE: Duration = Duration::from_secs(60);
+/// Far more subscriptions than an incarnation makes while something of the one before is still on its way.
+const NUMBERS_AN_INCARNATION: u32 = 1 << 24;
 /// Longest wait for the relayer's answer to an opening or a subscription.
 const ASK_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -86,6 +90,20 @@ impl Uplink {
             feeds: BTreeMap::new(),
             by_tag: BTreeMap::new(),
             alarm: Alarm::new(Self::retry),
+        }
+    }
+
+    /// Makes one uplink an incarnation. Each counts its subscriptions from a number of its own: what the link of an
+    /// earlier one still delivers, into the same mailbox, must not pass for one of the new subscriptions.
+    pub fn incarnations(relayer: NodeId) -> impl FnMut(&Env) -> Uplink + Send + 'static {
+        let mut last_subscription = 0u32;
+        move |_| {
+            let uplink = Uplink {
+                last_subscription,
+                ..Uplink::new(relayer)
+            };
+            last_subscription = last_subscription.wrapping_add(NUMBERS_AN_INCARNATION);
+            uplink
         }
     }
 
@@ -482,3 +500,25 @@ pub struct UplinkRefs {
 
 /// Every uplink of the sentry, by relayer.
 pub type Uplinks = Arc<BTreeMap<NodeId, UplinkRefs>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pqcnet_actor::simulate;
+
+    // An uplink restarts while its old link still delivers: no number of its own is one that the old link knows.
+    #[test]
+    fn incarnations_count_apart() {
+        simulate(|| async {
+            let env = Env::simulated(1, "sentry");
+            let mut make = Uplink::incarnations(NodeId::from_bytes([1; 32]));
+            let (mut first, mut second) = (make(&env), make(&env));
+            let numbers = |uplink: &mut Uplink| -> Vec<u32> {
+                (0..100).map(|_| uplink.next_subscription()).collect()
+            };
+            let (old, new) = (numbers(&mut first), numbers(&mut second));
+            assert_eq!(old[0], 1);
+            assert!(new.iter().all(|number| !old.contains(number)));
+        });
+    }
+}

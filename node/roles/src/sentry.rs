@@ -61,7 +61,7 @@ pub async fn sentry(platform: &dyn Platform, setup: Setup) -> Result<Started, St
         .iter()
         .map(|&relayer| {
             let name = format!("uplink-{}", relayer.short());
-            let spec = Spec::new(name, move |_| Uplink::new(relayer)).mailbox(UPLINK_BOUNDS);
+            let spec = Spec::new(name, Uplink::incarnations(relayer)).mailbox(UPLINK_BOUNDS);
             (relayer, tree.child(spec))
         })
         .collect();
