@@ -1,0 +1,727 @@
+//! Hostile peers against real processes: each does one thing that no honest peer does, is told what and at which stage
+//! where it can hear, and is got rid of; the node goes on serving an honest client, in the same process, without a panic.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+use futures::future::{BoxFuture, join_all};
+use futures::{AsyncReadExt as _, AsyncWriteExt as _};
+use pqcnet_actor::{AskError, Env};
+use pqcnet_client::{Client, ClientConfig};
+use pqcnet_crypto::{NodeId, NodeKeys};
+use pqcnet_link::{Addressed, DownReason, LinkConfig, Reason, Role, ServiceId, Stage};
+use pqcnet_messages::control::{Ping, Status};
+use pqcnet_messages::{Channel, ChannelName, Grant, Refusal, edge, relay};
+use pqcnet_p2p::endpoint::{Connected, Endpoint};
+use pqcnet_p2p::handshake::{HandshakeFailed, Security, SecurityConfig};
+use pqcnet_p2p::network::Address;
+use pqcnet_p2p::stream::QstpStream;
+use pqcnet_p2p::streams::{BoxStream, Listener, Streams, TcpStreams};
+use pqcnet_p2p::typed::{Bindings, LinkHandle, establish};
+use pqcnet_protos::link::v1::{self as pb, frame::Kind};
+use pqcnet_tests::network::{Network, Node};
+use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_util::compat::TokioAsyncReadCompatExt as _;
+
+/// Nothing here takes so long unless something hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(10);
+/// Hostile peers come from a prefix of their own, as they would.
+const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 9, 1));
+
+/// TCP that leaves from [`ELSEWHERE`].
+struct FromElsewhere;
+
+impl Streams for FromElsewhere {
+    fn dial<'a>(&'a self, to: &'a Address) -> BoxFuture<'a, io::Result<BoxStream>> {
+        Box::pin(async move {
+            let at = to.socket_addr().ok_or(io::ErrorKind::InvalidInput)?;
+            Ok(Box::new(connect(at).await?.compat()) as BoxStream)
+        })
+    }
+
+    fn listen<'a>(&'a self, at: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        TcpStreams.listen(at)
+    }
+}
+
+async fn connect(at: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((ELSEWHERE, 0).into())?;
+    socket.connect(at).await
+}
+
+/// A network under attack, and the honest client that must not notice.
+struct Siege {
+    network: Network,
+    env: Env,
+    customer: Arc<NodeKeys>,
+    honest: Client,
+    published: u64,
+}
+
+fn channel() -> ChannelName {
+    ChannelName::new("honest").expect("a channel's name")
+}
+
+impl Siege {
+    async fn lay(sentries: usize) -> Result<Siege> {
+        let network = Network::start(sentries, 1).await?;
+        let customer = Arc::new(NodeKeys::generate());
+        let honest = network.client(&customer).await?;
+        let env = Env::plain();
+        let mut siege = Siege {
+            network,
+            env,
+            customer,
+            honest,
+            published: 0,
+        };
+        siege.still_serves("nothing").await?;
+        Ok(siege)
+    }
+
+    fn sentry(&self) -> &Node {
+        self.network.node(Role::Sentry, 1)
+    }
+
+    fn relayer(&self) -> &Node {
+        self.network.node(Role::Relayer, 1)
+    }
+
+    /// Whoever was connected publishes and reads on, somebody new gets in, and no log tells of a panic.
+    async fn still_serves(&mut self, after: &str) -> Result<()> {
+        let work = async {
+            let receipt = self.honest.publish(&channel(), "still here").await?;
+            self.published += 1;
+            ensure!(receipt.offset == Some(self.published), "{receipt:?}");
+            let own = self.honest.channel(channel());
+            let mut records = self.honest.subscribe(&own, self.published - 1).await?;
+            ensure!(records.next().await?.offset == self.published);
+            let config =
+                ClientConfig::new(self.network.file.clone(), Arc::new(NodeKeys::generate()));
+            let newcomer = Client::connect(config).await?;
+            newcomer.ask(Ping { nonce: 1 }, SOON).await?;
+            anyhow::Ok(())
+        };
+        let served = tokio::time::timeout(PATIENCE, work).await;
+        served.with_context(|| format!("after {after}: no service"))??;
+        for node in &self.network.nodes {
+            ensure!(
+                !node.log().contains("panic"),
+                "after {after}: {}",
+                node.log()
+            );
+        }
+        Ok(())
+    }
+
+    /// Every process is the one that was started, and ends as it should.
+    async fn lift(self) -> Result<()> {
+        drop(self.honest);
+        self.network.stop().await
+    }
+
+    fn endpoint(&self, keys: &Arc<NodeKeys>) -> Result<Endpoint> {
+        let config = SecurityConfig::new(keys.clone(), self.network.file.network_id());
+        let security = Security::new(self.env.clone(), config)?;
+        Ok(Endpoint::new(security, Arc::new(FromElsewhere)))
+    }
+
+    /// A proven stream to a node: whatever is sent on it is ours to choose.
+    async fn stream(&self, keys: &Arc<NodeKeys>, node: &Node) -> Result<Raw> {
+        let Connected { stream, .. } = self
+            .endpoint(keys)?
+            .dial(&node.data.into(), node.id)
+            .await?;
+        Ok(Raw { stream })
+    }
+
+    /// The same with Hello and Ready behind it, as a client of the sentry.
+    async fn open(&self) -> Result<Raw> {
+        let mut raw = self
+            .stream(&Arc::new(NodeKeys::generate()), self.sentry())
+            .await?;
+        raw.greet().await?;
+        Ok(raw)
+    }
+
+    /// A typed link.
+    async fn link(&self, keys: &Arc<NodeKeys>, role: Role, node: &Node) -> Result<LinkHandle> {
+        let Raw { stream } = self.stream(keys, node).await?;
+        let config = LinkConfig::new(
+            role,
+            [ServiceId::EDGE, ServiceId::RELAY, ServiceId::CONTROL],
+        );
+        let accepted = establish(&self.env, stream, node.id, config, |_, _| Ok(())).await?;
+        Ok(accepted.start(Bindings::new()))
+    }
+
+    fn grant(&self, keys: &NodeKeys, sentry: NodeId, age_ms: u64) -> Grant {
+        let issued = self.env.wall_ms() - age_ms;
+        let network = self.network.file.network_id().0;
+        Grant::issue(keys, network, sentry, issued, 60_000, [7; 16])
+    }
+
+    async fn heard(&self, node: &Node, words: &str) -> Result<()> {
+        // What a peer is told is logged before or just after it hears of it.
+        let logged = async {
+            while !node.log().contains(words) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let within = tokio::time::timeout(SOON, logged).await;
+        within.with_context(|| format!("`{words}` is not in the log:\n{}", node.log()))
+    }
+}
+
+/// The bytes inside one channel.
+struct Raw {
+    stream: QstpStream<BoxStream>,
+}
+
+fn frame(kind: Kind) -> Vec<u8> {
+    let body = pb::Frame { kind: Some(kind) }.encode_to_vec();
+    let mut bytes = (body.len() as u32).to_be_bytes().to_vec();
+    bytes.extend(body);
+    bytes
+}
+
+fn hello() -> pb::Hello {
+    pb::Hello {
+        version_min: 1,
+        version_max: 1,
+        role: i32::from(Role::Client.number()),
+        software: "hostile/1".to_owned(),
+        services: vec![ServiceId::CONTROL.0],
+        max_frame: 1024 * 1024,
+        ask_window: 256,
+        keepalive_ms: 10_000,
+    }
+}
+
+fn ask(id: u64, service: u32) -> pb::Ask {
+    pb::Ask {
+        id,
+        service,
+        r#type: 4711,
+        class: 2,
+        remaining_ms: 10_000,
+        ..Default::default()
+    }
+}
+
+impl Raw {
+    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
+    }
+
+    async fn read(&mut self) -> Result<Kind> {
+        let mut len = [0; 4];
+        self.stream.read_exact(&mut len).await?;
+        let mut body = vec![0; u32::from_be_bytes(len) as usize];
+        self.stream.read_exact(&mut body).await?;
+        pb::Frame::decode(&body[..])?.kind.context("a frame")
+    }
+
+    async fn greet(&mut self) -> Result<()> {
+        self.send(&frame(Kind::Hello(hello()))).await?;
+        self.send(&frame(Kind::Ready(pb::Ready {}))).await?;
+        while !matches!(self.read().await?, Kind::Ready(_)) {}
+        Ok(())
+    }
+
+    /// Reads until it is told why the link ends, and then that it has ended.
+    async fn down(&mut self) -> Result<pb::Down> {
+        let told = async {
+            let down = loop {
+                if let Kind::Down(down) = self.read().await? {
+                    break down;
+                }
+            };
+            let mut rest = Vec::new();
+            // Whether in order or cut, it is over.
+            self.stream.read_to_end(&mut rest).await.unwrap_or_default();
+            ensure!(rest.is_empty(), "more after the Down");
+            Ok(down)
+        };
+        tokio::time::timeout(PATIENCE, told)
+            .await
+            .context("not told")?
+    }
+}
+
+/// Bytes that are no handshake, a length that lies, half a message, nothing at all, a byte now and then, half a socket: at
+/// both doors. Two hundred at once, from one prefix, which is more than its share.
+#[tokio::test(flavor = "multi_thread")]
+async fn before_the_handshake() -> Result<()> {
+    let mut siege = Siege::lay(1).await?;
+    let control = |node: &NodeId| {
+        siege
+            .network
+            .file
+            .node(node)
+            .map(|node| node.control.clone())
+    };
+    let mut doors = vec![siege.sentry().data, siege.relayer().data];
+    for node in [siege.sentry(), siege.relayer()] {
+        let at = control(&node.id).context("listed")?;
+        doors.extend(at.iter().filter_map(Address::socket_addr));
+    }
+    let lies: [&[u8]; 5] = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        &[1, 0xff, 0xff, 0xff],
+        &[0xff; 64],
+        &[1, 0, 4, 0, 1],
+        b"\x13/multistream/1.0.0\n\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f",
+    ];
+    for at in &doors {
+        for lie in lies {
+            let mut socket = connect(*at).await?;
+            socket.write_all(lie).await?;
+            socket.shutdown().await?;
+            // Told or not, it is hung up on.
+            let mut rest = Vec::new();
+            let end = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut rest)).await;
+            ensure!(end.is_ok(), "{at} keeps somebody who said {lie:?}");
+        }
+    }
+    siege.still_serves("garbage").await?;
+
+    let mut silent = Vec::new();
+    for at in &doors {
+        for _ in 0..200 {
+            silent.push(connect(*at).await?);
+        }
+    }
+    siege.still_serves("a flood of silent connections").await?;
+    // Trickling does not stretch the deadline: all are hung up on while they are still at it.
+    let trickle = silent.into_iter().map(|mut socket| async move {
+        let mut byte = [0; 64];
+        loop {
+            if socket.write_all(&[0]).await.is_err() {
+                return;
+            }
+            let read = tokio::time::timeout(Duration::from_millis(500), socket.read(&mut byte));
+            if let Ok(Ok(0) | Err(_)) = read.await {
+                return;
+            }
+        }
+    });
+    let over = tokio::time::timeout(PATIENCE, join_all(trickle)).await;
+    ensure!(over.is_ok(), "somebody is still connected");
+    siege.still_serves("a trickle").await?;
+    siege.lift().await
+}
+
+/// Strangers that prove their keys and then say nothing: they get no more places than their prefix may have, whoever
+/// comes beyond is told so, and the rest are told that their time is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_before_hello() -> Result<()> {
+    let mut siege = Siege::lay(1).await?;
+    let mut held = Vec::new();
+    for _ in 0..40 {
+        held.push(
+            siege
+                .stream(&Arc::new(NodeKeys::generate()), siege.sentry())
+                .await?,
+        );
+    }
+    siege.still_serves("silence before Hello").await?;
+    let mut reasons = Vec::new();
+    for raw in &mut held {
+        let down = raw.down().await?;
+        assert_eq!(down.stage(), pb::Stage::Hello);
+        reasons.push(down.reason());
+    }
+    let limits = reasons
+        .iter()
+        .filter(|reason| **reason == pb::Reason::Limits);
+    assert_eq!(limits.count(), 8, "{reasons:?}");
+    let late = reasons
+        .iter()
+        .filter(|reason| **reason == pb::Reason::HelloTimeout);
+    assert_eq!(late.count(), 32, "{reasons:?}");
+    siege.heard(siege.sentry(), "too many links").await?;
+    siege.still_serves("silence before Hello").await?;
+    siege.lift().await
+}
+
+/// Every frame that a peer can get wrong at Hello and on an open link: the Down names stage and reason, the log who erred.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_frames() -> Result<()> {
+    let mut siege = Siege::lay(1).await?;
+    let edge = ServiceId::EDGE.0;
+    let with = |change: fn(&mut pb::Hello)| {
+        let mut hello = hello();
+        change(&mut hello);
+        frame(Kind::Hello(hello))
+    };
+    use pb::Reason as R;
+    let at_hello = [
+        (vec![0xff; 4], R::FrameTooLarge),
+        (vec![0, 0, 0, 2, 0xff, 0xff], R::Malformed),
+        (frame(Kind::Ready(pb::Ready {})), R::UnexpectedFrame),
+        (frame(Kind::Ask(ask(1, edge))), R::UnexpectedFrame),
+        (with(|hello| hello.services = (0..900).collect()), R::Limits),
+        (with(|hello| hello.max_frame = u32::MAX), R::Limits),
+        (with(|hello| hello.ask_window = 0), R::Limits),
+        (with(|hello| hello.keepalive_ms = u32::MAX), R::Limits),
+        (with(|hello| hello.role = 99), R::Role),
+        (with(|hello| hello.role = 1), R::Role),
+        (with(|hello| hello.role = 7), R::Role),
+        (with(|hello| hello.version_min = 2), R::Version),
+    ];
+    for (wrong, reason) in at_hello {
+        for node in [siege.sentry(), siege.relayer()] {
+            let mut raw = siege.stream(&Arc::new(NodeKeys::generate()), node).await?;
+            raw.send(&wrong).await?;
+            let down = raw.down().await?;
+            assert_eq!(
+                (down.stage(), down.reason()),
+                (pb::Stage::Hello, reason),
+                "{down:?}"
+            );
+        }
+    }
+    siege.heard(siege.sentry(), "at stage hello").await?;
+    siege.still_serves("wrong Hellos").await?;
+
+    // For bulk tells nobody has given it credit.
+    let tell = frame(Kind::Tell(pb::Tell {
+        service: edge,
+        r#type: 4711,
+        class: 3,
+        ..Default::default()
+    }));
+    let credit = |service, units| {
+        let class = 2;
+        frame(Kind::Credit(pb::Credit {
+            service,
+            class,
+            units,
+        }))
+    };
+    let reply = frame(Kind::Reply(pb::Reply {
+        id: 9,
+        ..Default::default()
+    }));
+    let reused = [
+        frame(Kind::Ask(ask(7, edge))),
+        frame(Kind::Ask(ask(7, edge))),
+    ]
+    .concat();
+    let mut attach = ask(1, edge);
+    attach.r#type = <edge::Attach as Addressed>::TYPE;
+    attach.payload = Bytes::from_static(b"\xff\xff\xff");
+    let mut bomb = ask(1, edge);
+    bomb.r#type = <edge::Publish as Addressed>::TYPE;
+    // Each two bytes of it are an empty payload.
+    bomb.payload = [0x22, 0].repeat(500_000).into();
+    let open = [
+        (vec![0xff; 4], R::FrameTooLarge),
+        (vec![0, 0, 0, 1, 0xff], R::Malformed),
+        (frame(Kind::Hello(hello())), R::UnexpectedFrame),
+        (frame(Kind::Ready(pb::Ready {})), R::UnexpectedFrame),
+        (tell.clone(), R::CreditExceeded),
+        (frame(Kind::Ask(ask(0, edge))), R::BadAskId),
+        (reused, R::BadAskId),
+        (reply, R::UnknownReply),
+        (credit(ServiceId::CONTROL.0, u32::MAX), R::CreditOverflow),
+        (credit(4711, 1), R::Malformed),
+        (frame(Kind::Ask(attach)), R::BadPayload),
+        (frame(Kind::Ask(bomb)), R::BadPayload),
+    ];
+    for (wrong, reason) in open {
+        let mut raw = siege.open().await?;
+        raw.send(&wrong).await?;
+        let down = raw.down().await.with_context(|| format!("{reason:?}"))?;
+        assert_eq!(
+            (down.stage(), down.reason()),
+            (pb::Stage::Open, reason),
+            "{down:?}"
+        );
+    }
+    siege
+        .heard(siege.sentry(), "the peer erred at stage open")
+        .await?;
+    // Nobody hears the answer, and nothing that follows a Down is read.
+    for bytes in [frame(Kind::Down(pb::Down::default())).repeat(1000), tell] {
+        let mut raw = siege.open().await?;
+        raw.send(&bytes).await?;
+        drop(raw);
+    }
+    // Harmless, however many.
+    let mut raw = siege.open().await?;
+    let cancels = frame(Kind::Cancel(pb::Cancel { id: 1 })).repeat(20_000);
+    let pings = frame(Kind::Ping(pb::Ping {})).repeat(20_000);
+    let credits = credit(ServiceId::CONTROL.0, 0).repeat(20_000);
+    raw.send(&[cancels, pings, credits].concat()).await?;
+    raw.send(&frame(Kind::Ask(ask(1, edge)))).await?;
+    while !matches!(raw.read().await?, Kind::Reply(pb::Reply { id: 1, .. })) {}
+    siege.still_serves("wrong frames").await?;
+    siege.lift().await
+}
+
+/// Asks without end by somebody who reads nothing, and does not hang up when told to go: the node's memory does not grow
+/// with the asks, and the connection is gone for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn asks_and_never_reads() -> Result<()> {
+    let mut siege = Siege::lay(1).await?;
+    let mut raw = siege.open().await?;
+    let before = memory(siege.sentry())?;
+    let mut id = 0;
+    let flood = async {
+        loop {
+            let asks: Vec<u8> = (0..1000)
+                .flat_map(|_| {
+                    id += 1;
+                    frame(Kind::Ask(ask(id, 4711)))
+                })
+                .collect();
+            if raw.send(&asks).await.is_err() {
+                return;
+            }
+        }
+    };
+    let over = tokio::time::timeout(PATIENCE, flood).await;
+    ensure!(over.is_ok(), "it takes asks for ever");
+    siege
+        .heard(siege.sentry(), "it asked beyond the window")
+        .await?;
+    let after = memory(siege.sentry())?;
+    ensure!(
+        after < before + 64 * 1024,
+        "{before} KiB before, {after} KiB after"
+    );
+    siege.still_serves("asks without reading").await?;
+    siege.lift().await
+}
+
+/// Resident KiB of the one process that runs with this node's configuration.
+fn memory(node: &Node) -> Result<u64> {
+    for entry in std::fs::read_dir("/proc")? {
+        let place = entry?.path();
+        let Ok(line) = std::fs::read(place.join("cmdline")) else {
+            continue;
+        };
+        let config = node.folder().join("node.toml");
+        let mut words = line.split(|byte| *byte == 0);
+        if words.any(|word| word == config.as_os_str().as_encoded_bytes()) {
+            let status = std::fs::read_to_string(place.join("status"))?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            let kib = line.context("VmRSS")?.trim().trim_end_matches("kB").trim();
+            return Ok(kib.parse()?);
+        }
+    }
+    anyhow::bail!("{} has no process", node.name)
+}
+
+/// Roles that the network does not grant: told at stage hello on both planes' gates, whichever node is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn false_roles() -> Result<()> {
+    let mut siege = Siege::lay(1).await?;
+    let sentry = Arc::new(siege.sentry().secrets()?.keys);
+    let stranger = Arc::new(NodeKeys::generate());
+    let claims = [
+        (&stranger, Role::Sentry, siege.relayer()),
+        (&stranger, Role::Relayer, siege.relayer()),
+        (&stranger, Role::Operator, siege.relayer()),
+        (&stranger, Role::Client, siege.relayer()),
+        (&stranger, Role::Relayer, siege.sentry()),
+        (&stranger, Role::Operator, siege.sentry()),
+        (&sentry, Role::Relayer, siege.relayer()),
+        (&sentry, Role::Operator, siege.relayer()),
+    ];
+    for (keys, role, node) in claims {
+        let refused = siege.link(keys, role, node).await.map(|_| ());
+        let refused = refused
+            .expect_err("linked")
+            .downcast::<pqcnet_p2p::typed::LinkError>()?;
+        let DownReason::Peer { stage, reason, .. } = refused.reason else {
+            anyhow::bail!("{refused}");
+        };
+        assert_eq!((stage, reason), (Stage::Hello, Reason::Role), "{role}");
+    }
+    siege.heard(siege.relayer(), "role").await?;
+
+    // A client is told nothing of who else is there.
+    let client = siege.link(&stranger, Role::Client, siege.sentry()).await?;
+    let status = client.remote::<Status>().ask(Status {}, SOON).await;
+    assert!(matches!(status, Err(AskError::Refused(_))), "{status:?}");
+    siege.still_serves("false roles").await?;
+    siege.lift().await
+}
+
+/// Grants of others, for others, expired, forged; and channels of others, by clients and by a sentry that knows a session's
+/// number but not the customer.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_anothers_name() -> Result<()> {
+    let mut siege = Siege::lay(2).await?;
+    let (first, second) = (siege.sentry().id, siege.network.node(Role::Sentry, 2).id);
+    let mallory = Arc::new(NodeKeys::generate());
+    let victim = siege.customer.clone();
+    let mut forged = siege.grant(&mallory, first, 0);
+    forged.customer = victim.public().clone();
+    let mut stretched = siege.grant(&mallory, first, 0);
+    stretched.lifetime_ms += 1;
+    let mut far = siege.grant(&mallory, first, 0);
+    far.network_id = [1; 32];
+    let bad = [
+        siege.grant(&victim, first, 0),
+        siege.grant(&mallory, second, 0),
+        siege.grant(&mallory, first, 60_000),
+        forged.clone(),
+        stretched.clone(),
+        far,
+    ];
+    let link = siege.link(&mallory, Role::Client, siege.sentry()).await?;
+    let attach = link.remote::<edge::Attach>();
+    for grant in bad {
+        let refused = attach.ask(edge::Attach { grant }, SOON).await?;
+        assert_eq!(refused, Err(Refusal::BadGrant));
+    }
+    let theirs = Channel {
+        owner: victim.node_id(),
+        name: channel(),
+    };
+    let open = edge::OpenProducer {
+        channel: theirs.clone(),
+    };
+    let early = link
+        .remote::<edge::OpenProducer>()
+        .ask(open.clone(), SOON)
+        .await?;
+    assert_eq!(early, Err(Refusal::UnknownSession), "before it is attached");
+    let grant = siege.grant(&mallory, first, 0);
+    attach
+        .ask(edge::Attach { grant }, SOON)
+        .await?
+        .map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
+    let opened = link.remote::<edge::OpenProducer>().ask(open, SOON).await?;
+    assert_eq!(opened, Err(Refusal::NotAllowed));
+    let publish = edge::Publish {
+        channel: theirs.clone(),
+        epoch: 1,
+        first_seq: 1,
+        payloads: vec![Bytes::from_static(b"forged")],
+    };
+    let published = link.remote::<edge::Publish>().ask(publish, SOON).await?;
+    assert_eq!(published, Err(Refusal::NotAllowed));
+    let subscribe = |subscription, window_bytes| edge::Subscribe {
+        subscription,
+        channel: theirs.clone(),
+        after: 0,
+        window_bytes,
+    };
+    let subscribed = link.remote::<edge::Subscribe>();
+    let refused = subscribed.ask(subscribe(1, 65_536), SOON).await?;
+    assert_eq!(refused, Err(Refusal::NotAllowed));
+    let refused = subscribed.ask(subscribe(2, u32::MAX), SOON).await?;
+    assert_eq!(refused, Err(Refusal::TooLarge));
+
+    // A second link of a genuine sentry to the relayer: sessions are the first link's, grants name their sentry.
+    let sentry = Arc::new(siege.sentry().secrets()?.keys);
+    let link = siege.link(&sentry, Role::Sentry, siege.relayer()).await?;
+    let session = link.remote::<relay::OpenSession>();
+    for grant in [
+        siege.grant(&victim, second, 0),
+        siege.grant(&victim, first, 60_000),
+        forged,
+        stretched,
+    ] {
+        let refused = session.ask(relay::OpenSession { grant }, SOON).await?;
+        assert_eq!(refused, Err(Refusal::BadGrant));
+    }
+    for session in [0, 1, 2, u64::MAX] {
+        let publish = relay::RelayPublish {
+            session,
+            channel: theirs.clone(),
+            epoch: 1,
+            first_seq: 1,
+            payloads: vec![Bytes::from_static(b"forged")],
+        };
+        let refused = link
+            .remote::<relay::RelayPublish>()
+            .ask(publish, SOON)
+            .await?;
+        assert_eq!(refused, Err(Refusal::UnknownSession));
+    }
+    // Under its own customer's session it still cannot write to another's channel.
+    let grant = siege.grant(&mallory, first, 0);
+    let opened = session.ask(relay::OpenSession { grant }, SOON).await?;
+    let session = opened
+        .map_err(|refusal| anyhow::anyhow!("{refusal}"))?
+        .session;
+    let open = relay::RelayOpenProducer {
+        session,
+        channel: theirs.clone(),
+    };
+    let refused = link
+        .remote::<relay::RelayOpenProducer>()
+        .ask(open, SOON)
+        .await?;
+    assert_eq!(refused, Err(Refusal::NotAllowed));
+    let publish = relay::RelayPublish {
+        session,
+        channel: theirs.clone(),
+        epoch: 1,
+        first_seq: 1,
+        payloads: vec![Bytes::from_static(b"forged")],
+    };
+    let refused = link
+        .remote::<relay::RelayPublish>()
+        .ask(publish, SOON)
+        .await?;
+    assert_eq!(refused, Err(Refusal::NotAllowed));
+    let follow = relay::RelaySubscribe {
+        session,
+        subscription: 1,
+        channel: theirs,
+        after: 0,
+        window_bytes: 65_536,
+    };
+    let refused = link
+        .remote::<relay::RelaySubscribe>()
+        .ask(follow, SOON)
+        .await?;
+    assert_eq!(refused, Err(Refusal::NotAllowed));
+    siege.still_serves("everything in another's name").await?;
+    siege.lift().await
+}
+
+/// More connections than a prefix may have half open: the rest hear Busy at the first message.
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_handshakes() -> Result<()> {
+    let mut siege = Siege::lay(1).await?;
+    let at = siege.sentry().data;
+    let mut silent = Vec::new();
+    for _ in 0..128 {
+        silent.push(connect(at).await?);
+    }
+    let keys = Arc::new(NodeKeys::generate());
+    let refused = siege
+        .endpoint(&keys)?
+        .dial(&at.into(), siege.sentry().id)
+        .await;
+    let refused = refused.err().context("let in")?;
+    let reason = refused.handshake().and_then(HandshakeFailed::protocol);
+    let reason = reason.with_context(|| refused.to_string())?;
+    assert_eq!(reason.stage, pqcnet_qstp::Stage::M1);
+    assert_eq!(reason.reason, pqcnet_qstp::Reason::Busy);
+    siege
+        .heard(
+            siege.sentry(),
+            "too many handshakes are open from this prefix",
+        )
+        .await?;
+    siege.still_serves("a flood of handshakes").await?;
+    siege.lift().await
+}
