@@ -31,7 +31,10 @@ fn a_child_that_has_just_come_stops_at_once() {
             let since = env.now();
             assert_eq!(running.stop().await, Exit::Stopped, "after {steps} steps");
             let took = env.now() - since;
-            assert!(took < Duration::from_secs(1), "{took:?} after {steps} steps");
+            assert!(
+                took < Duration::from_secs(1),
+                "{took:?} after {steps} steps"
+            );
         });
     }
 }
@@ -54,7 +57,10 @@ fn a_tree_that_has_just_started_stops_at_once() {
             let since = env.now();
             assert_eq!(running.stop().await, Exit::Stopped, "after {steps} steps");
             let took = env.now() - since;
-            assert!(took < Duration::from_secs(1), "{took:?} after {steps} steps");
+            assert!(
+                took < Duration::from_secs(1),
+                "{took:?} after {steps} steps"
+            );
         });
     }
 }

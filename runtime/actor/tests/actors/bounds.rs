@@ -91,7 +91,8 @@ fn a_thousand_senders_fill_a_mailbox_exactly() {
 }
 
 // 1,000 senders on four threads tell a running actor 30 messages each, some trying again, most waiting for room. At no
-// moment are more than 100 accepted and not begun, none is lost, and each sender's come in order.
+// moment are more than 100 accepted and not begun, besides the one just beginning; none is lost, and each sender's
+// come in order.
 #[test]
 fn bounds_are_exact_with_a_thousand_senders() {
     let tally = Tally::default();
@@ -132,7 +133,7 @@ fn bounds_are_exact_with_a_thousand_senders() {
     })
     .unwrap();
     let most = tally.most.load(SeqCst);
-    assert!(most > 0 && most <= i64::from(BOUND), "{most} under way");
+    assert!(most > 0 && most <= i64::from(BOUND) + 1, "{most} under way");
     assert_eq!(tally.handled.load(SeqCst), SENDERS * EACH);
     assert_eq!(tally.under_way.load(SeqCst), 0);
 }

@@ -1,6 +1,6 @@
 //! Trees stop in reverse order, each actor within its deadline.
 
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use pqcnet_actor::{
@@ -179,13 +179,17 @@ fn a_stop_during_the_start_is_obeyed() {
     assert_eq!(started, dropped);
 }
 
-struct Blocked(Receiver<()>);
+struct Blocked {
+    entered: SyncSender<()>,
+    held: Receiver<()>,
+}
 impl Behaviour for Blocked {
     const NAME: &'static str = "Blocked";
 }
 impl On<Ping> for Blocked {
     fn on(&mut self, _: Ping, _: &mut Cx<Self>) -> Reply<Ping> {
-        self.0.recv().unwrap();
+        self.entered.send(()).unwrap();
+        self.held.recv().unwrap();
         Reply::Now("released")
     }
 }
@@ -203,14 +207,21 @@ fn a_blocked_handler_does_not_hold_up_the_stop() {
         let log = log.clone();
         |env| async move {
             let (release, held) = sync_channel(1);
-            let mut held = Some(held);
+            let (entered, inside) = sync_channel(1);
+            let mut ends = Some((entered, held));
             let mut tree = Tree::new("tree", Strategy::OneForOne);
             tree.child(leaver("a", None, &log));
-            let blocked = Spec::new("blocked", move |_| Blocked(held.take().unwrap()));
+            let blocked = Spec::new("blocked", move |_| {
+                let (entered, held) = ends.take().unwrap();
+                Blocked { entered, held }
+            });
             let ping = tree.child(blocked.shutdown(ms(20)).place(1)).of::<Ping>();
             let running = tree.start(env);
             running.started().await.unwrap();
             let answer = ping.try_ask(Ping, LONG).unwrap();
+            while inside.try_recv().is_err() {
+                tokio::task::yield_now().await;
+            }
             let exit = running.stop().await;
             // Its answer still comes, and its arbiter can end.
             release.send(()).unwrap();
