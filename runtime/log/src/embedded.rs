@@ -131,7 +131,8 @@ impl Drop for UnderWay {
         let Some(fence) = fences.get_mut(&self.shard) else {
             return;
         };
-        if fence.generation != self.generation {
+        // Whoever opens next has shut it already; what this append came to is then in the heads they will read.
+        if fence.generation != self.generation || fence.state == FenceState::Shut {
             return;
         }
         if self.durable {

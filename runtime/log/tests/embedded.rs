@@ -95,6 +95,32 @@ async fn a_busy_store_hands_the_batch_back() {
     assert!(matches!(refused, AppendError::TooLarge { .. }), "{refused}");
 }
 
+// An append is on its way when the shard is opened anew, and ends well before the new generation has its number: its
+// writer is fenced off all the same, and what it stored is in the heads that the new one reads.
+#[tokio::test]
+async fn an_append_that_ends_during_an_open_opens_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    let (arrived, pass) = gate(&mut config);
+    let (log, _store) = embedded(config);
+    pass.send(()).unwrap();
+    let generation = opened(&log, ShardNo(1)).await;
+    arrived.recv().unwrap();
+    let appending = log
+        .append(batch(ShardNo(1), generation, A, 0, &["a"]))
+        .unwrap();
+    arrived.recv().unwrap();
+    let opening = log.open(ShardNo(1), [2; 16]);
+    pass.send(()).unwrap();
+    appending.await.unwrap();
+    let late = log.append(batch(ShardNo(1), generation, A, 1, &["late"]));
+    assert!(matches!(late, Err(AppendError::Fenced { .. })));
+    pass.send(()).unwrap();
+    assert_eq!(opening.await.unwrap().generation, generation + 1);
+    let heads = log.heads(ShardNo(1)).await.unwrap();
+    assert_eq!(heads[0].head, 1);
+}
+
 // No room: typed, and the generation is over, since the append's fate is unknown. Reads go on. Once there is room a new
 // generation opens and continues where the log stands.
 #[tokio::test]

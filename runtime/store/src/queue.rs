@@ -93,6 +93,16 @@ impl Queue {
         self.filled.notify_all();
     }
 
+    /// Takes no more, and nobody writes what waits: their commits resolve to closed.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.bytes = 0;
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        drop(waiting);
+    }
+
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.state.lock().waiting.len()

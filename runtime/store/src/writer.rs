@@ -4,12 +4,22 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use rocksdb::{DB, WriteBatch, WriteOptions};
 
-use crate::queue::Queued;
+use crate::queue::{Queue, Queued};
 use crate::rocks::{Inner, Slot, write_error};
 use crate::{Op, WriteError};
 
+/// Closes the queue however the writer ends, so that a panic in it leaves nobody waiting for ever.
+struct CloseAtEnd<'a>(&'a Queue);
+
+impl Drop for CloseAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
 /// Runs until the queue is closed and empty.
 pub(crate) fn run(inner: &Inner) {
+    let _close = CloseAtEnd(&inner.queue);
     let mut sync = WriteOptions::default();
     sync.set_sync(true);
     let mut group = Vec::new();

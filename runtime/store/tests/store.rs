@@ -482,3 +482,27 @@ async fn child_meets_its_limit() {
     }
     writeln!(std::io::stdout().lock(), "\nsettled {}", settled.join(",")).unwrap();
 }
+
+// The writer panics in its first group, with a second batch waiting: both are told that the store is closed, and so is
+// whoever comes later. Nobody waits for ever. Reads go on.
+#[tokio::test]
+async fn a_panic_of_the_writer_closes_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let (pass, passed) = mpsc::sync_channel::<()>(1);
+    let passed = Mutex::new(passed);
+    let mut config = config(dir.path());
+    config.group_bytes = 1;
+    config.free_space = Arc::new(move |_| {
+        passed.lock().recv().unwrap();
+        panic!("pulled");
+    });
+    let store = RocksStore::open(&Env::plain(), config).unwrap();
+    let first = store.submit(put(A, b"1", b"x")).unwrap();
+    let second = store.submit(put(A, b"2", b"x")).unwrap();
+    pass.send(()).unwrap();
+    assert_eq!(first.await, Err(WriteError::Closed));
+    assert_eq!(second.await, Err(WriteError::Closed));
+    let late = store.submit(put(A, b"3", b"x"));
+    assert!(matches!(late, Err(SubmitError::Closed(_))));
+    assert_eq!(get(&store, A, b"1"), Ok(None));
+}
