@@ -115,6 +115,8 @@ pub struct ClientSession {
     shared: Arc<SessionShared>,
     client: ClientLink,
     grant: Option<Grant>,
+    /// A grant is being verified; no other is until that is done, so that one client has one place in the node's pool.
+    attaching: bool,
     links: BTreeMap<NodeId, RelayLink>,
     routes: Routes<Request>,
     subscriptions: BTreeMap<u32, Subscription>,
@@ -142,6 +144,7 @@ impl ClientSession {
             shared,
             client,
             grant: None,
+            attaching: false,
             links: BTreeMap::new(),
             routes: Routes::new(WAITING_MAX),
             subscriptions: BTreeMap::new(),
@@ -558,6 +561,10 @@ impl On<Attach> for ClientSession {
         if msg.grant.customer.node_id() != self.customer {
             return Reply::Now(Err(Refusal::BadGrant));
         }
+        if self.attaching {
+            return Reply::Now(Err(Refusal::Busy));
+        }
+        self.attaching = true;
         let (promise, later) = Reply::later();
         let shared = self.shared.clone();
         let wall_ms = cx.wall_ms();
@@ -567,17 +574,20 @@ impl On<Attach> for ClientSession {
                 .verify(&shared.network_id, &shared.sentry, wall_ms);
             verdict.map(|_| msg.grant)
         };
-        cx.offload(verify, move |this, verdict, _| match verdict {
-            Ok(Ok(grant)) => {
-                this.grant = Some(grant);
-                let shards = this.shared.map.shards() as u32;
-                promise.fulfil(Ok(Attached { shards }));
+        cx.offload(verify, move |this, verdict, _| {
+            this.attaching = false;
+            match verdict {
+                Ok(Ok(grant)) => {
+                    this.grant = Some(grant);
+                    let shards = this.shared.map.shards() as u32;
+                    promise.fulfil(Ok(Attached { shards }));
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(customer = %this.customer, %error, "grant refused");
+                    promise.fulfil(Err(Refusal::BadGrant));
+                }
+                Err(_) => promise.fulfil(Err(Refusal::Busy)),
             }
-            Ok(Err(error)) => {
-                tracing::warn!(customer = %this.customer, %error, "grant refused");
-                promise.fulfil(Err(Refusal::BadGrant));
-            }
-            Err(_) => promise.fulfil(Err(Refusal::Busy)),
         });
         later
     }

@@ -415,6 +415,29 @@ fn nothing_without_a_grant() {
     });
 }
 
+/// A client that attaches again while its grant is being verified waits its turn: it has one place in the node's pool.
+#[test]
+fn one_grant_at_a_time() {
+    simulate(|| async {
+        let world = start();
+        let attach = world.session.of::<Attach>();
+        let asked: Vec<_> = (0..3)
+            .map(|_| {
+                let grant = world.grant(&world.keys, SENTRY);
+                attach.try_ask(Attach { grant }, DEADLINE).unwrap()
+            })
+            .collect();
+        let mut answers = Vec::new();
+        for pending in asked {
+            answers.push(pending.await.unwrap());
+        }
+        let busy = Err(Refusal::Busy);
+        assert_eq!(answers, [Ok(Attached { shards: 4 }), busy.clone(), busy]);
+        world.attach().await;
+        world.stop().await;
+    });
+}
+
 /// The relayer's session is opened once, by the first request; requests keep their order; answers come back as they are.
 #[test]
 fn requests_go_to_the_owner() {

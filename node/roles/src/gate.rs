@@ -30,6 +30,7 @@ use pqcnet_p2p::typed::{
 use tokio::sync::Mutex;
 
 use crate::steward::{LinkOpened, plane_name};
+use crate::telling::Telling;
 
 /// Links whose Hello is under way at once; a stranger got through a whole handshake to count here.
 const MAX_GREETING: usize = 512;
@@ -171,6 +172,7 @@ pub struct Gate {
     /// The same by source; none at zero.
     sources: BTreeMap<Source, usize>,
     farewells: usize,
+    telling: Telling,
 }
 
 impl Gate {
@@ -181,6 +183,7 @@ impl Gate {
             greeting: 0,
             sources: BTreeMap::new(),
             farewells: 0,
+            telling: Telling::default(),
         }
     }
 
@@ -225,7 +228,8 @@ impl Gate {
                 let source = from.map_or(Source::Node(peer), prefix);
                 self.greet(Plane::Data, peer, source, stream, cx);
             }
-            Err(rejected) => tracing::info!(%rejected, "not let in"),
+            Err(rejected) if self.tells(cx) => tracing::info!(%rejected, "not let in"),
+            Err(_) => {}
         }
     }
 
@@ -242,7 +246,9 @@ impl Gate {
                 tracing::debug!(%peer, ?reason, "control plane disconnected");
             }
             ControlEvent::InboundFailed { from, error } => {
-                tracing::info!(?from, %error, "not let in");
+                if self.tells(cx) {
+                    tracing::info!(?from, %error, "not let in");
+                }
             }
             // Gossip is not enabled: no topic has been subscribed to.
             ControlEvent::Gossip(gossip) => {
@@ -275,13 +281,25 @@ impl Gate {
         );
         let env = cx.env().clone();
         let establishing = async move { establish(&env, stream, peer, config, check).await };
-        cx.spawn(establishing, move |gate, outcome, _| {
+        cx.spawn(establishing, move |gate, outcome, cx| {
             gate.greeted(source);
             match outcome {
                 Ok(accepted) => gate.receive(plane, accepted),
-                Err(error) => tracing::info!(%peer, plane = plane_name(plane), %error, "no link"),
+                Err(error) if gate.tells(cx) => {
+                    tracing::info!(%peer, plane = plane_name(plane), %error, "no link")
+                }
+                Err(_) => {}
             }
         });
+    }
+
+    /// Whether a stranger gets a line in the log.
+    fn tells(&mut self, cx: &Cx<Self>) -> bool {
+        let (tells, missed) = self.telling.next(cx.now());
+        if let Some(count) = missed {
+            tracing::info!(count, "more strangers were not let in, without a line each");
+        }
+        tells
     }
 
     fn greeted(&mut self, source: Source) {
@@ -301,7 +319,9 @@ impl Gate {
         config: LinkConfig,
         cx: &mut Cx<Self>,
     ) {
-        tracing::warn!(%peer, "too many links are being established");
+        if self.tells(cx) {
+            tracing::warn!(%peer, "too many links are being established");
+        }
         if self.farewells >= MAX_FAREWELLS {
             return;
         }

@@ -16,6 +16,7 @@ pub mod platform;
 mod relayer;
 mod sentry;
 pub mod steward;
+mod telling;
 
 pub use ground::{Setup, StartError, Started};
 pub use platform::{Machine, Platform, PlatformError};
