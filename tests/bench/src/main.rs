@@ -4,9 +4,14 @@
 //! table or, with `--json`, one JSON object a line.
 #![allow(clippy::print_stdout, reason = "the table is this program's data")]
 
+mod actor;
 mod cpu;
 mod crypto;
+mod flow;
+mod handshake;
 mod row;
+mod stream;
+mod tls;
 
 use clap::{Parser, Subcommand};
 
@@ -36,8 +41,16 @@ pub struct Args {
 pub enum Group {
     /// Every group, one after another.
     All,
+    /// Telling and asking actors beside actix, kameo and ractor.
+    Actor,
     /// Primitives of a handshake and a record beside aws-lc-rs.
     Crypto,
+    /// A whole handshake beside rustls.
+    Handshake,
+    /// One stream on both planes beside rustls, libp2p-tls and libp2p-noise.
+    Stream,
+    /// Publish to delivery through a sentry and a relayer.
+    Flow,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -48,11 +61,20 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+type Measure = fn(&Args) -> anyhow::Result<Vec<Row>>;
+
+const GROUPS: [(Group, Measure); 5] = [
+    (Group::Actor, actor::run),
+    (Group::Crypto, crypto::run),
+    (Group::Handshake, handshake::run),
+    (Group::Stream, stream::run),
+    (Group::Flow, flow::run),
+];
+
 fn measure(args: &Args) -> anyhow::Result<Vec<Row>> {
-    let groups: &[(Group, fn(&Args) -> anyhow::Result<Vec<Row>>)] = &[(Group::Crypto, crypto::run)];
     let mut rows = Vec::new();
-    for (group, run) in groups {
-        if args.group == Group::All || args.group == *group {
+    for (group, run) in GROUPS {
+        if args.group == Group::All || args.group == group {
             rows.extend(run(args)?);
         }
     }

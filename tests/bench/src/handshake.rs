@@ -1,0 +1,169 @@
+//! A whole handshake in memory: CPU of both sides, bytes on the wire, handshakes a second on one thread.
+//!
+//! Beside rustls with TLS 1.3, X25519MLKEM768 and mutual certificates, once of Ed25519 and once of ML-DSA-65. QSTP proves
+//! both kinds of key at once, so the second is the nearer relative. Contenders take turns; medians count.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use pqcnet_crypto::NodeKeys;
+use pqcnet_qstp::{
+    Admission, Config, Initiator, InitiatorStep, Profile, Responder, ResponderStep, RetryKeys,
+    Suite,
+};
+
+use crate::Args;
+use crate::cpu::{self, median};
+use crate::row::Row;
+use crate::tls::Tls;
+
+const GROUP: &str = "handshake";
+
+/// What one handshake costs.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    /// CPU of both sides.
+    cpu: Duration,
+    /// Bytes in both directions.
+    bytes: usize,
+}
+
+/// Measures QSTP and both kinds of TLS.
+pub fn run(args: &Args) -> anyhow::Result<Vec<Row>> {
+    let (rounds, handshakes) = if args.quick { (3, 20) } else { (21, 100) };
+    let qstp = Qstp::new()?;
+    let ed25519 = Tls::mutual(&rcgen::PKCS_ED25519)?;
+    let ml_dsa = Tls::mutual(&rcgen::PKCS_ML_DSA_65)?;
+    let contenders: [&dyn Fn() -> anyhow::Result<usize>; 3] =
+        [&|| qstp.shake(), &|| tls_shake(&ed25519), &|| {
+            tls_shake(&ml_dsa)
+        }];
+    let mut samples = vec![Vec::new(); contenders.len()];
+    let mut bytes = [0; 3];
+    for round in 0..=rounds {
+        for (index, shake) in contenders.iter().enumerate() {
+            let cost = measure(handshakes, shake)?;
+            bytes[index] = cost.bytes;
+            // The first round warms caches and tables.
+            if round > 0 {
+                samples[index].push(cost.cpu.as_secs_f64() * 1e6);
+            }
+        }
+    }
+    let [ours, ed25519, ml_dsa] = [0, 1, 2].map(|index| median(&mut samples[index]));
+    let peers = [
+        ("rustls, mutual Ed25519", ed25519, bytes[1]),
+        ("rustls, mutual ML-DSA-65", ml_dsa, bytes[2]),
+    ];
+    let mut rows = Vec::new();
+    for (name, cpu, bytes_of_peer) in peers {
+        rows.push(Row::new(GROUP, "CPU of both sides", ours, "us").beside(name, cpu));
+        rows.push(
+            Row::new(GROUP, "handshakes, one thread", 1e6 / ours, "1/s").beside(name, 1e6 / cpu),
+        );
+        rows.push(
+            Row::new(GROUP, "on the wire", bytes[0] as f64, "bytes")
+                .beside(name, bytes_of_peer as f64),
+        );
+    }
+    Ok(rows)
+}
+
+fn measure(count: u32, shake: &dyn Fn() -> anyhow::Result<usize>) -> anyhow::Result<Cost> {
+    let mut cost = Cost::default();
+    let start = cpu::thread()?;
+    for _ in 0..count {
+        cost.bytes = shake()?;
+    }
+    cost.cpu = (cpu::thread()? - start) / count;
+    Ok(cost)
+}
+
+/// Two nodes of one network.
+struct Qstp {
+    initiator: Arc<Config>,
+    responder: Arc<Config>,
+    retry: RetryKeys,
+}
+
+impl Qstp {
+    fn new() -> anyhow::Result<Qstp> {
+        let node = || {
+            let keys = Arc::new(NodeKeys::generate());
+            Config::new([7; 32], vec![Suite::Aes256Gcm], keys, Profile::Link).map(Arc::new)
+        };
+        Ok(Qstp {
+            initiator: node()?,
+            responder: node()?,
+            retry: RetryKeys::new(Duration::ZERO),
+        })
+    }
+
+    fn shake(&self) -> anyhow::Result<usize> {
+        let expect = self.responder.keys().node_id();
+        let failed = |failure: pqcnet_qstp::Failure| anyhow!("QSTP: {}", failure.error);
+        let (mut initiator, m1) =
+            Initiator::new(self.initiator.clone(), expect).map_err(|error| anyhow!("{error}"))?;
+        let mut responder = Responder::new(self.responder.clone());
+        let mut respond = |message: &[u8]| {
+            responder.on_message(
+                Duration::ZERO,
+                b"bench",
+                Admission::Accept,
+                &self.retry,
+                message,
+            )
+        };
+        let ResponderStep::Reply(m2) = respond(&m1).map_err(failed)? else {
+            bail!("no M2");
+        };
+        let InitiatorStep::Done { send: m3, .. } = initiator.on_message(&m2).map_err(failed)?
+        else {
+            bail!("no M3");
+        };
+        let ResponderStep::Done { .. } = respond(&m3).map_err(failed)? else {
+            bail!("not done");
+        };
+        Ok(m1.len() + m2.len() + m3.len())
+    }
+}
+
+/// Both sides until each has verified the other.
+fn tls_shake(tls: &Tls) -> anyhow::Result<usize> {
+    let (mut client, mut server) = tls.pair()?;
+    let mut bytes = 0;
+    let mut wire = Vec::new();
+    while client.is_handshaking() || server.is_handshaking() {
+        let before = bytes;
+        wire.clear();
+        while client.wants_write() {
+            bytes += client.write_tls(&mut wire as &mut dyn Write)?;
+        }
+        feed(&wire, |input| server.read_tls(input))?;
+        server.process_new_packets().context("server")?;
+        wire.clear();
+        while server.wants_write() {
+            bytes += server.write_tls(&mut wire as &mut dyn Write)?;
+        }
+        feed(&wire, |input| client.read_tls(input))?;
+        client.process_new_packets().context("client")?;
+        if bytes == before {
+            bail!("the TLS handshake stalled");
+        }
+    }
+    Ok(bytes)
+}
+
+fn feed(
+    mut wire: &[u8],
+    mut read: impl FnMut(&mut dyn Read) -> std::io::Result<usize>,
+) -> anyhow::Result<()> {
+    while !wire.is_empty() {
+        if read(&mut wire)? == 0 {
+            bail!("TLS takes no more input");
+        }
+    }
+    Ok(())
+}

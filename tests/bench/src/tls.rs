@@ -1,0 +1,88 @@
+//! The named peer: rustls, TLS 1.3 only, X25519MLKEM768 only, both sides with a certificate.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use rcgen::{CertificateParams, KeyPair, SignatureAlgorithm};
+use rustls::client::Resumption;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
+
+/// The two configurations of one peer.
+#[derive(Clone)]
+pub struct Tls {
+    /// The dialling side.
+    pub client: Arc<ClientConfig>,
+    /// The listening side.
+    pub server: Arc<ServerConfig>,
+}
+
+/// The name in both certificates.
+pub const NAME: &str = "pqcnet.invalid";
+
+impl Tls {
+    /// Mutual self-signed certificates with keys of this algorithm, each in the other's root store. No session is
+    /// resumed and no ticket sent, since QSTP has neither.
+    pub fn mutual(algorithm: &'static SignatureAlgorithm) -> anyhow::Result<Tls> {
+        let (client_cert, client_key) = certificate(algorithm)?;
+        let (server_cert, server_key) = certificate(algorithm)?;
+        let provider = Arc::new(provider());
+        let trusts_server = roots(&server_cert)?;
+        let trusts_client = Arc::new(roots(&client_cert)?);
+
+        let mut client = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(trusts_server)
+            .with_client_auth_cert(vec![client_cert], client_key)?;
+        client.resumption = Resumption::disabled();
+
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(trusts_client, provider.clone()).build()?;
+        let mut server = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![server_cert], server_key)?;
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        Ok(Tls {
+            client: Arc::new(client),
+            server: Arc::new(server),
+        })
+    }
+
+    /// Fresh connections of both sides.
+    pub fn pair(&self) -> anyhow::Result<(ClientConnection, ServerConnection)> {
+        let client = ClientConnection::new(self.client.clone(), name()?)?;
+        Ok((client, ServerConnection::new(self.server.clone())?))
+    }
+}
+
+/// The name a client dials.
+pub fn name() -> anyhow::Result<ServerName<'static>> {
+    ServerName::try_from(NAME).context("server name")
+}
+
+fn provider() -> CryptoProvider {
+    CryptoProvider {
+        kx_groups: vec![aws_lc_rs::kx_group::X25519MLKEM768],
+        ..aws_lc_rs::default_provider()
+    }
+}
+
+fn certificate(
+    algorithm: &'static SignatureAlgorithm,
+) -> anyhow::Result<(CertificateDer<'static>, PrivateKeyDer<'static>)> {
+    let key = KeyPair::generate_for(algorithm)?;
+    let cert = CertificateParams::new(vec![NAME.to_owned()])?.self_signed(&key)?;
+    let der = PrivateKeyDer::try_from(key.serialize_der())
+        .map_err(|error| anyhow::anyhow!("private key: {error}"))?;
+    Ok((cert.der().clone(), der))
+}
+
+fn roots(cert: &CertificateDer<'static>) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    roots.add(cert.clone())?;
+    Ok(roots)
+}
