@@ -16,6 +16,7 @@ use pqcnet_crypto::{NodeId, NodeKeys};
 use pqcnet_link::{Addressed, DownReason, LinkConfig, Reason, Role, ServiceId, Stage};
 use pqcnet_messages::control::{Ping, Status};
 use pqcnet_messages::{Channel, ChannelName, Grant, Refusal, edge, relay};
+use pqcnet_p2p::control::{ControlConfig, ControlPlane as _, Libp2pControl};
 use pqcnet_p2p::endpoint::{Connected, Endpoint};
 use pqcnet_p2p::handshake::{HandshakeFailed, Security, SecurityConfig};
 use pqcnet_p2p::network::Address;
@@ -694,6 +695,59 @@ async fn in_anothers_name() -> Result<()> {
         .await?;
     assert_eq!(refused, Err(Refusal::NotAllowed));
     siege.still_serves("everything in another's name").await?;
+    siege.lift().await
+}
+
+/// On the control plane: strangers that connect and stay, more than there are places for; one node that opens substream
+/// after substream and says nothing on them. The network's own nodes still find each other, a killed one included.
+#[tokio::test(flavor = "multi_thread")]
+async fn squatters_on_the_control_plane() -> Result<()> {
+    let mut siege = Siege::lay(1).await?;
+    let listed = siege.network.file.node(&siege.relayer().id);
+    let at = listed.context("listed")?.control.clone();
+    let relayer = siege.relayer().id;
+    let mut squatters = Vec::new();
+    for _ in 0..80 {
+        let network = siege.network.file.network_id();
+        let config = SecurityConfig::new(Arc::new(NodeKeys::generate()), network);
+        let config = ControlConfig {
+            security: Security::new(siege.env.clone(), config)?,
+            max_peers: 4,
+            gossip: None,
+        };
+        let (control, events) = Libp2pControl::start(&siege.env, config)?;
+        // Beyond the places it is hung up on, during the dial or right after it.
+        let dialled = control.dial(relayer, &at).await;
+        squatters.push((control, events, dialled.is_ok()));
+    }
+    siege
+        .heard(siege.relayer(), "as many nodes are connected as may be")
+        .await?;
+    siege.still_serves("squatters").await?;
+
+    let (control, _events, dialled) = &squatters[0];
+    ensure!(dialled, "the first one found no place");
+    let mut silent = Vec::new();
+    for _ in 0..60 {
+        let mut stream = control.open(relayer).await?;
+        // A quarter of a frame's length: before it is written the other side has not heard of the substream.
+        stream.write_all(&[0]).await?;
+        stream.flush().await?;
+        silent.push(stream);
+    }
+    siege.still_serves("silent substreams").await?;
+    let ended = silent.iter_mut().map(|stream| async move {
+        let mut told = Vec::new();
+        // Whether in order or cut, it is over.
+        stream.read_to_end(&mut told).await.unwrap_or_default();
+    });
+    let over = tokio::time::timeout(PATIENCE, join_all(ended)).await;
+    ensure!(over.is_ok(), "a silent substream is kept");
+    // A node of the network finds its place among them.
+    siege.sentry().kill().await?;
+    siege.sentry().start().await?;
+    siege.heard(siege.sentry(), "plane=\"control\"").await?;
+    siege.still_serves("squatters and a restart").await?;
     siege.lift().await
 }
 
