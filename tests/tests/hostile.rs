@@ -561,6 +561,34 @@ async fn false_roles() -> Result<()> {
     siege.lift().await
 }
 
+/// One client that opens link after link: those beyond its share are told so, and a place that it gives up is free again.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_client_everywhere() -> Result<()> {
+    let mut siege = Siege::lay(1).await?;
+    let keys = Arc::new(NodeKeys::generate());
+    let mut links = Vec::new();
+    for _ in 0..128 {
+        links.push(siege.link(&keys, Role::Client, siege.sentry()).await?);
+    }
+    let beyond = siege.link(&keys, Role::Client, siege.sentry()).await?;
+    let down = beyond.closed().await;
+    assert_eq!(down.reason(), Some(Reason::Limits), "{down}");
+    siege
+        .heard(siege.sentry(), "128 links here already")
+        .await?;
+    let first = links.swap_remove(0);
+    first.close(Reason::Closed);
+    first.closed().await;
+    siege.heard(siege.sentry(), "closed by the peer").await?;
+    let mut again = siege.link(&keys, Role::Client, siege.sentry()).await?;
+    let ping = || Ping { nonce: 3 };
+    while again.remote::<Ping>().ask(ping(), SOON).await.is_err() {
+        again = siege.link(&keys, Role::Client, siege.sentry()).await?;
+    }
+    siege.still_serves("a client everywhere").await?;
+    siege.lift().await
+}
+
 /// Grants of others, for others, expired, forged; and channels of others, by clients and by a sentry that knows a session's
 /// number but not the customer.
 #[tokio::test(flavor = "multi_thread")]

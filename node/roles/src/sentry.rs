@@ -14,11 +14,11 @@
 //! reconnect and resume.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::{BoxFuture, FutureExt as _, ready};
-use pqcnet_actor::{Addr, Env, Nursery, Spec, Strategy, Tree};
+use pqcnet_actor::{Addr, Env, Nursery, Spec, Strategy, Tree, Watchable as _};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::{Reason, ServiceId};
 use pqcnet_mesh::{Dialler, DiallerConfig, Linked, User};
@@ -40,6 +40,8 @@ use crate::steward::{Accounts, Collected};
 
 /// Clients of one sentry at once; each holds a session, a link and its windows.
 pub const MAX_CLIENTS: usize = 4096;
+/// Of these, links of one client: it may run on many machines, but not in everybody's place.
+pub const MAX_LINKS_OF_A_CLIENT: usize = 128;
 
 /// Starts a sentry.
 ///
@@ -70,6 +72,7 @@ pub async fn sentry(platform: &dyn Platform, setup: Setup) -> Result<Started, St
         env: ground.env.clone(),
         nursery: sessions,
         last: AtomicU64::new(0),
+        seats: Arc::default(),
         shared: Arc::new(SessionShared {
             sentry: ground.node_id,
             network_id: ground.network.network_id().0,
@@ -170,7 +173,44 @@ struct Clients {
     nursery: Nursery,
     /// The last session's number; never used twice in a process.
     last: AtomicU64,
+    seats: Arc<Mutex<BTreeMap<NodeId, usize>>>,
     shared: Arc<SessionShared>,
+}
+
+/// One link of a client, until it is dropped.
+struct Seat {
+    seats: Arc<Mutex<BTreeMap<NodeId, usize>>>,
+    client: NodeId,
+}
+
+impl Clients {
+    fn seat(&self, client: NodeId) -> Result<Seat, TurnedAway> {
+        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = seats.entry(client).or_default();
+        if *taken >= MAX_LINKS_OF_A_CLIENT {
+            return Err(TurnedAway {
+                reason: Reason::Limits,
+                detail: format!("this client has {MAX_LINKS_OF_A_CLIENT} links here already"),
+            });
+        }
+        *taken += 1;
+        Ok(Seat {
+            seats: self.seats.clone(),
+            client,
+        })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(taken) = seats.get_mut(&self.client) {
+            *taken -= 1;
+            if *taken == 0 {
+                seats.remove(&self.client);
+            }
+        }
+    }
 }
 
 impl Reception for Clients {
@@ -198,6 +238,7 @@ impl Reception for Clients {
         if plane == Plane::Control || peer.role != Role::Client {
             return Ok(bindings);
         }
+        let seat = self.seat(peer.node_id)?;
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let (customer, shared) = (peer.node_id, self.shared.clone());
         let client = ClientLink {
@@ -212,6 +253,11 @@ impl Reception for Clients {
             .nursery
             .spawn(spec.mailbox(SESSION_BOUNDS).place(id))
             .map_err(|full| no_room(&full))?;
+        let ended = session.of::<edge::Attach>().watch();
+        self.env.spawn(async move {
+            ended.await;
+            drop(seat);
+        });
         close_with_actor(&self.env, &session.of::<edge::Attach>(), link);
         Ok(bindings
             .serve::<edge::Attach>(session.of())
