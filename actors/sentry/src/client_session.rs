@@ -44,8 +44,10 @@ pub const BOUNDS: Bounds = Bounds {
 
 /// Subscriptions of one client.
 pub const MAX_SUBSCRIPTIONS: usize = 256;
-/// Largest window a client may ask for: with [`MAX_SUBSCRIPTIONS`] it bounds a session's memory.
+/// Largest window a client may ask for.
 pub const MAX_WINDOW: usize = 8 * 1024 * 1024;
+/// All windows of one client together: what a session holds for one that reads nothing. 64 subscriptions of the usual size.
+pub const MAX_WINDOWS: usize = 128 * 1024 * 1024;
 /// Requests that wait while a relayer session is being opened.
 const WAITING_MAX: usize = 64;
 /// Longest wait for a relayer: a synced write takes milliseconds, a loaded disk a second.
@@ -641,7 +643,9 @@ impl On<Subscribe> for ClientSession {
             let detail = "the subscription number is in use".to_owned();
             return Reply::Now(Err(Refusal::Invalid(detail)));
         }
+        let windows = self.subscriptions.values().map(|s| s.window_bytes as usize);
         if msg.window_bytes as usize > MAX_WINDOW
+            || windows.sum::<usize>() + msg.window_bytes as usize > MAX_WINDOWS
             || self.subscriptions.len() + self.ended.len() >= MAX_SUBSCRIPTIONS
         {
             return Reply::Now(Err(Refusal::TooLarge));

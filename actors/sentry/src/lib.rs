@@ -21,7 +21,8 @@ mod link;
 mod uplink;
 
 pub use client_session::{
-    BOUNDS as SESSION_BOUNDS, ClientSession, MAX_SUBSCRIPTIONS, MAX_WINDOW, SessionShared,
+    BOUNDS as SESSION_BOUNDS, ClientSession, MAX_SUBSCRIPTIONS, MAX_WINDOW, MAX_WINDOWS,
+    SessionShared,
 };
 pub use ingress::{
     FeedConsumed, FeedTag, Forward, Join, OpenRelaySession, StartFeed, StopFeed, UplinkChanged,

@@ -23,8 +23,8 @@ use pqcnet_messages::relay::{
 };
 use pqcnet_messages::{Channel, ChannelName, Grant, Record, Refusal, ShardMap};
 use pqcnet_sentry_actors::{
-    ClientLink, ClientSession, MAX_WINDOW, RelayLink, SESSION_BOUNDS, SessionShared, UPLINK_BOUNDS,
-    Uplink, UplinkRefs,
+    ClientLink, ClientSession, MAX_WINDOW, MAX_WINDOWS, RelayLink, SESSION_BOUNDS, SessionShared,
+    UPLINK_BOUNDS, Uplink, UplinkRefs,
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -645,6 +645,28 @@ fn refused_subscriptions() {
             ..world.subscribe(2, 0)
         };
         assert_eq!(world.ask(wide).await, Err(Refusal::TooLarge));
+        world.stop().await;
+    });
+}
+
+/// All windows of a client together are bounded; what it gives up it may use again.
+#[test]
+fn a_client_cannot_hold_a_sentrys_memory() {
+    simulate(|| async {
+        let world = start();
+        world.relayer_up().await;
+        world.attach().await;
+        let widest = |subscription| Subscribe {
+            window_bytes: MAX_WINDOW as u32,
+            ..world.subscribe(subscription, 0)
+        };
+        let most = (MAX_WINDOWS / MAX_WINDOW) as u32;
+        for subscription in 0..most {
+            assert!(world.ask(widest(subscription)).await.is_ok());
+        }
+        assert_eq!(world.ask(widest(most)).await, Err(Refusal::TooLarge));
+        world.ask(Unsubscribe { subscription: 0 }).await;
+        assert!(world.ask(widest(most)).await.is_ok());
         world.stop().await;
     });
 }
