@@ -59,7 +59,17 @@ impl Failed {
 
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.error)
+        // Some errors name their cause in their own text: nothing is said twice.
+        let mut said = String::new();
+        for cause in self.error.chain().map(ToString::to_string) {
+            if said.is_empty() {
+                said = cause;
+            } else if !said.contains(&cause) {
+                said.push_str(": ");
+                said.push_str(&cause);
+            }
+        }
+        f.write_str(&said)
     }
 }
 
@@ -74,5 +84,27 @@ pub fn finish(program: &str, outcome: Result<Exit, Failed>) -> ExitCode {
     match outcome {
         Ok(exit) => exit.into(),
         Err(failed) => failed.report(program),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    // Scenario: a cause that its error's text names already is not repeated; one that it does not name is added.
+    use super::*;
+    use crate::unlock::UnlockError;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let source = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let named = UnlockError::Read {
+            path: "phrase".into(),
+            source: source(),
+        };
+        assert_eq!(Failed::usage(named).to_string(), "phrase: entity not found");
+        let hidden = anyhow::Error::new(source()).context("cannot read phrase");
+        assert_eq!(
+            Failed::usage(hidden).to_string(),
+            "cannot read phrase: entity not found"
+        );
     }
 }

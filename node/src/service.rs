@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pqcnet_actor::{Env, Exit as TreeExit, Running};
 use pqcnet_crypto::NodeSecrets;
@@ -30,7 +30,7 @@ use crate::exit::{Exit, Failed, finish};
 use crate::ready::Ready;
 use crate::unlock::Opener;
 
-/// The command line of every node binary.
+/// A node of PQCNet: runs until it is told to stop; `pqcnet config init` and `pqcnet keys init` make what it needs.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -49,8 +49,10 @@ pub struct ServiceArgs {
 }
 
 /// `main` of a node binary.
-pub fn main(program: &str, role: Role) -> ExitCode {
-    finish(program, run(role, &ServiceArgs::parse()))
+pub fn main(program: &'static str, role: Role) -> ExitCode {
+    let matches = ServiceArgs::command().name(program).get_matches();
+    let args = ServiceArgs::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    finish(program, run(role, &args))
 }
 
 fn run(role: Role, args: &ServiceArgs) -> Result<Exit, Failed> {

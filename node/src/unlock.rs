@@ -41,7 +41,7 @@ pub enum UnlockError {
     },
     /// Nobody to ask.
     #[error(
-        "no passphrase: set unlock.passphrase_file, unlock.key_file or {PASSPHRASE_VARIABLE}, or run on a terminal"
+        "no passphrase: give --passphrase-file or --key-file (a node: unlock.passphrase_file or unlock.key_file), set {PASSPHRASE_VARIABLE}, or run on a terminal"
     )]
     NoTerminal,
     /// The two passphrases typed differ.

@@ -10,7 +10,9 @@
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let network = NetworkFile::load("network.toml".as_ref())?;
-//! let keys = Arc::new(NodeKeys::generate()); // or from a key file: pqcnet_crypto::keystore
+//! // Fresh keys do where the network admits any client; where it lists them, as `pqcnet up` does, open the keys of one
+//! // that is listed with `pqcnet_crypto::keystore`, as the examples do: anyone else is `ConnectError::Rejected`.
+//! let keys = Arc::new(NodeKeys::generate());
 //! let client = Client::connect(ClientConfig::new(network, keys)).await?;
 //! let channel = ChannelName::new("orders/eu")?;
 //!
@@ -30,7 +32,8 @@
 //! - Every error says whether trying again makes sense (`is_retryable`).
 //! - Others read your channel once you list them: [`Client::set_readers`].
 //!
-//! Runnable: `examples/publish.rs`, `examples/subscribe.rs`.
+//! Runnable: `examples/publish.rs`, `examples/subscribe.rs`; beside `pqcnet up`, with `pqcnet-local/network.toml`,
+//! `pqcnet-local/client.keys` and `pqcnet-local/unlock.key` as their first arguments.
 
 mod client;
 mod config;

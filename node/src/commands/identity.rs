@@ -24,7 +24,7 @@ pub struct IdentityArgs {
     #[arg(long, env = "PQCNET_STATE", default_value = STATE)]
     pub state: PathBuf,
     /// Act as this member of that folder: client, reader or operator.
-    #[arg(long = "as", value_name = "NAME")]
+    #[arg(long = "as", value_name = "NAME", value_parser = ["client", "reader", "operator"])]
     pub name: Option<String>,
     /// Instead of --state: the network file.
     #[arg(long, requires = "keys")]

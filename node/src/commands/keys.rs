@@ -64,6 +64,11 @@ pub fn run(command: &Keys) -> Result<Exit, Failed> {
         Keys::Init(init) => {
             if let (true, Some(path)) = (init.new_key_file, &init.unlock.key_file) {
                 WrappingKey::create(path).map_err(Failed::usage)?;
+            } else if let Some(path) = init.unlock.key_file.as_ref().filter(|path| !path.exists()) {
+                return Err(Failed::usage(anyhow::anyhow!(
+                    "{} does not exist; --new-key-file makes it",
+                    path.display()
+                )));
             }
             let opener = Opener::for_new_file(&init.unlock.source()).map_err(Failed::usage)?;
             let secrets = NodeSecrets::generate();

@@ -209,9 +209,12 @@ fn chosen<'a>(network: &'a NetworkFile, id: Option<&str>) -> Result<Vec<&'a Node
         .filter(begins)
         .collect();
     if nodes.is_empty() {
-        let told = id.unwrap_or("any");
+        let told = id.unwrap_or_default();
+        let known = network.nodes().iter().filter(|node| !node.data.is_empty());
+        let known: Vec<String> = known.map(|node| node.id.short().to_string()).collect();
         return Err(Failed::usage(anyhow::anyhow!(
-            "no node with a data address begins with `{told}`"
+            "no node's id begins with `{told}`; nodes with a data address: {}",
+            known.join(", ")
         )));
     }
     Ok(nodes)

@@ -18,10 +18,10 @@ use crate::signals::Interrupt;
 pub struct SubscribeArgs {
     /// The channel.
     channel: String,
-    /// Whose channel; without it, one's own.
+    /// Whose channel, an id as `pqcnet keys show` prints it; without it, one's own.
     #[arg(long, value_name = "NODE_ID")]
     owner: Option<String>,
-    /// Begin after this offset; 0 is everything.
+    /// Begin after this offset, whatever --store-offset holds; 0 is everything.
     #[arg(long)]
     after: Option<u64>,
     /// Keep the offset of the last payload printed in this file, and begin after it next time.
@@ -101,10 +101,19 @@ fn stored_offset(path: &Path) -> Result<u64, Failed> {
             .parse()
             .with_context(|| format!("{}: `{}` is no offset", path.display(), text.trim()))
             .map_err(Failed::usage),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+        // The folder must be there before anything is printed, or the first offset would be lost.
+        Err(error) if error.kind() == ErrorKind::NotFound && folder_of(path).is_dir() => Ok(0),
         Err(error) => Err(Failed::usage(
             anyhow::Error::new(error).context(format!("cannot read {}", path.display())),
         )),
+    }
+}
+
+/// Where the file is to stand.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
     }
 }
 

@@ -29,7 +29,7 @@ pub use run::run;
 /// What the demo carries.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// A file or folder, a message a line; without it standard input if something is piped in, else the project's own
+    /// A file or folder, a message a line (a line over 64 KiB is several); without it standard input if something is piped in, else the project's own
     /// source files.
     #[arg(long, short)]
     pub input: Option<PathBuf>,
