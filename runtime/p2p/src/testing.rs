@@ -96,7 +96,7 @@ pub(crate) fn sessions(limits: Limits) -> (Session, Session) {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct OddStreams {
     pub(crate) from: Option<IpAddr>,
-    /// Position and new value.
+    /// Position and what its byte is XORed with.
     pub(crate) forge: Option<(usize, u8)>,
 }
 
@@ -149,7 +149,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Forging<S> {
         if let Some((at, value)) = self.forge
             && let Some(byte) = at.checked_sub(self.sent).and_then(|at| bytes.get_mut(at))
         {
-            *byte = value;
+            *byte ^= value;
         }
         let result = Pin::new(&mut self.io).poll_write(cx, &bytes);
         if let Poll::Ready(Ok(n)) = result {

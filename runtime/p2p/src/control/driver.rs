@@ -199,6 +199,12 @@ impl ControlPlane for Libp2pControl {
                 .into_iter()
                 .next()
                 .ok_or_else(|| refused("no address".into()))?;
+            // libp2p sets SO_REUSEPORT, with which two processes would share a port without a word.
+            if let Some(at) = upgrade::socket_addr(&at).filter(|at| at.port() != 0) {
+                tokio::net::TcpListener::bind(at)
+                    .await
+                    .map_err(|error| refused(error.to_string()))?;
+            }
             let bound = self.call(|answer| Command::Listen { at, answer }).await?;
             let bound = bound.map_err(&refused)?;
             upgrade::socket_addr(&bound)

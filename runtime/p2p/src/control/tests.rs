@@ -171,7 +171,7 @@ async fn up_and_down() {
     assert_eq!(a.peer_up().await.node_id(), b.id());
 }
 
-/// A message goes from one end of a line to the other only once the node in between has accepted it.
+/// Along a line of three nodes a message reaches the far end only if the node in between has accepted it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gossip_waits_for_the_verdict() {
     let quick = GossipConfig {
@@ -184,49 +184,94 @@ async fn gossip_waits_for_the_verdict() {
         node.plane.subscribe("adverts").await.unwrap();
     }
     a.dial(&b).await.unwrap();
-    b.dial(&c).await.unwrap();
     a.peer_up().await;
     b.peer_up().await;
+    b.dial(&c).await.unwrap();
     b.peer_up().await;
     c.peer_up().await;
-    let message = Bytes::from_static(b"signed advert");
+
+    // Meshes form at heartbeats: a message each round, until one has come through.
+    let mut round = 0u32;
+    let first = loop {
+        round += 1;
+        pass(&a, &mut b, &round.to_be_bytes(), Verdict::Accept).await;
+        tokio::select! {
+            biased;
+            event = c.events.next() => match event.unwrap() {
+                ControlEvent::Gossip(gossip) => break gossip,
+                other => panic!("{other:?}"),
+            },
+            () = tokio::task::yield_now() => {}
+        }
+    };
+    assert_eq!(
+        (first.topic.as_str(), first.reference.from),
+        ("adverts", b.id())
+    );
+    assert_eq!(
+        first.reference.id,
+        pqcnet_crypto::sha256(&[b"pqcnet/gossip/1", b"adverts", b"\0", &first.data])
+    );
+    for (message, verdict) in [
+        ("ignored", Verdict::Ignore),
+        ("rejected", Verdict::Reject),
+        ("last", Verdict::Accept),
+    ] {
+        pass(&a, &mut b, message.as_bytes(), verdict).await;
+    }
     loop {
-        // Until the subscription of b has reached a.
-        match a.plane.publish("adverts", message.clone()).await {
+        let heard = c.gossip().await.data;
+        assert!(!heard.ends_with(b"ed"), "{heard:?} was not to be forwarded");
+        if heard == Bytes::from_static(b"last") {
+            break;
+        }
+    }
+}
+
+/// Publishes at one node and judges at the next.
+async fn pass(from: &Node, to: &mut Node, message: &[u8], verdict: Verdict) {
+    let message = Bytes::copy_from_slice(message);
+    loop {
+        // Until the other's subscription has arrived.
+        match from.plane.publish("adverts", message.clone()).await {
             Ok(()) => break,
             Err(ControlError::NoPeers) => tokio::task::yield_now().await,
             Err(other) => panic!("{other}"),
         }
     }
-    let again = a
-        .plane
-        .publish("adverts", message.clone())
-        .await
-        .unwrap_err();
-    assert!(matches!(again, ControlError::Duplicate), "{again}");
-    let heard = b.gossip().await;
-    assert_eq!((heard.topic.as_str(), &heard.data), ("adverts", &message));
-    assert_eq!(heard.reference.from, a.id());
-    assert_eq!(
-        heard.reference.id,
-        pqcnet_crypto::sha256(&[b"pqcnet/gossip/1", b"adverts", b"\0", b"signed advert"])
-    );
-    let early = futures::poll!(std::pin::pin!(c.events.next()));
-    assert!(early.is_pending());
-    b.plane
-        .judge(heard.reference.clone(), Verdict::Accept)
-        .await
-        .unwrap();
-    let heard = c.gossip().await;
-    assert_eq!((heard.reference.from, &heard.data), (b.id(), &message));
+    let heard = to.gossip().await;
+    assert_eq!((&heard.data, heard.reference.from), (&message, from.id()));
+    to.plane.judge(heard.reference, verdict).await.unwrap();
+}
 
-    let large = Bytes::from(vec![0; quick.max_message + 1]);
-    let refused = a.plane.publish("adverts", large).await.unwrap_err();
-    assert!(matches!(refused, ControlError::Publish(_)), "{refused}");
+/// What cannot be published says why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn publishing_fails_by_name() {
+    let limits = GossipConfig::default();
+    let a = Node::start(config(), Some(limits.clone())).await;
+    let publish = |bytes: Vec<u8>| a.plane.publish("adverts", Bytes::from(bytes));
+    a.plane.subscribe("adverts").await.unwrap();
+    let alone = publish(vec![1]).await.unwrap_err();
+    assert!(matches!(alone, ControlError::NoPeers), "{alone}");
+    let large = publish(vec![0; limits.max_message + 1]).await.unwrap_err();
+    assert!(matches!(large, ControlError::Publish(_)), "{large}");
+
+    let mut b = Node::start(config(), Some(limits)).await;
+    b.plane.subscribe("adverts").await.unwrap();
+    a.dial(&b).await.unwrap();
+    b.peer_up().await;
+    pass(&a, &mut b, b"once", Verdict::Accept).await;
+    let again = publish(b"once".to_vec()).await.unwrap_err();
+    assert!(matches!(again, ControlError::Duplicate), "{again}");
+
     let mute = Node::start(config(), None).await;
     let refused = mute.plane.subscribe("adverts").await.unwrap_err();
     assert!(matches!(refused, ControlError::NoGossip));
-    let refused = mute.plane.publish("adverts", message).await.unwrap_err();
+    let refused = mute
+        .plane
+        .publish("adverts", Bytes::new())
+        .await
+        .unwrap_err();
     assert!(matches!(refused, ControlError::NoGossip));
 }
 
@@ -288,7 +333,7 @@ async fn failures_have_names() {
     let at = b.at.socket_addr().unwrap();
 
     let mut raw = tokio::net::TcpStream::connect(at).await.unwrap();
-    raw.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    raw.write_all(b"\x06hello\n").await.unwrap();
     let mut rest = Vec::new();
     raw.read_to_end(&mut rest).await.unwrap_or_default();
     let garbage = b.inbound_failed().await;

@@ -106,7 +106,7 @@ async fn no_common_suite() {
 #[tokio::test]
 async fn another_version() {
     let forge = OddStreams {
-        forge: Some((4, 2)),
+        forge: Some((4, 1 ^ 2)),
         ..OddStreams::default()
     };
     let a = Endpoint::new(security(config()), Arc::new(forge));
@@ -241,7 +241,7 @@ async fn silence_ends_at_the_deadline() {
 
     let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = mute.local_addr().unwrap().into();
-    let failed = endpoint(quick).dial(&at, b.node_id()).await.unwrap_err();
+    let failed = endpoint(quick).dial(&at, NodeKeys::generate().node_id()).await.unwrap_err();
     let deadline = failed.handshake();
     assert!(
         matches!(deadline, Some(HandshakeFailed::Deadline(_))),

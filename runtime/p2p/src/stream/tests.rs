@@ -188,9 +188,9 @@ async fn a_cut_stream_is_an_error() {
 #[tokio::test]
 async fn a_forged_byte_ends_the_stream() {
     let cases = [
-        (0, 0x11, RecordError::Frame { got: 0x11 }),
+        (0, 0x01, RecordError::Frame { got: 0x11 }),
         (1, 0x7f, RecordError::Length { got: 0x7f_0014 }),
-        (4, 0x00, RecordError::NotOpened),
+        (4, 0x80, RecordError::NotOpened),
     ];
     for (at, value, expected) in cases {
         let (mut a, mut b) = pair(Limits::default(), 1 << 20, Some((at, value)));
