@@ -23,6 +23,6 @@ pub mod handshake;
 pub mod network;
 pub mod stream;
 pub mod streams;
-pub mod typed;
 #[cfg(test)]
 mod testing;
+pub mod typed;

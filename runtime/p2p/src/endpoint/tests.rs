@@ -241,7 +241,10 @@ async fn silence_ends_at_the_deadline() {
 
     let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = mute.local_addr().unwrap().into();
-    let failed = endpoint(quick).dial(&at, NodeKeys::generate().node_id()).await.unwrap_err();
+    let failed = endpoint(quick)
+        .dial(&at, NodeKeys::generate().node_id())
+        .await
+        .unwrap_err();
     let deadline = failed.handshake();
     assert!(
         matches!(deadline, Some(HandshakeFailed::Deadline(_))),
