@@ -18,6 +18,8 @@ pub struct Account {
     pub resumed: Vec<(u64, Option<u64>)>,
     /// What is there at the end, read from the beginning.
     pub stored: Vec<(u64, u64)>,
+    /// The same, read from the stopped relayer's disk.
+    pub on_disk: Vec<(u64, u64)>,
 }
 
 /// What the ledger says.
@@ -29,10 +31,14 @@ pub struct Verdict {
     pub acked: u64,
     /// Stored.
     pub stored: u64,
+    /// On the relayers' disks.
+    pub on_disk: u64,
     /// Delivered to running subscribers.
     pub delivered: u64,
     /// Resumptions checked.
     pub resumed: u64,
+    /// Records that the disk has and the network does not show, or the other way round.
+    pub disk_differs: u64,
     /// Acknowledged, but not stored, or not at the acknowledged offset.
     pub lost: u64,
     /// Stored more than once.
@@ -62,6 +68,11 @@ impl Account {
         verdict.sent += self.sent;
         verdict.acked += self.acked.len() as u64;
         verdict.stored += self.stored.len() as u64;
+        verdict.on_disk += self.on_disk.len() as u64;
+        let shared = self.stored.iter().zip(&self.on_disk);
+        let differing = shared.filter(|(shown, kept)| shown != kept).count();
+        let missing = self.stored.len().abs_diff(self.on_disk.len());
+        verdict.disk_differs += (differing + missing) as u64;
         verdict.delivered += self.delivered.len() as u64;
         verdict.resumed += self.resumed.len() as u64;
         verdict.failed += self.failed.len() as u64;
@@ -105,8 +116,9 @@ impl Verdict {
             self.delivered_wrong,
             self.delivered_other,
             self.undelivered,
+            self.disk_differs,
         ];
-        faults == [0; 7]
+        faults == [0; 8]
     }
 }
 
@@ -114,19 +126,26 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "sent {}  acked {}  failed {}  stored {}  delivered {}  resumptions {}",
-            self.sent, self.acked, self.failed, self.stored, self.delivered, self.resumed
+            "sent {}  acked {}  failed {}  stored {}  on disk {}  delivered {}  resumptions {}",
+            self.sent,
+            self.acked,
+            self.failed,
+            self.stored,
+            self.on_disk,
+            self.delivered,
+            self.resumed
         )?;
         write!(
             f,
-            "lost {}  duplicated {}  out of order {}  holes {}  delivered wrongly {}  other {}  undelivered {}",
+            "lost {}  duplicated {}  out of order {}  holes {}  delivered wrongly {}  other {}  undelivered {}  disk differs {}",
             self.lost,
             self.duplicated,
             self.out_of_order,
             self.holes,
             self.delivered_wrong,
             self.delivered_other,
-            self.undelivered
+            self.undelivered,
+            self.disk_differs
         )
     }
 }
@@ -142,6 +161,7 @@ mod tests {
             delivered: vec![(1, 0), (2, 1), (3, 2)],
             resumed: vec![(1, Some(2)), (3, None)],
             stored: vec![(1, 0), (2, 1), (3, 2)],
+            on_disk: vec![(1, 0), (2, 1), (3, 2)],
             ..Account::default()
         }
     }
@@ -160,7 +180,7 @@ mod tests {
         assert_eq!((clean.sent, clean.acked, clean.stored), (3, 3, 3));
 
         type Break = fn(&mut Account);
-        let breaks: [(Break, fn(&Verdict) -> u64); 9] = [
+        let breaks: [(Break, fn(&Verdict) -> u64); 10] = [
             (
                 |a| {
                     a.stored.pop();
@@ -179,6 +199,7 @@ mod tests {
             (|a| a.delivered[1].0 = 1, |v| v.delivered_wrong),
             (|a| a.resumed[0].1 = Some(1), |v| v.delivered_wrong),
             (|a| a.delivered[1].1 = 7, |v| v.delivered_other),
+            (|a| a.on_disk[1].1 = 7, |v| v.disk_differs),
             (
                 |a| {
                     a.delivered.pop();

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
 use pqcnet_client::{Client, Publisher};
 use pqcnet_crypto::NodeKeys;
-use pqcnet_messages::{Channel, ChannelName, Role};
+use pqcnet_messages::{Channel, ChannelName, Role, ShardMap};
+use pqcnet_tests::disk::{Disk, files_with};
 use pqcnet_tests::ledger::{Account, Verdict};
 use pqcnet_tests::network::Network;
 use tokio::sync::{Notify, Semaphore};
@@ -29,6 +30,8 @@ const CRASH_EVERY: u64 = 400;
 /// Nothing in this test takes so long unless something hangs.
 const PATIENCE: Duration = Duration::from_secs(240);
 const PAYLOAD: usize = 200;
+/// Stands in every payload, and must stand in no file.
+const SECRET: &[u8] = b"for the subscriber's eyes only";
 /// Numbers the last message of a channel, which is not part of the account.
 const MARK: u64 = u64::MAX;
 
@@ -77,21 +80,17 @@ impl Lane {
 
 fn payload(message: u64) -> Vec<u8> {
     let mut payload = message.to_be_bytes().to_vec();
+    payload.extend_from_slice(SECRET);
     payload.resize(PAYLOAD, message as u8);
     payload
 }
 
-fn message(payload: &[u8]) -> Result<u64> {
-    ensure!(
-        payload.len() == PAYLOAD,
-        "a payload of {} bytes",
-        payload.len()
-    );
-    let number = u64::from_be_bytes(payload[..8].try_into()?);
-    ensure!(
-        payload[8..].iter().all(|byte| *byte == number as u8),
-        "a payload changed on its way"
-    );
+fn message(bytes: &[u8]) -> Result<u64> {
+    let number = bytes
+        .first_chunk()
+        .map(|number| u64::from_be_bytes(*number));
+    let number = number.context("a payload of less than 8 bytes")?;
+    ensure!(bytes == payload(number), "a payload changed on its way");
     Ok(number)
 }
 
@@ -171,6 +170,35 @@ async fn read_back(client: &Client, lane: &Lane) -> Result<()> {
     }
 }
 
+/// Reads the same from the stopped relayers' stores; no payload may lie there in clear.
+async fn read_disks(network: &Network, lanes: &[Arc<Lane>]) -> Result<()> {
+    let relayers = network.file.relayers();
+    let ids = relayers.iter().map(|node| node.id);
+    let map = ShardMap::from_relayers(network.file.shards(), ids)?;
+    for node in network
+        .nodes
+        .iter()
+        .filter(|node| node.role == Role::Relayer)
+    {
+        let clear = files_with(&node.folder().join("store"), SECRET)?;
+        ensure!(clear.is_empty(), "payloads in clear in {clear:?}");
+        let mut disk = Disk::open(node.folder(), node.secrets()?.storage)?;
+        for lane in lanes {
+            let shard = map.shard_of(&lane.channel);
+            if map.owner_of(shard) != Some(node.id) {
+                continue;
+            }
+            for (offset, payload) in disk.records(shard, &lane.channel).await? {
+                let number = message(&payload)?;
+                if number != MARK {
+                    lane.account().on_disk.push((offset, number));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 async fn run(plan: Plan) -> Result<Verdict> {
     let network = Network::start(1, 2).await?;
     let progress = Arc::new(Progress::default());
@@ -231,6 +259,7 @@ async fn run(plan: Plan) -> Result<Verdict> {
     .await?;
     drop(clients);
     network.stop().await?;
+    read_disks(&network, &lanes).await?;
 
     let mut verdict = Verdict::default();
     for lane in &lanes {
@@ -301,7 +330,8 @@ async fn nothing_acknowledged_is_lost() -> Result<()> {
         (verdict.sent, verdict.acked, verdict.failed),
         (sent, sent, 0)
     );
-    assert_eq!((verdict.stored, verdict.delivered), (sent, sent));
+    assert_eq!((verdict.stored, verdict.on_disk), (sent, sent));
+    assert_eq!(verdict.delivered, sent);
     assert!(verdict.resumed >= 8 * (2_600 / CRASH_EVERY));
     Ok(())
 }
