@@ -180,7 +180,8 @@ mod tests {
         assert_eq!((clean.sent, clean.acked, clean.stored), (3, 3, 3));
 
         type Break = fn(&mut Account);
-        let breaks: [(Break, fn(&Verdict) -> u64); 10] = [
+        type Count = fn(&Verdict) -> u64;
+        let breaks: [(Break, Count); 10] = [
             (
                 |a| {
                     a.stored.pop();

@@ -1,5 +1,9 @@
 //! Processes die in mid-flow, again and again; a ledger of what was acknowledged, delivered and stored says what came of
 //! it. Every process is a real one on loopback, killed with SIGKILL.
+#![allow(
+    clippy::print_stdout,
+    reason = "the counts of a run are worth reading beside its verdict"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
