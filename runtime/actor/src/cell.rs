@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use actix::dev::ContextFut;
 use actix::fut::ActorFuture;
@@ -36,7 +36,10 @@ use crate::watch::DownReason;
 pub(crate) const DRAIN_BUDGET: usize = 64;
 
 /// One poll in this many is timed, and counted this many times: timing each would cost more than handling.
-const SAMPLE: u64 = 16;
+const SAMPLE: u64 = 64;
+
+/// A batch buffer larger than this is given back when it is empty.
+const KEEP_BATCH: usize = DRAIN_BUDGET;
 
 pub(crate) type Factory<B> = Box<dyn FnMut(&Env) -> B + Send>;
 
@@ -165,19 +168,20 @@ impl<B: Behaviour> Shell<B> {
 /// Handles at most [`DRAIN_BUDGET`] messages. True if the mailbox is empty and parked.
 fn drain<B: Behaviour>(behaviour: &mut B, cx: &mut Cx<B>) -> bool {
     let mut left = DRAIN_BUDGET;
+    let mut parked = false;
     let idle = loop {
-        if cx.is_stopping() || left == 0 {
+        if cx.is_stopping() {
             break false;
         }
         if cx.batch.is_empty() {
+            if parked || left == 0 {
+                break parked;
+            }
             let mut batch = std::mem::take(&mut cx.batch);
             let taken = cx.mail().take(&mut batch, left);
             cx.batch = batch;
+            parked = taken != Taken::Some;
             if taken == Taken::Parked {
-                if cx.batch.capacity() > 8 {
-                    // An idle actor keeps no buffer.
-                    cx.batch = std::collections::VecDeque::new();
-                }
                 break true;
             }
         } else if cx.mail().control_waits() {
@@ -185,12 +189,19 @@ fn drain<B: Behaviour>(behaviour: &mut B, cx: &mut Cx<B>) -> bool {
             cx.mail().take_control(&mut batch, left);
             cx.batch = batch;
         }
+        if left == 0 {
+            break false;
+        }
         if let Some(envelope) = cx.batch.pop_front() {
             left -= 1;
             cx.mail().begin();
             envelope.deliver(behaviour, cx);
         }
     };
+    if cx.batch.is_empty() && cx.batch.capacity() > KEEP_BATCH {
+        // An idle actor keeps no buffer.
+        cx.batch = std::collections::VecDeque::new();
+    }
     let handled = (DRAIN_BUDGET - left) as u64;
     let total = &cx.mail().stats.handled;
     total.store(total.load(Relaxed) + handled, Relaxed);
@@ -211,6 +222,8 @@ pub(crate) struct Cell<B: Behaviour> {
     /// Without an address alive actix refuses to restart.
     _keep: actix::Addr<Shell<B>>,
     mail: Arc<Mail<B>>,
+    /// What the mailbox wakes; here too, so that a poll need not lock to find it unchanged.
+    waker: Option<Waker>,
     state: State,
     ran: bool,
 }
@@ -230,6 +243,7 @@ impl<B: Behaviour> Cell<B> {
             fut,
             _keep: keep,
             mail,
+            waker: None,
             state: State::Held,
             ran: false,
         }
@@ -282,7 +296,14 @@ impl<B: Behaviour> Future for Cell<B> {
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        this.mail.register(task.waker());
+        if !this
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(task.waker()))
+        {
+            this.mail.register(task.waker());
+            this.waker = Some(task.waker().clone());
+        }
         loop {
             match (this.mail.order(), this.state) {
                 (_, State::Done) => return Poll::Ready(()),

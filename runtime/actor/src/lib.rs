@@ -65,6 +65,7 @@ mod reply;
 mod rng;
 mod run;
 mod supervise;
+mod timeout;
 mod timers;
 mod trace;
 mod watch;

@@ -71,7 +71,12 @@ impl Bounds {
 
     fn of(&self, lane: usize) -> usize {
         // A bound of zero would make an actor unreachable in that class without anybody learning why.
-        [self.control, self.request, self.bulk][lane].max(1) as usize
+        let bound = match lane {
+            0 => self.control,
+            1 => self.request,
+            _ => self.bulk,
+        };
+        bound.max(1) as usize
     }
 }
 
@@ -194,9 +199,11 @@ struct Waiter {
 /// What the receiver found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// This many envelopes are in the batch now.
-    Some(usize),
-    /// Nothing; the receiver is parked and the next sender wakes it.
+    /// A batch, and there may be more after it.
+    Some,
+    /// A batch, and the receiver is parked already: the next sender wakes it.
+    Last,
+    /// Nothing; the receiver is parked.
     Parked,
 }
 
@@ -325,21 +332,14 @@ impl<B: Behaviour> Mail<B> {
 
     /// Remembers the task to wake. Orders given before are seen by the look that follows.
     pub(crate) fn register(&self, waker: &Waker) {
-        let mut inner = self.lock();
-        if !inner
-            .task
-            .as_ref()
-            .is_some_and(|task| task.will_wake(waker))
-        {
-            inner.task = Some(waker.clone());
-        }
+        self.lock().task = Some(waker.clone());
     }
 
     /// Moves up to `room` envelopes to the batch, which must be empty: all Control first, then Request and Bulk, of
-    /// which Bulk gets an eighth while both wait. Grants room to waiters. Parks if there is nothing.
+    /// which Bulk gets an eighth while both wait. Grants room to waiters. Parks if nothing is left behind and nobody
+    /// waits, so that the common short batch costs one lock: what comes while it is handled wakes the task again.
     pub(crate) fn take(&self, batch: &mut VecDeque<Envelope<B>>, room: usize) -> Taken {
         debug_assert!(batch.is_empty());
-        let mut woken = Vec::new();
         let mut inner = self.lock();
         self.control_waits.store(false, Ordering::Relaxed);
         let [control, request, bulk] = inner.lanes.each_ref().map(|lane| lane.queue.len());
@@ -347,27 +347,43 @@ impl<B: Behaviour> Mail<B> {
         let requests = request.min(room - controls - bulk.min(room - controls).min(room / 8));
         let bulks = bulk.min(room - controls - requests);
         for (lane, n) in [controls, requests, bulks].into_iter().enumerate() {
-            batch.extend(inner.lanes[lane].queue.drain(..n));
+            let queue = &mut inner.lanes[lane].queue;
+            if n > 0 && n == queue.len() && batch.is_empty() {
+                std::mem::swap(queue, batch);
+            } else if n > 0 {
+                batch.extend(queue.drain(..n));
+            }
             self.taken[lane].store(u32::try_from(n).unwrap_or(u32::MAX), Ordering::Relaxed);
-            self.grant(lane, &mut inner, &mut woken);
         }
         if control > controls {
             self.control_waits.store(true, Ordering::Relaxed);
         }
-        let taken = if batch.is_empty() {
+        let all = control + request + bulk == batch.len();
+        if inner.lanes.iter().all(|lane| lane.waiters.is_empty()) {
+            inner.parked = all;
+        } else {
+            // Waiters are let in by the next take, so there must be one: unless there is nothing more to begin.
+            inner.parked = batch.is_empty();
+            self.grant_locked(inner);
+            return self.taken(batch, false);
+        }
+        if batch.is_empty() {
             for lane in &mut inner.lanes {
                 if lane.queue.capacity() > KEEP_CAPACITY {
                     lane.queue = VecDeque::new();
                 }
             }
-            inner.parked = true;
-            Taken::Parked
-        } else {
-            Taken::Some(batch.len())
-        };
+        }
         drop(inner);
-        woken.into_iter().for_each(Waker::wake);
-        taken
+        self.taken(batch, all)
+    }
+
+    fn taken(&self, batch: &VecDeque<Envelope<B>>, parked: bool) -> Taken {
+        match batch.len() {
+            0 => Taken::Parked,
+            _ if parked => Taken::Last,
+            _ => Taken::Some,
+        }
     }
 
     #[inline]
@@ -422,8 +438,11 @@ impl<B: Behaviour> Mail<B> {
 
     /// Gives room that came free to waiters: an incarnation that ended takes no more batches.
     pub(crate) fn grant_all(&self) {
+        self.grant_locked(self.lock());
+    }
+
+    fn grant_locked(&self, mut inner: MutexGuard<'_, Inner<B>>) {
         let mut woken = Vec::new();
-        let mut inner = self.lock();
         for lane in Class::ALL {
             self.grant(lane.index(), &mut inner, &mut woken);
         }
@@ -654,6 +673,7 @@ impl<M: Message, B: On<M>> Future for Wait<'_, M, B> {
         let place = this
             .ticket
             .and_then(|ticket| waiters.iter().position(|waiter| waiter.ticket == ticket));
+        let mut wake = None;
         let admitted = match place {
             Some(place) if waiters[place].granted => {
                 waiters.remove(place);
@@ -675,11 +695,17 @@ impl<M: Message, B: On<M>> Future for Wait<'_, M, B> {
                     waker: cx.waker().clone(),
                     granted: false,
                 });
+                // A receiver that parked early would not look for waiters when its batch is done.
+                if std::mem::take(&mut inner.parked) {
+                    wake = inner.task.clone();
+                }
                 false
             }
         };
         if !admitted {
             this.letter = Some(letter);
+            drop(guard);
+            wake.into_iter().for_each(Waker::wake);
             return Poll::Pending;
         }
         let wake = this.mail.push(lane, inner, letter);

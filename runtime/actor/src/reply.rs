@@ -14,12 +14,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use pin_project_lite::pin_project;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, Sleep};
 
+use crate::env::monotonic;
 use crate::error::{AskError, MAX_TIMEOUT};
 use crate::message::Message;
+use crate::timeout::Timeout;
 
 /// What a handler returns.
 pub enum Reply<M: Message> {
@@ -164,8 +164,7 @@ impl<M: Message> ReplyTo<M> {
         };
         let pending = Pending {
             rx: Some(rx),
-            deadline: now() + timeout,
-            sleep: None,
+            timeout: Timeout::at(monotonic() + timeout),
         };
         (reply_to, pending)
     }
@@ -237,45 +236,27 @@ fn why_dropped() -> AskError {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "an ask has no Env at hand; under the simulator this is the paused clock"
-)]
-fn now() -> Instant {
-    Instant::now()
-}
-
-pin_project! {
-    /// An ask in flight. Dropping it abandons the answer, not the request.
-    #[must_use = "an ask does its waiting here"]
-    pub struct Pending<R> {
-        rx: Option<oneshot::Receiver<Result<R, AskError>>>,
-        deadline: Instant,
-        #[pin]
-        sleep: Option<Sleep>,
-    }
+/// An ask in flight. Dropping it abandons the answer, not the request.
+#[must_use = "an ask does its waiting here"]
+pub struct Pending<R> {
+    rx: Option<oneshot::Receiver<Result<R, AskError>>>,
+    timeout: Timeout,
 }
 
 impl<R> Future for Pending<R> {
     type Output = Result<R, AskError>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let Some(rx) = this.rx else {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let Some(rx) = &mut this.rx else {
             return Poll::Ready(Err(AskError::Abandoned));
         };
         if let Poll::Ready(outcome) = Pin::new(rx).poll(cx) {
-            *this.rx = None;
+            this.rx = None;
             return Poll::Ready(outcome.unwrap_or(Err(AskError::Abandoned)));
         }
-        if this.sleep.is_none() {
-            this.sleep
-                .set(Some(tokio::time::sleep_until(*this.deadline)));
-        }
-        if let Some(sleep) = this.sleep.as_mut().as_pin_mut() {
-            ready!(sleep.poll(cx));
-        }
-        *this.rx = None;
+        ready!(this.timeout.poll(cx));
+        this.rx = None;
         Poll::Ready(Err(AskError::Timeout))
     }
 }
