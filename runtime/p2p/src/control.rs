@@ -20,13 +20,14 @@ use crate::network::Address;
 use crate::streams::BoxStream;
 
 mod driver;
+mod handle;
 mod peers;
 pub mod substreams;
 #[cfg(test)]
 mod tests;
 mod upgrade;
 
-pub use driver::{ControlConfig, ControlEvents, GossipConfig, Libp2pControl};
+pub use handle::{ControlConfig, ControlEvents, GossipConfig, Libp2pControl};
 pub use upgrade::{PROTOCOL, UpgradeError, peer_id_of};
 
 /// What a role asks of the control plane.

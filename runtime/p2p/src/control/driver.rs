@@ -1,19 +1,16 @@
-//! The task that owns the swarm, and its handle.
+//! The task that owns the swarm.
 //!
-//! Started by [`Libp2pControl::start`]; ends when every handle is gone. Events queue up to [`EVENTS`]; while the queue
+//! Started by [`Libp2pControl::start`](super::Libp2pControl::start); ends when every handle is gone. Events queue up to [`EVENTS`]; while the queue
 //! is full the swarm is not polled, so its peers wait, but commands are still answered.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use futures::channel::oneshot;
-use futures::future::BoxFuture;
 use libp2p::core::transport::ListenerId;
 use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, MessageId, PublishError};
-use libp2p::multiaddr::{Multiaddr, Protocol};
+use libp2p::multiaddr::Multiaddr;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{
@@ -21,293 +18,25 @@ use libp2p::swarm::{
 };
 use libp2p::{PeerId, TransportError};
 use pqcnet_actor::Env;
-use pqcnet_crypto::NodeId;
 use tokio::sync::mpsc;
 
+use super::handle::{Answer, Command, ControlConfig, Dialled, GossipConfig};
 use super::peers::Peers;
 use super::substreams::{self, OpenError};
 use super::upgrade::{self, UpgradeError, node_id_of, peer_id_of};
-use super::{
-    ControlError, ControlEvent, ControlPlane, DialFailure, Gossip, GossipRef, Substream, Verdict,
-};
-use crate::handshake::Security;
-use crate::network::Address;
-use crate::streams::BoxStream;
+use super::{ControlError, ControlEvent, DialFailure, Gossip, GossipRef, Substream, Verdict};
 
 /// Events that wait for the role: a burst of peers and substreams fits.
 const EVENTS: usize = 256;
-/// Commands that wait for the driver.
-const COMMANDS: usize = 64;
+/// Dials under way at once; a node has fewer peers to dial.
+const DIALLING: usize = 256;
 /// Connections are kept until somebody closes them; libp2p wants a number.
 const IDLE: Duration = Duration::from_secs(1 << 30);
-
-/// What the control plane runs with.
-#[derive(Clone)]
-pub struct ControlConfig {
-    /// Keys, network and flood limits, shared with the direct plane.
-    pub security: Arc<Security>,
-    /// Nodes connected at once.
-    pub max_peers: usize,
-    /// Gossip, where this node takes part.
-    pub gossip: Option<GossipConfig>,
-}
-
-/// How this node gossips.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GossipConfig {
-    /// Largest message, in bytes.
-    pub max_message: usize,
-    /// Between heartbeats.
-    pub heartbeat: Duration,
-}
-
-impl Default for GossipConfig {
-    /// gossipsub's own heartbeat; an advert or directive with its ML-DSA signature is below 16 KiB.
-    fn default() -> Self {
-        GossipConfig {
-            max_message: 64 * 1024,
-            heartbeat: Duration::from_secs(1),
-        }
-    }
-}
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     substreams: substreams::Behaviour,
     gossip: Toggle<gossipsub::Behaviour>,
-}
-
-enum Command {
-    Listen {
-        at: Multiaddr,
-        answer: Answer<Result<Multiaddr, String>>,
-    },
-    Dial {
-        peer: PeerId,
-        at: Vec<Multiaddr>,
-        answer: Answer<Dialled>,
-    },
-    Open {
-        peer: PeerId,
-        answer: Answer<Result<libp2p::Stream, OpenError>>,
-    },
-    Disconnect {
-        peer: PeerId,
-    },
-    Subscribe {
-        topic: String,
-        answer: Answer<Result<(), ControlError>>,
-    },
-    Publish {
-        topic: String,
-        message: Bytes,
-        answer: Answer<Result<(), ControlError>>,
-    },
-    Judge {
-        message: GossipRef,
-        verdict: Verdict,
-    },
-}
-
-type Answer<T> = oneshot::Sender<T>;
-/// An error holds each address tried and its failure.
-type Dialled = Result<(), Vec<(String, DialFailure)>>;
-
-/// Handle of the control plane over libp2p. Cheap to clone; the plane stops when the last handle is dropped.
-#[derive(Clone)]
-pub struct Libp2pControl {
-    commands: mpsc::Sender<Command>,
-}
-
-/// The control plane's events; has one reader.
-pub struct ControlEvents {
-    events: mpsc::Receiver<ControlEvent>,
-}
-
-impl ControlEvents {
-    /// The next event; `None` once the plane has stopped. Do not wait for a call of the plane in between: it may
-    /// itself be waiting for room among the events.
-    pub async fn next(&mut self) -> Option<ControlEvent> {
-        self.events.recv().await
-    }
-}
-
-impl Libp2pControl {
-    /// Starts the driver on the node's runtime.
-    pub fn start(
-        env: &Env,
-        config: ControlConfig,
-    ) -> Result<(Libp2pControl, ControlEvents), ControlError> {
-        let peers = Peers::new(config.max_peers, config.security.members());
-        let transport = upgrade::transport(config.security.clone(), peers.clone());
-        let behaviour = Behaviour {
-            substreams: substreams::Behaviour::default(),
-            gossip: config
-                .gossip
-                .map(gossip)
-                .transpose()
-                .map_err(ControlError::Setup)?
-                .into(),
-        };
-        let spawner = env.clone();
-        let swarm_config = libp2p::swarm::Config::with_executor(move |task| spawner.spawn(task))
-            .with_substream_upgrade_protocol_override(libp2p::core::upgrade::Version::V1Lazy)
-            .with_idle_connection_timeout(IDLE);
-        let local = peer_id_of(&config.security.node_id());
-        let swarm = Swarm::new(transport, behaviour, local, swarm_config);
-        let (commands, inbox) = mpsc::channel(COMMANDS);
-        let (outbox, events) = mpsc::channel(1);
-        let driver = Driver {
-            swarm,
-            peers,
-            queue: VecDeque::new(),
-            listening: Vec::new(),
-            dialling: BTreeMap::new(),
-        };
-        env.spawn(driver.run(inbox, outbox));
-        Ok((Libp2pControl { commands }, ControlEvents { events }))
-    }
-
-    async fn call<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, ControlError> {
-        let (answer, answered) = oneshot::channel();
-        self.commands
-            .send(command(answer))
-            .await
-            .map_err(|_| ControlError::Stopped)?;
-        answered.await.map_err(|_| ControlError::Stopped)
-    }
-
-    async fn tell(&self, command: Command) -> Result<(), ControlError> {
-        self.commands
-            .send(command)
-            .await
-            .map_err(|_| ControlError::Stopped)
-    }
-}
-
-impl ControlPlane for Libp2pControl {
-    fn listen<'a>(&'a self, at: &'a Address) -> BoxFuture<'a, Result<Address, ControlError>> {
-        Box::pin(async move {
-            let refused = |reason: String| ControlError::Listen {
-                at: at.clone(),
-                reason,
-            };
-            let resolved = resolve(at)
-                .await
-                .map_err(|error| refused(error.to_string()))?;
-            let at = resolved
-                .into_iter()
-                .next()
-                .ok_or_else(|| refused("no address".into()))?;
-            // libp2p sets SO_REUSEPORT, with which two processes would share a port without a word.
-            if let Some(at) = upgrade::socket_addr(&at).filter(|at| at.port() != 0) {
-                tokio::net::TcpListener::bind(at)
-                    .await
-                    .map_err(|error| refused(error.to_string()))?;
-            }
-            let bound = self.call(|answer| Command::Listen { at, answer }).await?;
-            let bound = bound.map_err(&refused)?;
-            upgrade::socket_addr(&bound)
-                .map(Address::from)
-                .ok_or_else(|| refused(format!("listening at {bound}, which is no TCP address")))
-        })
-    }
-
-    fn dial<'a>(
-        &'a self,
-        peer: NodeId,
-        at: &'a [Address],
-    ) -> BoxFuture<'a, Result<(), ControlError>> {
-        Box::pin(async move {
-            let mut unresolved = Vec::new();
-            let mut addresses = Vec::new();
-            for address in at {
-                match resolve(address).await {
-                    Ok(resolved) => addresses.extend(resolved),
-                    Err(error) => {
-                        unresolved.push((address.to_string(), DialFailure::Resolve(error)));
-                    }
-                }
-            }
-            let target = peer_id_of(&peer);
-            let dialled = self
-                .call(|answer| Command::Dial {
-                    peer: target,
-                    at: addresses,
-                    answer,
-                })
-                .await?;
-            dialled.map_err(|failures| {
-                unresolved.extend(failures);
-                ControlError::Dial {
-                    peer,
-                    failures: unresolved,
-                }
-            })
-        })
-    }
-
-    fn open(&self, peer: NodeId) -> BoxFuture<'_, Result<BoxStream, ControlError>> {
-        Box::pin(async move {
-            let (answer, answered) = oneshot::channel();
-            let peer = peer_id_of(&peer);
-            self.tell(Command::Open { peer, answer }).await?;
-            let stream = answered.await.unwrap_or(Err(OpenError::NotConnected))?;
-            Ok(Box::new(stream) as BoxStream)
-        })
-    }
-
-    fn disconnect(&self, peer: NodeId) -> BoxFuture<'_, Result<(), ControlError>> {
-        Box::pin(self.tell(Command::Disconnect {
-            peer: peer_id_of(&peer),
-        }))
-    }
-
-    fn subscribe<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<(), ControlError>> {
-        let topic = topic.to_owned();
-        Box::pin(async move {
-            self.call(|answer| Command::Subscribe { topic, answer })
-                .await?
-        })
-    }
-
-    fn publish<'a>(
-        &'a self,
-        topic: &'a str,
-        message: Bytes,
-    ) -> BoxFuture<'a, Result<(), ControlError>> {
-        let topic = topic.to_owned();
-        Box::pin(async move {
-            self.call(|answer| Command::Publish {
-                topic,
-                message,
-                answer,
-            })
-            .await?
-        })
-    }
-
-    fn judge(
-        &self,
-        message: GossipRef,
-        verdict: Verdict,
-    ) -> BoxFuture<'_, Result<(), ControlError>> {
-        Box::pin(self.tell(Command::Judge { message, verdict }))
-    }
-}
-
-/// Every IP address behind an address, as libp2p writes it.
-async fn resolve(at: &Address) -> std::io::Result<Vec<Multiaddr>> {
-    let found: Vec<std::net::SocketAddr> = match at.socket_addr() {
-        Some(known) => vec![known],
-        None => tokio::net::lookup_host((at.host(), at.port()))
-            .await?
-            .collect(),
-    };
-    Ok(found
-        .into_iter()
-        .map(|at| Multiaddr::from(at.ip()).with(Protocol::Tcp(at.port())))
-        .collect())
 }
 
 /// Content-addressed and unsigned: our own signature is inside the data, and nothing is forwarded before the role
@@ -334,7 +63,7 @@ fn message_id(message: &gossipsub::Message) -> [u8; 32] {
     ])
 }
 
-struct Driver {
+pub(super) struct Driver {
     swarm: Swarm<Behaviour>,
     peers: Peers,
     queue: VecDeque<ControlEvent>,
@@ -343,7 +72,39 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Command>, outbox: mpsc::Sender<ControlEvent>) {
+    /// A swarm that neither listens nor dials yet.
+    pub(super) fn new(env: &Env, config: ControlConfig) -> Result<Driver, ControlError> {
+        let peers = Peers::new(config.max_peers, config.security.members());
+        let transport = upgrade::transport(config.security.clone(), peers.clone());
+        let behaviour = Behaviour {
+            substreams: substreams::Behaviour::default(),
+            gossip: config
+                .gossip
+                .map(gossip)
+                .transpose()
+                .map_err(ControlError::Setup)?
+                .into(),
+        };
+        let spawner = env.clone();
+        let swarm_config = libp2p::swarm::Config::with_executor(move |task| spawner.spawn(task))
+            .with_substream_upgrade_protocol_override(libp2p::core::upgrade::Version::V1Lazy)
+            .with_idle_connection_timeout(IDLE);
+        let local = peer_id_of(&config.security.node_id());
+        let swarm = Swarm::new(transport, behaviour, local, swarm_config);
+        Ok(Driver {
+            swarm,
+            peers,
+            queue: VecDeque::new(),
+            listening: Vec::new(),
+            dialling: BTreeMap::new(),
+        })
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Command>,
+        outbox: mpsc::Sender<ControlEvent>,
+    ) {
         loop {
             let full = self.queue.len() >= EVENTS;
             tokio::select! {
@@ -429,6 +190,9 @@ impl Driver {
     fn dial(&mut self, peer: PeerId, at: Vec<Multiaddr>, answer: Answer<Dialled>) {
         if at.is_empty() {
             return reply(answer, Err(Vec::new()));
+        }
+        if self.dialling.len() >= DIALLING {
+            return reply(answer, Err(not_tried("too many dials are under way")));
         }
         // Without a condition on dials under way: each caller gets an outcome of its own.
         let options = DialOpts::peer_id(peer)
@@ -601,9 +365,11 @@ fn dial_failures(error: DialError) -> Vec<(String, DialFailure)> {
                 (upgrade::plain(&address), failure)
             })
             .collect(),
-        other => vec![(
-            "any address".to_owned(),
-            DialFailure::NotTried(other.to_string()),
-        )],
+        other => not_tried(&other.to_string()),
     }
+}
+
+fn not_tried(reason: &str) -> Vec<(String, DialFailure)> {
+    let failure = DialFailure::NotTried(reason.to_owned());
+    vec![("any address".to_owned(), failure)]
 }

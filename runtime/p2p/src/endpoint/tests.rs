@@ -138,6 +138,33 @@ async fn another_identity() {
     assert_eq!(theirs, error(Stage::M2, SEALED, nameless));
 }
 
+/// A last message that was changed on its way: the responder refuses it, and the initiator, which thought itself done,
+/// reads that in place of the first record.
+#[tokio::test]
+async fn a_forged_last_message() {
+    const M1: usize = 1_337;
+    let forge = OddStreams {
+        forge: Some((M1 + 100, 1)),
+        ..OddStreams::default()
+    };
+    let a = Endpoint::new(security(config()), Arc::new(forge));
+    let b = endpoint(config());
+    let mut incoming = b.listen(&loopback()).await.unwrap();
+    let at = incoming.local().clone();
+    let (ours, theirs) = tokio::join!(a.dial(&at, b.node_id()), async {
+        // The responder lingers until the initiator has heard.
+        incoming.next().await.unwrap().unwrap_err().failed
+    });
+    let mut ours = ours.unwrap();
+    let refused = ours.stream.read(&mut [0; 8]).await.unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    let expected = error(Stage::M3, SEALED, Reason::NotOpened);
+    let record = crate::stream::record_error(&refused);
+    assert_eq!(record, Some(pqcnet_qstp::RecordError::Rejected(expected)));
+    let expected = error(Stage::M3, HERE, Reason::NotOpened);
+    assert_eq!(theirs.protocol(), Some(&expected));
+}
+
 /// A node does not connect to itself: it does not even send.
 #[tokio::test]
 async fn oneself() {

@@ -1,0 +1,265 @@
+//! The control plane's handle: what roles hold, over the driver's commands and events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::channel::oneshot;
+use futures::future::BoxFuture;
+use libp2p::PeerId;
+use libp2p::multiaddr::{Multiaddr, Protocol};
+use pqcnet_actor::Env;
+use pqcnet_crypto::NodeId;
+use tokio::sync::mpsc;
+
+use super::driver::Driver;
+use super::substreams::OpenError;
+use super::upgrade::{self, peer_id_of};
+use super::{ControlError, ControlEvent, ControlPlane, DialFailure, GossipRef, Verdict};
+use crate::handshake::Security;
+use crate::network::Address;
+use crate::streams::BoxStream;
+
+/// Commands that wait for the driver.
+const COMMANDS: usize = 64;
+
+/// What the control plane runs with.
+#[derive(Clone)]
+pub struct ControlConfig {
+    /// Keys, network and flood limits, shared with the direct plane.
+    pub security: Arc<Security>,
+    /// Nodes connected at once.
+    pub max_peers: usize,
+    /// Gossip, where this node takes part.
+    pub gossip: Option<GossipConfig>,
+}
+
+/// How this node gossips.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GossipConfig {
+    /// Largest message, in bytes.
+    pub max_message: usize,
+    /// Between heartbeats.
+    pub heartbeat: Duration,
+}
+
+impl Default for GossipConfig {
+    /// gossipsub's own heartbeat; an advert or directive with its ML-DSA signature is below 16 KiB.
+    fn default() -> Self {
+        GossipConfig {
+            max_message: 64 * 1024,
+            heartbeat: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What a handle asks of the driver.
+pub(super) enum Command {
+    Listen {
+        at: Multiaddr,
+        answer: Answer<Result<Multiaddr, String>>,
+    },
+    Dial {
+        peer: PeerId,
+        at: Vec<Multiaddr>,
+        answer: Answer<Dialled>,
+    },
+    Open {
+        peer: PeerId,
+        answer: Answer<Result<libp2p::Stream, OpenError>>,
+    },
+    Disconnect {
+        peer: PeerId,
+    },
+    Subscribe {
+        topic: String,
+        answer: Answer<Result<(), ControlError>>,
+    },
+    Publish {
+        topic: String,
+        message: Bytes,
+        answer: Answer<Result<(), ControlError>>,
+    },
+    Judge {
+        message: GossipRef,
+        verdict: Verdict,
+    },
+}
+
+pub(super) type Answer<T> = oneshot::Sender<T>;
+/// An error holds each address tried and its failure.
+pub(super) type Dialled = Result<(), Vec<(String, DialFailure)>>;
+
+/// Handle of the control plane over libp2p. Cheap to clone; the plane stops when the last handle is dropped.
+#[derive(Clone)]
+pub struct Libp2pControl {
+    commands: mpsc::Sender<Command>,
+}
+
+/// The control plane's events; has one reader.
+pub struct ControlEvents {
+    events: mpsc::Receiver<ControlEvent>,
+}
+
+impl ControlEvents {
+    /// The next event; `None` once the plane has stopped. Do not wait for a call of the plane in between: it may
+    /// itself be waiting for room among the events.
+    pub async fn next(&mut self) -> Option<ControlEvent> {
+        self.events.recv().await
+    }
+}
+
+impl Libp2pControl {
+    /// Starts the driver on the node's runtime.
+    pub fn start(
+        env: &Env,
+        config: ControlConfig,
+    ) -> Result<(Libp2pControl, ControlEvents), ControlError> {
+        let driver = Driver::new(env, config)?;
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let (outbox, events) = mpsc::channel(1);
+        env.spawn(driver.run(inbox, outbox));
+        Ok((Libp2pControl { commands }, ControlEvents { events }))
+    }
+
+    async fn call<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, ControlError> {
+        let (answer, answered) = oneshot::channel();
+        self.commands
+            .send(command(answer))
+            .await
+            .map_err(|_| ControlError::Stopped)?;
+        answered.await.map_err(|_| ControlError::Stopped)
+    }
+
+    async fn tell(&self, command: Command) -> Result<(), ControlError> {
+        self.commands
+            .send(command)
+            .await
+            .map_err(|_| ControlError::Stopped)
+    }
+}
+
+impl ControlPlane for Libp2pControl {
+    fn listen<'a>(&'a self, at: &'a Address) -> BoxFuture<'a, Result<Address, ControlError>> {
+        Box::pin(async move {
+            let refused = |reason: String| ControlError::Listen {
+                at: at.clone(),
+                reason,
+            };
+            let resolved = resolve(at)
+                .await
+                .map_err(|error| refused(error.to_string()))?;
+            let at = resolved
+                .into_iter()
+                .next()
+                .ok_or_else(|| refused("no address".into()))?;
+            // libp2p sets SO_REUSEPORT, with which two processes would share a port without a word.
+            if let Some(at) = upgrade::socket_addr(&at).filter(|at| at.port() != 0) {
+                tokio::net::TcpListener::bind(at)
+                    .await
+                    .map_err(|error| refused(error.to_string()))?;
+            }
+            let bound = self.call(|answer| Command::Listen { at, answer }).await?;
+            let bound = bound.map_err(&refused)?;
+            upgrade::socket_addr(&bound)
+                .map(Address::from)
+                .ok_or_else(|| refused(format!("listening at {bound}, which is no TCP address")))
+        })
+    }
+
+    fn dial<'a>(
+        &'a self,
+        peer: NodeId,
+        at: &'a [Address],
+    ) -> BoxFuture<'a, Result<(), ControlError>> {
+        Box::pin(async move {
+            let mut unresolved = Vec::new();
+            let mut addresses = Vec::new();
+            for address in at {
+                match resolve(address).await {
+                    Ok(resolved) => addresses.extend(resolved),
+                    Err(error) => {
+                        unresolved.push((address.to_string(), DialFailure::Resolve(error)));
+                    }
+                }
+            }
+            let target = peer_id_of(&peer);
+            let dialled = self
+                .call(|answer| Command::Dial {
+                    peer: target,
+                    at: addresses,
+                    answer,
+                })
+                .await?;
+            dialled.map_err(|failures| {
+                unresolved.extend(failures);
+                ControlError::Dial {
+                    peer,
+                    failures: unresolved,
+                }
+            })
+        })
+    }
+
+    fn open(&self, peer: NodeId) -> BoxFuture<'_, Result<BoxStream, ControlError>> {
+        Box::pin(async move {
+            let (answer, answered) = oneshot::channel();
+            let peer = peer_id_of(&peer);
+            self.tell(Command::Open { peer, answer }).await?;
+            let stream = answered.await.unwrap_or(Err(OpenError::NotConnected))?;
+            Ok(Box::new(stream) as BoxStream)
+        })
+    }
+
+    fn disconnect(&self, peer: NodeId) -> BoxFuture<'_, Result<(), ControlError>> {
+        Box::pin(self.tell(Command::Disconnect {
+            peer: peer_id_of(&peer),
+        }))
+    }
+
+    fn subscribe<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<(), ControlError>> {
+        let topic = topic.to_owned();
+        Box::pin(async move {
+            self.call(|answer| Command::Subscribe { topic, answer })
+                .await?
+        })
+    }
+
+    fn publish<'a>(
+        &'a self,
+        topic: &'a str,
+        message: Bytes,
+    ) -> BoxFuture<'a, Result<(), ControlError>> {
+        let topic = topic.to_owned();
+        Box::pin(async move {
+            self.call(|answer| Command::Publish {
+                topic,
+                message,
+                answer,
+            })
+            .await?
+        })
+    }
+
+    fn judge(
+        &self,
+        message: GossipRef,
+        verdict: Verdict,
+    ) -> BoxFuture<'_, Result<(), ControlError>> {
+        Box::pin(self.tell(Command::Judge { message, verdict }))
+    }
+}
+
+/// Every IP address behind an address, as libp2p writes it.
+async fn resolve(at: &Address) -> std::io::Result<Vec<Multiaddr>> {
+    let found: Vec<std::net::SocketAddr> = match at.socket_addr() {
+        Some(known) => vec![known],
+        None => tokio::net::lookup_host((at.host(), at.port()))
+            .await?
+            .collect(),
+    };
+    Ok(found
+        .into_iter()
+        .map(|at| Multiaddr::from(at.ip()).with(Protocol::Tcp(at.port())))
+        .collect())
+}

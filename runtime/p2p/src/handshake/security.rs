@@ -1,0 +1,380 @@
+//! A node's side of every handshake: whom the guard lets in, where the steps compute, what a finished one gives.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use futures::io::{AsyncRead, AsyncWrite};
+use parking_lot::{Mutex, RwLock};
+use pqcnet_actor::{Env, OffloadError};
+use pqcnet_crypto::{NodeId, NodeKeys, NodePublic};
+use pqcnet_qstp::{
+    Admission, Config, ConfigError, Failure, Initiator, InitiatorStep, Profile, Responder,
+    ResponderStep, RetryKeys, Session, Stage,
+};
+use tokio::sync::Semaphore;
+
+use super::wire::Wire;
+use super::{Account, HandshakeFailed, Plane, Secured, SecurityConfig};
+use crate::buffers::Buffers;
+use crate::guard::{Guard, GuardCounts, Refused, Ticket, Verdict};
+use crate::network::NetworkId;
+use crate::stream::{BUFFER, QstpStream};
+
+/// Strangers without a place that are told so at once; more are just hung up on.
+const FAREWELLS: usize = 64;
+/// How long one of them has to send its first message, and to hear the answer.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Identity, network and limits of one node, for both planes and both directions.
+pub struct Security {
+    env: Env,
+    control: Arc<Config>,
+    data: Arc<Config>,
+    deadline: Duration,
+    guard: Arc<Mutex<Guard>>,
+    retry: Arc<RwLock<RetryKeys>>,
+    lane: Semaphore,
+    farewells: Semaphore,
+    serial: AtomicU64,
+    buffers: Buffers,
+    members: Option<Arc<BTreeSet<NodeId>>>,
+}
+
+/// One handshake that the guard counts, until it is dropped.
+#[derive(Debug)]
+pub struct HalfOpen {
+    guard: Arc<Mutex<Guard>>,
+    ticket: Option<Ticket>,
+    /// Names this connection in Retry tokens, so that a solved puzzle counts once.
+    carrier: Vec<u8>,
+}
+
+impl Drop for HalfOpen {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.guard.lock().close(ticket);
+        }
+    }
+}
+
+impl Security {
+    /// Full budgets and fresh Retry keys.
+    pub fn new(env: Env, config: SecurityConfig) -> Result<Arc<Security>, ConfigError> {
+        let profile = |plane: Plane| {
+            let network = config.network_id.0;
+            Config::new(
+                network,
+                config.suites.clone(),
+                config.keys.clone(),
+                Profile::Link,
+            )?
+            .with_prologue(plane.prologue())
+            .map(Arc::new)
+        };
+        let now = env.now();
+        Ok(Arc::new(Security {
+            control: profile(Plane::Control)?,
+            data: profile(Plane::Data)?,
+            deadline: config.deadline,
+            guard: Arc::new(Mutex::new(Guard::new(config.guard, now))),
+            retry: Arc::new(RwLock::new(RetryKeys::new(now))),
+            lane: Semaphore::new(config.lane.max(1)),
+            farewells: Semaphore::new(FAREWELLS),
+            serial: AtomicU64::new(0),
+            buffers: Buffers::new(BUFFER, config.idle_buffers),
+            members: config.members,
+            env,
+        }))
+    }
+
+    /// This node.
+    pub fn node_id(&self) -> NodeId {
+        self.data.keys().node_id()
+    }
+
+    /// This node's keys.
+    pub fn keys(&self) -> &Arc<NodeKeys> {
+        self.data.keys()
+    }
+
+    /// The network that handshakes are for.
+    pub fn network_id(&self) -> NetworkId {
+        NetworkId(*self.data.network_id())
+    }
+
+    /// What the node runs on.
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// What the guard counted.
+    pub fn counts(&self) -> GuardCounts {
+        self.guard.lock().counts()
+    }
+
+    /// Asks the guard for a place; `None` is a carrier without addresses.
+    pub fn open(&self, from: Option<IpAddr>) -> Result<HalfOpen, Refused> {
+        let now = self.env.now();
+        let ticket = self.guard.lock().open(now, from)?;
+        // Steps read these keys for as long as a signature takes: nobody waits for them but for a rotation.
+        let due = self.retry.read().is_due(now);
+        if due {
+            self.retry.write().rotate_if_due(now);
+        }
+        let mut carrier = self
+            .serial
+            .fetch_add(1, Ordering::Relaxed)
+            .to_be_bytes()
+            .to_vec();
+        carrier.extend(
+            from.map(|ip| ip.to_string())
+                .unwrap_or_default()
+                .into_bytes(),
+        );
+        Ok(HalfOpen {
+            guard: self.guard.clone(),
+            ticket: Some(ticket),
+            carrier,
+        })
+    }
+
+    /// The network's own nodes, where they are known.
+    pub(crate) fn members(&self) -> Option<Arc<BTreeSet<NodeId>>> {
+        self.members.clone()
+    }
+
+    /// Tells a stranger for whom [`Security::open`] had no place that this node is busy. Its first message is read and
+    /// answered, nothing is computed. Bounded in number and time; beyond that it is hung up on.
+    pub async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(&self, io: S, plane: Plane) {
+        let Ok(_place) = self.farewells.try_acquire() else {
+            return;
+        };
+        let told = pin!(self.say_busy(io, plane));
+        let timeout = pin!(self.env.sleep(FAREWELL));
+        if let Either::Right(_) = select(told, timeout).await {
+            tracing::trace!("a stranger was turned away before it had said anything");
+        }
+    }
+
+    async fn say_busy<S: AsyncRead + AsyncWrite + Unpin>(&self, io: S, plane: Plane) {
+        let mut wire = Wire::new(io);
+        let mut responder = Responder::new(self.config(plane).clone());
+        let step = match wire.receive(Stage::M1).await {
+            Ok(Ok(message)) => {
+                let (now, keys) = (self.env.now(), self.retry.read());
+                responder.on_message(now, &[], Admission::Refuse, &keys, &message)
+            }
+            Ok(Err(error)) => Err(responder.on_bad_frame(error)),
+            Err(error) => return tracing::trace!(%error, "turning a stranger away"),
+        };
+        if let Err(failure) = step {
+            let error = wire.give_up(&self.env, failure).await;
+            tracing::trace!(%error, "turned a stranger away");
+        }
+    }
+
+    /// Waits for `work`, but not beyond the deadline of a handshake.
+    pub async fn before_deadline<F: Future>(&self, work: F) -> Result<F::Output, HandshakeFailed> {
+        let timeout = pin!(self.env.sleep(self.deadline));
+        match select(pin!(work), timeout).await {
+            Either::Left((output, _)) => Ok(output),
+            Either::Right(((), _)) => Err(HandshakeFailed::Deadline(self.deadline)),
+        }
+    }
+
+    fn config(&self, plane: Plane) -> &Arc<Config> {
+        match plane {
+            Plane::Control => &self.control,
+            Plane::Data => &self.data,
+        }
+    }
+
+    /// Runs the initiator's side with the node `expect`. Mind [`Security::before_deadline`].
+    pub async fn initiate<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        io: S,
+        expect: NodeId,
+        plane: Plane,
+    ) -> Result<Secured<S>, HandshakeFailed> {
+        let began = self.env.now();
+        let mut wire = Wire::new(io);
+        let (mut initiator, m1) = Initiator::new(self.config(plane).clone(), expect)?;
+        wire.send(Stage::M1, &m1).await?;
+        loop {
+            let step = match wire.receive(Stage::M2).await? {
+                Ok(message) => {
+                    let work = move || {
+                        let step = initiator.on_message(&message);
+                        (initiator, step)
+                    };
+                    let (back, step) = self
+                        .env
+                        .offload(work)
+                        .await
+                        .map_err(HandshakeFailed::Pool)?;
+                    initiator = back;
+                    step
+                }
+                Err(error) => Err(initiator.on_bad_frame(error)),
+            };
+            match step {
+                Ok(InitiatorStep::Resend(message)) => wire.send(Stage::Retry, &message).await?,
+                Ok(InitiatorStep::Done {
+                    send,
+                    session,
+                    peer,
+                }) => {
+                    wire.send(Stage::M3, &send).await?;
+                    return Ok(self.secured(wire, *session, peer, began));
+                }
+                Err(failure) => return Err(wire.give_up(&self.env, failure).await),
+            }
+        }
+    }
+
+    /// Runs the responder's side for a stranger that the guard let in. Mind [`Security::before_deadline`].
+    pub async fn respond<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        io: S,
+        half_open: &HalfOpen,
+        plane: Plane,
+    ) -> Result<Secured<S>, HandshakeFailed> {
+        let began = self.env.now();
+        let mut wire = Wire::new(io);
+        let mut responder = Responder::new(self.config(plane).clone());
+        let mut stage = Stage::M1;
+        let mut admission = None;
+        loop {
+            let step = match wire.receive(stage).await? {
+                Ok(message) => {
+                    let first = admission.is_none();
+                    let admission = *admission.get_or_insert_with(|| self.admission(half_open));
+                    let step = Step {
+                        responder,
+                        message,
+                        admission,
+                        carrier: half_open.carrier.clone(),
+                        retry: self.retry.clone(),
+                        env: self.env.clone(),
+                    };
+                    let done = match admission {
+                        // A token names its connection, so a first message cannot hold a good one: whatever comes of
+                        // it is cheap, and must not wait where the budget is already spent.
+                        Admission::Challenge { .. } if first => step.run(),
+                        _ => self.in_lane(step).await?,
+                    };
+                    self.guard.lock().charge(self.env.now(), done.took);
+                    responder = done.responder;
+                    done.step
+                }
+                Err(error) => Err(responder.on_bad_frame(error)),
+            };
+            match step {
+                Ok(ResponderStep::Retry(message)) => {
+                    stage = Stage::Retry;
+                    wire.send(stage, &message).await?;
+                }
+                Ok(ResponderStep::Reply(message)) => {
+                    wire.send(Stage::M2, &message).await?;
+                    stage = Stage::M3;
+                }
+                Ok(ResponderStep::Done { session, peer }) => {
+                    return Ok(self.secured(wire, *session, peer, began));
+                }
+                Err(failure) => return Err(wire.give_up(&self.env, failure).await),
+            }
+        }
+    }
+
+    fn admission(&self, half_open: &HalfOpen) -> Admission {
+        let verdict = match &half_open.ticket {
+            Some(ticket) => self.guard.lock().admit(self.env.now(), ticket),
+            None => Verdict::Accept,
+        };
+        match verdict {
+            Verdict::Accept => Admission::Accept,
+            Verdict::Challenge { bits } => Admission::Challenge { bits },
+        }
+    }
+
+    async fn in_lane(&self, step: Step) -> Result<Stepped, HandshakeFailed> {
+        let closed = |_| HandshakeFailed::Pool(OffloadError::Closed);
+        let _place = self.lane.acquire().await.map_err(closed)?;
+        self.env
+            .offload(move || step.run())
+            .await
+            .map_err(HandshakeFailed::Pool)
+    }
+
+    fn secured<S>(
+        &self,
+        wire: Wire<S>,
+        session: Session,
+        peer: NodePublic,
+        began: Duration,
+    ) -> Secured<S> {
+        let account = Account {
+            suite: session.suite(),
+            sent: wire.sent,
+            received: wire.received,
+            took: self.env.now().saturating_sub(began),
+        };
+        let binding = *session.transcript_hash();
+        let stream = QstpStream::new(wire.io, session, self.env.clone(), self.buffers.clone());
+        Secured {
+            peer,
+            binding,
+            account,
+            stream,
+        }
+    }
+}
+
+impl std::fmt::Debug for Security {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Security")
+            .field("node", &self.node_id())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One step of a responder, to be run anywhere.
+struct Step {
+    responder: Responder,
+    message: Vec<u8>,
+    admission: Admission,
+    carrier: Vec<u8>,
+    retry: Arc<RwLock<RetryKeys>>,
+    env: Env,
+}
+
+struct Stepped {
+    responder: Responder,
+    step: Result<ResponderStep, Failure>,
+    took: Duration,
+}
+
+impl Step {
+    fn run(self) -> Stepped {
+        let Step {
+            mut responder,
+            message,
+            admission,
+            carrier,
+            retry,
+            env,
+        } = self;
+        let began = env.now();
+        let step = responder.on_message(began, &carrier, admission, &retry.read(), &message);
+        Stepped {
+            responder,
+            step,
+            took: env.now().saturating_sub(began),
+        }
+    }
+}
