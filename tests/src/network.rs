@@ -5,6 +5,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use pqcnet_client::{Client, ClientConfig};
@@ -15,6 +16,8 @@ use pqcnet_p2p::network::{Address, Admission, NetworkFile, NetworkParts, NodeEnt
 
 use crate::process::NodeProcess;
 
+/// The longest a node may take to log what it did; only a broken one takes it.
+const SAID_WITHIN: Duration = Duration::from_secs(20);
 /// Several a relayer, so that each sees traffic.
 pub const SHARDS: u16 = 16;
 
@@ -79,6 +82,17 @@ impl Node {
     /// Its log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log.txt")).unwrap_or_default()
+    }
+
+    /// Waits until these words are in its log: what a peer is told is logged just before or after it hears of it.
+    pub async fn says(&self, words: &str) -> Result<()> {
+        let logged = async {
+            while !self.log().contains(words) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let within = tokio::time::timeout(SAID_WITHIN, logged).await;
+        within.with_context(|| format!("`{words}` is not in the log:\n{}", self.log()))
     }
 
     /// Its keys, as it has them.

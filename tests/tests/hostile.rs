@@ -169,17 +169,6 @@ impl Siege {
         let network = self.network.file.network_id().0;
         Grant::issue(keys, network, sentry, issued, 60_000, [7; 16])
     }
-
-    async fn heard(&self, node: &Node, words: &str) -> Result<()> {
-        // What a peer is told is logged before or just after it hears of it.
-        let logged = async {
-            while !node.log().contains(words) {
-                tokio::task::yield_now().await;
-            }
-        };
-        let within = tokio::time::timeout(SOON, logged).await;
-        within.with_context(|| format!("`{words}` is not in the log:\n{}", node.log()))
-    }
 }
 
 /// The bytes inside one channel.
@@ -350,7 +339,7 @@ async fn silent_before_hello() -> Result<()> {
         .iter()
         .filter(|reason| **reason == pb::Reason::HelloTimeout);
     assert_eq!(late.count(), 32, "{reasons:?}");
-    siege.heard(siege.sentry(), "too many links").await?;
+    siege.sentry().says("too many links").await?;
     siege.still_serves("silence before Hello").await?;
     siege.lift().await
 }
@@ -392,7 +381,7 @@ async fn wrong_frames() -> Result<()> {
             );
         }
     }
-    siege.heard(siege.sentry(), "at stage hello").await?;
+    siege.sentry().says("at stage hello").await?;
     siege.still_serves("wrong Hellos").await?;
 
     // For bulk tells nobody has given it credit.
@@ -450,9 +439,7 @@ async fn wrong_frames() -> Result<()> {
             "{down:?}"
         );
     }
-    siege
-        .heard(siege.sentry(), "the peer erred at stage open")
-        .await?;
+    siege.sentry().says("the peer erred at stage open").await?;
     // Nobody hears the answer, and nothing that follows a Down is read.
     for bytes in [frame(Kind::Down(pb::Down::default())).repeat(1000), tell] {
         let mut raw = siege.open().await?;
@@ -494,9 +481,7 @@ async fn asks_and_never_reads() -> Result<()> {
     };
     let over = tokio::time::timeout(PATIENCE, flood).await;
     ensure!(over.is_ok(), "it takes asks for ever");
-    siege
-        .heard(siege.sentry(), "it asked beyond the window")
-        .await?;
+    siege.sentry().says("it asked beyond the window").await?;
     let after = memory(siege.sentry())?;
     ensure!(
         after < before + 64 * 1024,
@@ -551,7 +536,7 @@ async fn false_roles() -> Result<()> {
         };
         assert_eq!((stage, reason), (Stage::Hello, Reason::Role), "{role}");
     }
-    siege.heard(siege.relayer(), "role").await?;
+    siege.relayer().says("role").await?;
 
     // A client is told nothing of who else is there.
     let client = siege.link(&stranger, Role::Client, siege.sentry()).await?;
@@ -573,13 +558,11 @@ async fn one_client_everywhere() -> Result<()> {
     let beyond = siege.link(&keys, Role::Client, siege.sentry()).await?;
     let down = beyond.closed().await;
     assert_eq!(down.reason(), Some(Reason::Limits), "{down}");
-    siege
-        .heard(siege.sentry(), "128 links here already")
-        .await?;
+    siege.sentry().says("128 links here already").await?;
     let first = links.swap_remove(0);
     first.close(Reason::Closed);
     first.closed().await;
-    siege.heard(siege.sentry(), "closed by the peer").await?;
+    siege.sentry().says("closed by the peer").await?;
     let mut again = siege.link(&keys, Role::Client, siege.sentry()).await?;
     let ping = || Ping { nonce: 3 };
     while again.remote::<Ping>().ask(ping(), SOON).await.is_err() {
@@ -749,7 +732,8 @@ async fn squatters_on_the_control_plane() -> Result<()> {
         squatters.push((control, events, dialled.is_ok()));
     }
     siege
-        .heard(siege.relayer(), "as many nodes are connected as may be")
+        .relayer()
+        .says("as many nodes are connected as may be")
         .await?;
     siege.still_serves("squatters").await?;
 
@@ -774,7 +758,7 @@ async fn squatters_on_the_control_plane() -> Result<()> {
     // A node of the network finds its place among them.
     siege.sentry().kill().await?;
     siege.sentry().start().await?;
-    siege.heard(siege.sentry(), "plane=\"control\"").await?;
+    siege.sentry().says("plane=\"control\"").await?;
     siege.still_serves("squatters and a restart").await?;
     siege.lift().await
 }
@@ -799,10 +783,8 @@ async fn too_many_handshakes() -> Result<()> {
     assert_eq!(reason.stage, pqcnet_qstp::Stage::M1);
     assert_eq!(reason.reason, pqcnet_qstp::Reason::Busy);
     siege
-        .heard(
-            siege.sentry(),
-            "too many handshakes are open from this prefix",
-        )
+        .sentry()
+        .says("too many handshakes are open from this prefix")
         .await?;
     siege.still_serves("a flood of handshakes").await?;
     siege.lift().await
