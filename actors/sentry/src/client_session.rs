@@ -12,28 +12,25 @@
 //!
 //! Mailbox: [`BOUNDS`]. It is not restarted: a client whose session ends reconnects, and presents its offsets.
 
+mod subscriptions;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pqcnet_actor::{
-    Alarm, AskError, Behaviour, Bounds, Cx, On, Pause, Promise, Ref, Reply, TellError,
-};
+use pqcnet_actor::{Alarm, AskError, Behaviour, Bounds, Cx, On, Promise, Reply};
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::edge::{
-    Attach, Attached, Consumed, Deliver, OpenProducer, Publish, SetReaders, Subscribe, Subscribed,
-    SubscriptionEnded, Unsubscribe,
+    Attach, Attached, OpenProducer, Publish, SetReaders, SubscriptionEnded,
 };
 use pqcnet_messages::relay::{RelayOpenProducer, RelayPublish, RelaySetReaders};
 use pqcnet_messages::{Channel, Grant, Refusal, ShardMap};
 
-use crate::core::feed::Feed;
 use crate::core::routes::{Routes, Submitted};
-use crate::ingress::{
-    FeedConsumed, FeedTag, Forward, Join, OpenRelaySession, StartFeed, StopFeed, UplinkChanged,
-};
+use crate::ingress::{Join, OpenRelaySession, UplinkChanged};
 use crate::link::{ClientLink, RelayLink};
 use crate::uplink::{Uplinks, answer};
+use subscriptions::{Phase, Subscription};
 
 /// A client's asks are bounded by its link's window; beside them come one parcel an uplink and link facts.
 pub const BOUNDS: Bounds = Bounds {
@@ -52,8 +49,6 @@ pub const MAX_WINDOWS: usize = 128 * 1024 * 1024;
 const WAITING_MAX: usize = 64;
 /// Longest wait for a relayer: a synced write takes milliseconds, a loaded disk a second.
 const ASK_DEADLINE: Duration = Duration::from_secs(10);
-/// Pauses before a lost subscription is tried again.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
 /// What all sessions of a sentry share.
 #[derive(Debug)]
@@ -85,29 +80,6 @@ impl Request {
             Request::StartFeed(subscription) => session.on_feed_lost(subscription, refusal, cx),
         }
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// The relayer is asked, or will be once a session is open there.
-    Starting,
-    Running,
-    /// Waits for the relayer's link.
-    Unlinked,
-    /// To be started again at that time.
-    Pausing(Duration),
-}
-
-struct Subscription {
-    channel: Channel,
-    relayer: NodeId,
-    window_bytes: u32,
-    feed: Feed,
-    tag: FeedTag,
-    phase: Phase,
-    pause: Pause,
-    /// The client waits for the answer to its subscribe.
-    promise: Option<Promise<Subscribe>>,
 }
 
 /// The actor.
@@ -274,207 +246,6 @@ impl ClientSession {
         }
     }
 
-    fn start_feed(
-        &mut self,
-        relayer: NodeId,
-        relay_session: u64,
-        subscription: u32,
-        cx: &mut Cx<Self>,
-    ) {
-        let (Some(uplink), Some(generation)) = (
-            self.shared.uplinks.get(&relayer),
-            self.routes.generation(&relayer),
-        ) else {
-            return self.on_feed_lost(subscription, Refusal::Unavailable, cx);
-        };
-        let Some(state) = self.subscriptions.get_mut(&subscription) else {
-            return;
-        };
-        let start = StartFeed {
-            tag: state.tag,
-            generation,
-            relay_session,
-            channel: state.channel.clone(),
-            after: state.feed.restart(),
-            window_bytes: state.window_bytes,
-        };
-        let tag = state.tag;
-        cx.ask(
-            &uplink.start_feed,
-            start,
-            ASK_DEADLINE * 2,
-            move |this, outcome, cx| {
-                // A feed of a link that went meanwhile is no feed, whatever the answer was.
-                let outcome = match this.routes.generation(&relayer) {
-                    Some(current) if current == generation => {
-                        this.outcome(relayer, relay_session, outcome)
-                    }
-                    Some(_) | None => Err(Refusal::Unavailable),
-                };
-                this.on_feed_started(tag, outcome, cx);
-            },
-        );
-    }
-
-    fn on_feed_started(
-        &mut self,
-        tag: FeedTag,
-        outcome: Result<Subscribed, Refusal>,
-        cx: &mut Cx<Self>,
-    ) {
-        let Some(subscription) = self.by_feed.get(&tag.feed).copied() else {
-            return;
-        };
-        match outcome {
-            Ok(subscribed) => {
-                if let Some(state) = self.subscriptions.get_mut(&subscription) {
-                    state.phase = Phase::Running;
-                    state.pause.reset();
-                    if let Some(promise) = state.promise.take() {
-                        promise.fulfil(Ok(subscribed));
-                    }
-                }
-            }
-            Err(refusal) => self.on_feed_lost(subscription, refusal, cx),
-        }
-        self.drive(cx);
-    }
-
-    /// A subscription has no feed any more. The client hears of it when it waits for its first answer, or when trying
-    /// again makes no sense; otherwise it is started again and the client sees nothing but a pause.
-    fn on_feed_lost(&mut self, subscription: u32, refusal: Refusal, cx: &mut Cx<Self>) {
-        let Some(state) = self.subscriptions.get_mut(&subscription) else {
-            return;
-        };
-        self.by_feed.remove(&state.tag.feed);
-        if let Some(promise) = state.promise.take() {
-            self.subscriptions.remove(&subscription);
-            promise.fulfil(Err(refusal));
-        } else if !refusal.is_retryable() {
-            self.subscriptions.remove(&subscription);
-            self.ended.push_back(SubscriptionEnded {
-                subscription,
-                refusal,
-            });
-        } else if self.routes.generation(&state.relayer).is_none() {
-            state.phase = Phase::Unlinked;
-        } else {
-            let random = rand::Rng::next_u64(cx.rng());
-            state.phase = Phase::Pausing(state.pause.until(cx.now(), random));
-        }
-    }
-
-    fn begin(&mut self, subscription: u32, cx: &mut Cx<Self>) {
-        let Some(state) = self.subscriptions.get_mut(&subscription) else {
-            return;
-        };
-        self.last_feed += 1;
-        state.tag.feed = self.last_feed;
-        state.phase = Phase::Starting;
-        self.by_feed.insert(self.last_feed, subscription);
-        let channel = state.channel.clone();
-        self.submit(&channel, Request::StartFeed(subscription), cx);
-    }
-
-    /// Starts what is due, sends what may go, re-arms the timer.
-    fn drive(&mut self, cx: &mut Cx<Self>) {
-        let now = cx.now();
-        let due: Vec<u32> = self
-            .subscriptions
-            .iter()
-            .filter(|(_, state)| matches!(state.phase, Phase::Pausing(at) if at <= now))
-            .map(|(subscription, _)| *subscription)
-            .collect();
-        for subscription in due {
-            self.begin(subscription, cx);
-        }
-        self.flush(cx);
-        let next = self
-            .subscriptions
-            .values()
-            .filter_map(|state| match state.phase {
-                Phase::Pausing(at) => Some(at),
-                Phase::Starting | Phase::Running | Phase::Unlinked => None,
-            });
-        self.alarm.set(cx, next.min());
-    }
-
-    /// Sends to the client what its windows allow, one batch a subscription in turn, until the link has no credit.
-    fn flush(&mut self, cx: &mut Cx<Self>) {
-        while !self.blocked {
-            let Some(deliver) = self.next_delivery() else {
-                break;
-            };
-            match self.client.deliver.try_tell(deliver) {
-                Ok(()) => {}
-                Err(TellError::Full(deliver)) => {
-                    let to = self.client.deliver.clone();
-                    self.wait_for_credit(to, deliver, cx);
-                }
-                Err(TellError::Closed(_)) => return cx.stop(),
-            }
-        }
-        while !self.blocked
-            && let Some(ended) = self.ended.pop_front()
-        {
-            match self.client.ended.try_tell(ended) {
-                Ok(()) => {}
-                Err(TellError::Full(ended)) => {
-                    let to = self.client.ended.clone();
-                    self.wait_for_credit(to, ended, cx);
-                }
-                Err(TellError::Closed(_)) => return cx.stop(),
-            }
-        }
-    }
-
-    fn next_delivery(&mut self) -> Option<Deliver> {
-        let behind = self.subscriptions.range(self.turn.saturating_add(1)..);
-        let before = self.subscriptions.range(..=self.turn);
-        let mut ready = behind.chain(before).filter(|(_, s)| s.feed.is_ready());
-        let subscription = *ready.next()?.0;
-        self.turn = subscription;
-        let records = self
-            .subscriptions
-            .get_mut(&subscription)?
-            .feed
-            .next_batch()?;
-        Some(Deliver {
-            subscription,
-            records,
-        })
-    }
-
-    fn wait_for_credit<M: pqcnet_actor::Message>(
-        &mut self,
-        to: Ref<M>,
-        message: M,
-        cx: &mut Cx<Self>,
-    ) {
-        self.blocked = true;
-        cx.spawn(
-            async move { to.tell(message).await.is_ok() },
-            |this, sent, cx| {
-                this.blocked = false;
-                if sent {
-                    this.drive(cx);
-                } else {
-                    cx.stop();
-                }
-            },
-        );
-    }
-
-    fn stop_feed(&self, relayer: &NodeId, tag: FeedTag, cx: &mut Cx<Self>) {
-        let Some(uplink) = self.shared.uplinks.get(relayer) else {
-            return;
-        };
-        if let Err(TellError::Full(stop)) = uplink.stop_feed.try_tell(StopFeed { tag }) {
-            let to = uplink.stop_feed.clone();
-            cx.spawn(async move { to.tell(stop).await.is_ok() }, |_, _, _| {});
-        }
-    }
-
     fn on_link_down(&mut self, relayer: NodeId, cx: &mut Cx<Self>) {
         self.links.remove(&relayer);
         for request in self.routes.down(&relayer) {
@@ -631,95 +402,5 @@ impl On<SetReaders> for ClientSession {
         let (promise, later) = Reply::later();
         self.submit(&channel, Request::SetReaders(msg, promise), cx);
         later
-    }
-}
-
-impl On<Subscribe> for ClientSession {
-    fn on(&mut self, msg: Subscribe, cx: &mut Cx<Self>) -> Reply<Subscribe> {
-        if self.grant.is_none() {
-            return Reply::Now(Err(Refusal::UnknownSession));
-        }
-        if self.subscriptions.contains_key(&msg.subscription) {
-            let detail = "the subscription number is in use".to_owned();
-            return Reply::Now(Err(Refusal::Invalid(detail)));
-        }
-        let windows = self.subscriptions.values().map(|s| s.window_bytes as usize);
-        if msg.window_bytes as usize > MAX_WINDOW
-            || windows.sum::<usize>() + msg.window_bytes as usize > MAX_WINDOWS
-            || self.subscriptions.len() + self.ended.len() >= MAX_SUBSCRIPTIONS
-        {
-            return Reply::Now(Err(Refusal::TooLarge));
-        }
-        let (promise, later) = Reply::later();
-        let state = Subscription {
-            relayer: self.shared.map.owner_of_channel(&msg.channel),
-            channel: msg.channel,
-            window_bytes: msg.window_bytes,
-            feed: Feed::new(msg.after, msg.window_bytes as usize),
-            tag: FeedTag {
-                session: self.id,
-                feed: 0,
-            },
-            phase: Phase::Starting,
-            pause: Pause::new(PAUSE.0, PAUSE.1),
-            promise: Some(promise),
-        };
-        self.subscriptions.insert(msg.subscription, state);
-        self.begin(msg.subscription, cx);
-        later
-    }
-}
-
-impl On<Consumed> for ClientSession {
-    fn on(&mut self, msg: Consumed, cx: &mut Cx<Self>) -> Reply<Consumed> {
-        if let Some(state) = self.subscriptions.get_mut(&msg.subscription)
-            && let Some(offset) = state.feed.on_consumed(msg.offset)
-            && let Some(uplink) = self.shared.uplinks.get(&state.relayer)
-        {
-            let tag = state.tag;
-            let consumed = FeedConsumed { tag, offset };
-            if let Err(TellError::Full(consumed)) = uplink.consumed.try_tell(consumed) {
-                let to = uplink.consumed.clone();
-                cx.spawn(async move { to.tell(consumed).await.is_ok() }, |_, _, _| {});
-            }
-        }
-        self.drive(cx);
-        Reply::Now(())
-    }
-}
-
-impl On<Unsubscribe> for ClientSession {
-    fn on(&mut self, msg: Unsubscribe, cx: &mut Cx<Self>) -> Reply<Unsubscribe> {
-        if let Some(state) = self.subscriptions.remove(&msg.subscription) {
-            self.by_feed.remove(&state.tag.feed);
-            self.stop_feed(&state.relayer, state.tag, cx);
-            if let Some(promise) = state.promise {
-                promise.fulfil(Err(Refusal::Draining));
-            }
-        }
-        Reply::Now(())
-    }
-}
-
-impl On<Forward> for ClientSession {
-    fn on(&mut self, msg: Forward, cx: &mut Cx<Self>) -> Reply<Forward> {
-        // What an ended feed still had under way is for nobody.
-        let Some(subscription) = self.by_feed.get(&msg.tag.feed).copied() else {
-            return Reply::Now(());
-        };
-        let Some(state) = self.subscriptions.get_mut(&subscription) else {
-            return Reply::Now(());
-        };
-        if let Err(fault) = state.feed.on_records(msg.records) {
-            let relayer = state.relayer;
-            tracing::error!(%relayer, ?fault, "a relayer's delivery is refused");
-            let tag = state.tag;
-            self.stop_feed(&relayer, tag, cx);
-            self.on_feed_lost(subscription, Refusal::Unavailable, cx);
-        } else if let Some(refusal) = msg.ended {
-            self.on_feed_lost(subscription, refusal, cx);
-        }
-        self.drive(cx);
-        Reply::Now(())
     }
 }
