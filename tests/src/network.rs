@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -258,9 +259,20 @@ impl Network {
     }
 }
 
+/// A free port below those that the kernel gives to outgoing connections: one of those could be taken by a neighbour's
+/// connection between this choice and the node's start.
 fn free_port(held: &mut Vec<TcpListener>) -> Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let at = listener.local_addr()?;
-    held.push(listener);
-    Ok(at)
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    const PORTS: std::ops::Range<u32> = 10_000..30_000;
+    let start = std::process::id().wrapping_mul(97);
+    for _ in PORTS {
+        let step = start.wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(PORTS.start + step % (PORTS.end - PORTS.start))?;
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            let at = listener.local_addr()?;
+            held.push(listener);
+            return Ok(at);
+        }
+    }
+    anyhow::bail!("no free port from {} to {}", PORTS.start, PORTS.end - 1)
 }
