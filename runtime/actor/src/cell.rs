@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use actix::dev::ContextFut;
 use actix::fut::ActorFuture;
@@ -222,8 +222,8 @@ pub(crate) struct Cell<B: Behaviour> {
     /// Without an address alive actix refuses to restart.
     _keep: actix::Addr<Shell<B>>,
     mail: Arc<Mail<B>>,
-    /// What the mailbox wakes; here too, so that a poll need not lock to find it unchanged.
-    waker: Option<Waker>,
+    /// Whether the mailbox knows this task. It never moves to another.
+    registered: bool,
     state: State,
     ran: bool,
 }
@@ -243,7 +243,7 @@ impl<B: Behaviour> Cell<B> {
             fut,
             _keep: keep,
             mail,
-            waker: None,
+            registered: false,
             state: State::Held,
             ran: false,
         }
@@ -296,13 +296,8 @@ impl<B: Behaviour> Future for Cell<B> {
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        if !this
-            .waker
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(task.waker()))
-        {
+        if !std::mem::replace(&mut this.registered, true) {
             this.mail.register(task.waker());
-            this.waker = Some(task.waker().clone());
         }
         loop {
             match (this.mail.order(), this.state) {

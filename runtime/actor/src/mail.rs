@@ -161,6 +161,8 @@ pub(crate) struct Mail<B: Behaviour> {
     /// In the receiver's batch and not begun, by lane. Only the receiver writes.
     taken: [AtomicU32; 3],
     order: AtomicU8,
+    /// Wakes the receiver's task, of which there is one in an actor's life.
+    task: OnceLock<Waker>,
     pub(crate) stats: Stats,
 }
 
@@ -168,7 +170,6 @@ struct Inner<B: Behaviour> {
     lanes: [Lane<B>; 3],
     closed: bool,
     parked: bool,
-    task: Option<Waker>,
     next_ticket: u64,
     watchers: Vec<Watcher>,
     describe: Option<oneshot::Sender<String>>,
@@ -222,7 +223,6 @@ impl<B: Behaviour> Mail<B> {
                 lanes: [lane(), lane(), lane()],
                 closed: false,
                 parked: false,
-                task: None,
                 next_ticket: 0,
                 watchers: Vec::new(),
                 describe: None,
@@ -231,6 +231,7 @@ impl<B: Behaviour> Mail<B> {
             describe_waits: AtomicBool::new(false),
             taken: Default::default(),
             order: AtomicU8::new(Order::None as u8),
+            task: OnceLock::new(),
             stats: Stats::default(),
         })
     }
@@ -278,17 +279,21 @@ impl<B: Behaviour> Mail<B> {
         inner.lanes[lane].queue.len() + inner.lanes[lane].granted + taken
     }
 
-    /// Queues and returns who to wake, after unlocking.
+    /// Queues and returns whether to wake the receiver, after unlocking.
     #[inline]
-    fn push(&self, lane: usize, inner: &mut Inner<B>, envelope: Envelope<B>) -> Option<Waker> {
+    #[must_use]
+    fn push(&self, lane: usize, inner: &mut Inner<B>, envelope: Envelope<B>) -> bool {
         inner.lanes[lane].queue.push_back(envelope);
         if lane == Class::Control.index() {
             self.control_waits.store(true, Ordering::Relaxed);
         }
-        if std::mem::take(&mut inner.parked) {
-            inner.task.clone()
-        } else {
-            None
+        std::mem::take(&mut inner.parked)
+    }
+
+    #[inline]
+    fn wake(&self) {
+        if let Some(task) = self.task.get() {
+            task.wake_by_ref();
         }
     }
 
@@ -332,7 +337,9 @@ impl<B: Behaviour> Mail<B> {
 
     /// Remembers the task to wake. Orders given before are seen by the look that follows.
     pub(crate) fn register(&self, waker: &Waker) {
-        self.lock().task = Some(waker.clone());
+        let inner = self.lock();
+        let _first = self.task.set(waker.clone());
+        drop(inner);
     }
 
     /// Moves up to `room` envelopes to the batch, which must be empty: all Control first, then Request and Bulk, of
@@ -341,6 +348,18 @@ impl<B: Behaviour> Mail<B> {
     pub(crate) fn take(&self, batch: &mut VecDeque<Envelope<B>>, room: usize) -> Taken {
         debug_assert!(batch.is_empty());
         let mut inner = self.lock();
+        let nobody_waits = inner.lanes.iter().all(|lane| lane.waiters.is_empty());
+        let [control, request, bulk] = &mut inner.lanes;
+        let n = request.queue.len();
+        let only_requests = control.queue.is_empty() && bulk.queue.is_empty();
+        if nobody_waits && only_requests && (1..=room).contains(&n) {
+            // The usual case: a few requests and nothing else.
+            std::mem::swap(&mut request.queue, batch);
+            let taken = u32::try_from(n).unwrap_or(u32::MAX);
+            self.taken[Class::Request.index()].store(taken, Ordering::Relaxed);
+            inner.parked = true;
+            return Taken::Last;
+        }
         self.control_waits.store(false, Ordering::Relaxed);
         let [control, request, bulk] = inner.lanes.each_ref().map(|lane| lane.queue.len());
         let controls = control.min(room);
@@ -359,7 +378,7 @@ impl<B: Behaviour> Mail<B> {
             self.control_waits.store(true, Ordering::Relaxed);
         }
         let all = control + request + bulk == batch.len();
-        if inner.lanes.iter().all(|lane| lane.waiters.is_empty()) {
+        if nobody_waits {
             inner.parked = all;
         } else {
             // Waiters are let in by the next take, so there must be one: unless there is nothing more to begin.
@@ -510,10 +529,9 @@ impl<B: Behaviour> Mail<B> {
             self.report_ended(EndReason::Stopped);
             return;
         }
-        let task = self.lock().task.clone();
-        if let Some(task) = task {
-            task.wake();
-        }
+        // The lock orders this against `register`: either the task is seen here, or the order there.
+        drop(self.lock());
+        self.wake();
     }
 
     #[inline]
@@ -546,11 +564,8 @@ impl<B: Behaviour> Mail<B> {
         let mut inner = self.lock();
         inner.describe = Some(tx);
         self.describe_waits.store(true, Ordering::Relaxed);
-        let task = inner.task.clone();
         drop(inner);
-        if let Some(task) = task {
-            task.wake();
-        }
+        self.wake();
         rx
     }
 }
@@ -573,8 +588,8 @@ impl<M: Message, B: On<M>> Carrier<M> for Mail<B> {
         }
         let wake = self.push(lane, &mut inner, boxed);
         drop(inner);
-        if let Some(task) = wake {
-            task.wake();
+        if wake {
+            self.wake();
         }
         Ok(())
     }
@@ -638,8 +653,8 @@ impl<B: Behaviour> Mail<B> {
         }
         let wake = self.push(lane, &mut inner, Box::new(letter));
         drop(inner);
-        if let Some(task) = wake {
-            task.wake();
+        if wake {
+            self.wake();
         }
         Ok(())
     }
@@ -673,7 +688,7 @@ impl<M: Message, B: On<M>> Future for Wait<'_, M, B> {
         let place = this
             .ticket
             .and_then(|ticket| waiters.iter().position(|waiter| waiter.ticket == ticket));
-        let mut wake = None;
+        let mut wake = false;
         let admitted = match place {
             Some(place) if waiters[place].granted => {
                 waiters.remove(place);
@@ -696,22 +711,22 @@ impl<M: Message, B: On<M>> Future for Wait<'_, M, B> {
                     granted: false,
                 });
                 // A receiver that parked early would not look for waiters when its batch is done.
-                if std::mem::take(&mut inner.parked) {
-                    wake = inner.task.clone();
-                }
+                wake = std::mem::take(&mut inner.parked);
                 false
             }
         };
         if !admitted {
             this.letter = Some(letter);
             drop(guard);
-            wake.into_iter().for_each(Waker::wake);
+            if wake {
+                this.mail.wake();
+            }
             return Poll::Pending;
         }
         let wake = this.mail.push(lane, inner, letter);
         drop(guard);
-        if let Some(task) = wake {
-            task.wake();
+        if wake {
+            this.mail.wake();
         }
         Poll::Ready(Ok(()))
     }

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker};
 
 use tokio::runtime::{Handle, Id};
 use tokio::time::{Instant, Sleep};
@@ -15,7 +15,19 @@ use tokio::time::{Instant, Sleep};
 /// Sleeps kept by a thread. As many asks rarely wait at once in one thread's tasks, and more are only slower.
 const SPARES: usize = 16;
 
-type Kept = (Id, Pin<Box<Sleep>>);
+struct Kept {
+    runtime: Id,
+    sleep: Pin<Box<Sleep>>,
+    /// Whom it wakes as it is registered now.
+    waker: Waker,
+}
+
+impl Kept {
+    /// Whether it will wake this task by `deadline` as it is. The same task means the same runtime.
+    fn serves(&self, deadline: Instant, waker: &Waker) -> bool {
+        self.waker.will_wake(waker) && self.sleep.deadline() <= deadline && !self.sleep.is_elapsed()
+    }
+}
 
 thread_local! {
     static SPARE: RefCell<Vec<Kept>> = const { RefCell::new(Vec::new()) };
@@ -24,21 +36,42 @@ thread_local! {
 /// Waits for a point in time, registering nothing until it is first polled.
 pub(crate) struct Timeout {
     deadline: Instant,
-    sleep: Option<Kept>,
+    kept: Option<Kept>,
 }
 
 impl Timeout {
     pub(crate) fn at(deadline: Instant) -> Self {
         Timeout {
             deadline,
-            sleep: None,
+            kept: None,
         }
     }
 
+    #[inline]
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (_, sleep) = self.sleep.get_or_insert_with(|| kept(self.deadline));
+        if self.kept.is_none() {
+            let spare = SPARE.with_borrow_mut(Vec::pop);
+            if spare
+                .as_ref()
+                .is_some_and(|spare| spare.serves(self.deadline, cx.waker()))
+            {
+                self.kept = spare;
+                return Poll::Pending;
+            }
+            self.kept = Some(fit(spare, self.deadline, cx.waker()));
+        }
+        self.poll_kept(cx)
+    }
+
+    fn poll_kept(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(Kept { sleep, waker, .. }) = &mut self.kept else {
+            return Poll::Pending;
+        };
         loop {
-            ready!(sleep.as_mut().poll(cx));
+            if sleep.as_mut().poll(cx).is_pending() {
+                waker.clone_from(cx.waker());
+                return Poll::Pending;
+            }
             if sleep.deadline() >= self.deadline {
                 return Poll::Ready(());
             }
@@ -47,38 +80,36 @@ impl Timeout {
     }
 }
 
-fn kept(deadline: Instant) -> Kept {
+/// The spare, if it is of this runtime, or else a new sleep; due no later than `deadline`.
+fn fit(spare: Option<Kept>, deadline: Instant, waker: &Waker) -> Kept {
     let runtime = Handle::current().id();
-    let spare = SPARE.with_borrow_mut(|spares| {
-        // Those of a runtime that is gone, or was another thread's guest, are of no more use here.
-        if spares.last().is_some_and(|(of, _)| *of != runtime) {
-            spares.clear();
-        }
-        spares.pop()
-    });
     match spare {
-        Some((of, mut sleep)) => {
-            if sleep.deadline() > deadline {
-                sleep.as_mut().reset(deadline);
+        Some(mut kept) if kept.runtime == runtime => {
+            if kept.sleep.deadline() > deadline {
+                kept.sleep.as_mut().reset(deadline);
             }
-            (of, sleep)
+            kept
         }
-        None => (runtime, Box::pin(tokio::time::sleep_until(deadline))),
+        Some(_) | None => Kept {
+            runtime,
+            sleep: Box::pin(tokio::time::sleep_until(deadline)),
+            waker: waker.clone(),
+        },
     }
 }
 
 impl Drop for Timeout {
+    #[inline]
     fn drop(&mut self) {
-        if let Some((of, sleep)) = self.sleep.take()
-            && !sleep.is_elapsed()
+        if let Some(kept) = self.kept.take()
+            && !kept.sleep.is_elapsed()
         {
             // The thread may be ending; then nothing is kept.
             let _kept: Result<(), _> = SPARE.try_with(|spares| {
                 if let Ok(mut spares) = spares.try_borrow_mut()
                     && spares.len() < SPARES
-                    && spares.last().is_none_or(|(other, _)| *other == of)
                 {
-                    spares.push((of, sleep));
+                    spares.push(kept);
                 }
             });
         }

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::Actor as _;
 use anyhow::Context as _;
@@ -17,8 +17,8 @@ use pqcnet_actor::{
     Behaviour, Bounds, Cx, Env, Message, On, Ref, Reply, Spec, Strategy, Threads, Tree, run_on,
 };
 
-use crate::Args;
 use crate::row::Row;
+use crate::{Args, cpu};
 
 /// A contender by number: ours first.
 const NAMES: [&str; 4] = ["ours", "raw actix", "kameo", "ractor"];
@@ -240,11 +240,10 @@ pub fn run(args: &Args) -> anyhow::Result<Vec<Row>> {
         println!("{}", idle_bytes(who)?);
         return Ok(Vec::new());
     }
-    let scale = if args.quick { 16 } else { 1 };
-    let rounds = if args.quick { 2 } else { 7 };
+    let rounds = if args.quick { 3 } else { 25 };
     let mut rows = Vec::new();
-    rows.extend(one_arbiter(scale, rounds));
-    rows.extend(two_arbiters(scale, rounds)?);
+    rows.extend(one_arbiter(rounds)?);
+    rows.extend(two_arbiters(rounds)?);
     rows.extend(idle()?);
     Ok(rows)
 }
@@ -252,28 +251,15 @@ pub fn run(args: &Args) -> anyhow::Result<Vec<Row>> {
 /// Nanoseconds a message or ask, by contender.
 type Best = [f64; NAMES.len()];
 
-fn rows(what: &str, unit: &'static str, best: &Best) -> Vec<Row> {
+fn beside(what: &str, unit: &'static str, best: &Best) -> Vec<Row> {
     let peers = (0..NAMES.len()).filter(|who| *who != OURS);
     peers
         .map(|who| Row::new("actor", what, best[OURS], unit).beside(NAMES[who], best[who]))
         .collect()
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a bench measures with the machine's clock"
-)]
-fn clock() -> Instant {
-    Instant::now()
-}
-
-fn per_item(since: Instant, n: u64) -> f64 {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a bench measures with the machine's clock"
-    )]
-    let elapsed = since.elapsed();
-    elapsed.as_secs_f64() * 1e9 / n as f64
+fn ns_each(time: Duration, n: u64) -> f64 {
+    time.as_secs_f64() * 1e9 / n as f64
 }
 
 async fn here(who: usize) -> Contender {
@@ -285,50 +271,81 @@ async fn here(who: usize) -> Contender {
     }
 }
 
-/// Sender and receiver share one thread.
-fn one_arbiter(scale: u64, rounds: u32) -> Vec<Row> {
-    let tells = 4_194_304 / scale;
-    let asks = 400_000 / scale;
+/// Sender and receiver share one thread, so its CPU time is what they cost.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a bench's sender needs no supervisor"
+)]
+fn one_arbiter(rounds: u32) -> anyhow::Result<Vec<Row>> {
+    const TELLS: u64 = 400 * STEP;
+    const ASKS: u64 = 40_000;
     let mut tell: Best = [f64::MAX; NAMES.len()];
     let mut ask = tell;
+    let mut raw_timed = f64::MAX;
     for _ in 0..rounds {
+        raw_timed = raw_timed.min(raw_asks_with_timeout(ASKS)?);
         for who in 0..NAMES.len() {
-            let (told, asked) = actix_rt::System::new().block_on(async {
+            let round = async move {
                 let contender = here(who).await;
-                (contender.asks)(100).await;
+                (contender.asks)(STEP).await;
                 let base = HANDLED.load(Ordering::Acquire);
-                let start = clock();
+                let start = cpu::thread()?;
                 let mut sent = 0;
-                while HANDLED.load(Ordering::Acquire) - base < tells - STEP {
+                while HANDLED.load(Ordering::Acquire) - base < TELLS {
                     let mut out = 0;
-                    while out < WINDOW && sent < tells && (contender.tell)() {
+                    while out < WINDOW && sent < TELLS && (contender.tell)() {
                         sent += 1;
                         out += 1;
                     }
                     tokio::task::yield_now().await;
                 }
-                let told = per_item(start, tells);
-                let start = clock();
-                (contender.asks)(asks).await;
-                (told, per_item(start, asks))
-            });
+                let told = cpu::thread()? - start;
+                let start = cpu::thread()?;
+                (contender.asks)(ASKS).await;
+                let asked = cpu::thread()? - start;
+                anyhow::Ok((ns_each(told, TELLS), ns_each(asked, ASKS)))
+            };
+            // A task, as senders are; the System's own future is woken in a costlier way.
+            let (told, asked) =
+                actix_rt::System::new().block_on(async { actix_rt::spawn(round).await })??;
             tell[who] = tell[who].min(told);
             ask[who] = ask[who].min(asked);
         }
     }
-    let mut rows_ = rows("tell, one arbiter", "ns", &tell);
-    rows_.extend(rows("ask, one arbiter", "ns", &ask));
-    rows_
+    let mut rows = beside("tell, one arbiter, CPU", "ns", &tell);
+    rows.extend(beside("ask, one arbiter, CPU", "ns", &ask));
+    let timed = Row::new("actor", "ask, one arbiter, CPU", ask[OURS], "ns");
+    rows.push(timed.beside("raw actix with a timeout, as ours has", raw_timed));
+    Ok(rows)
 }
 
-/// The sender's thread and the receiver's are two.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a bench's sender needs no supervisor"
+)]
+fn raw_asks_with_timeout(asks: u64) -> anyhow::Result<f64> {
+    let round = async move {
+        let addr = Raw::default().start();
+        let mut start = cpu::thread()?;
+        for n in 0..STEP + asks {
+            if n == STEP {
+                start = cpu::thread()?;
+            }
+            addr.send(Add(1)).timeout(Duration::from_secs(30)).await?;
+        }
+        anyhow::Ok(ns_each(cpu::thread()? - start, asks))
+    };
+    actix_rt::System::new().block_on(async { actix_rt::spawn(round).await })?
+}
+
+/// The sender's thread and the receiver's are two: the time until all is handled, or answered.
 #[expect(
     clippy::disallowed_methods,
     reason = "the peers need an arbiter like the one that Env gives ours"
 )]
-fn two_arbiters(scale: u64, rounds: u32) -> anyhow::Result<Vec<Row>> {
-    let tells = 4_194_304 / scale;
-    let asks = 60_000 / scale;
+fn two_arbiters(rounds: u32) -> anyhow::Result<Vec<Row>> {
+    const TELLS: u64 = 200 * STEP;
+    const ASKS: u64 = 5_000;
     let threads = Threads {
         workers: 1,
         arbiters: 2,
@@ -343,28 +360,28 @@ fn two_arbiters(scale: u64, rounds: u32) -> anyhow::Result<Vec<Row>> {
                     "ours" => ours(our_tree(&env, 1)),
                     _ => elsewhere(who, &arbiter).await,
                 };
-                (contender.asks)(100).await;
+                (contender.asks)(STEP).await;
                 let base = HANDLED.load(Ordering::Acquire);
-                let start = clock();
+                let start = cpu::Wall::start();
                 let mut sent = 0;
-                while sent < tells {
+                while sent < TELLS {
                     while base + sent > HANDLED.load(Ordering::Acquire) + 3 * STEP {
-                        std::hint::spin_loop();
+                        std::thread::yield_now();
                     }
                     for _ in 0..STEP {
                         while !(contender.tell)() {
-                            std::hint::spin_loop();
+                            std::thread::yield_now();
                         }
                         sent += 1;
                     }
                 }
-                while HANDLED.load(Ordering::Acquire) - base < tells - STEP {
-                    std::hint::spin_loop();
+                while HANDLED.load(Ordering::Acquire) - base < TELLS {
+                    std::thread::yield_now();
                 }
-                let told = per_item(start, tells);
-                let start = clock();
-                (contender.asks)(asks).await;
-                let asked = per_item(start, asks);
+                let told = ns_each(start.elapsed(), TELLS);
+                let start = cpu::Wall::start();
+                (contender.asks)(ASKS).await;
+                let asked = ns_each(start.elapsed(), ASKS);
                 arbiter.stop();
                 (told, asked)
             })?;
@@ -372,9 +389,9 @@ fn two_arbiters(scale: u64, rounds: u32) -> anyhow::Result<Vec<Row>> {
             ask[who] = ask[who].min(asked);
         }
     }
-    let mut rows_ = rows("tell, across two arbiters", "ns", &tell);
-    rows_.extend(rows("ask, across two arbiters", "ns", &ask));
-    Ok(rows_)
+    let mut rows = beside("tell, across two arbiters", "ns", &tell);
+    rows.extend(beside("ask, across two arbiters", "ns", &ask));
+    Ok(rows)
 }
 
 async fn elsewhere(who: usize, arbiter: &actix_rt::Arbiter) -> Contender {
@@ -402,7 +419,7 @@ fn idle() -> anyhow::Result<Vec<Row>> {
             .parse()
             .with_context(|| format!("idle actors of {}: {text:?}", NAMES[who]))?;
     }
-    Ok(rows("idle actor, resident memory", "bytes", &best))
+    Ok(beside("idle actor, resident memory", "bytes", &best))
 }
 
 fn idle_bytes(who: usize) -> anyhow::Result<f64> {
