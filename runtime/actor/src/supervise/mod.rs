@@ -17,3 +17,6 @@ pub(crate) mod plan;
 pub(crate) mod policy;
 pub(crate) mod spec;
 pub(crate) mod tree;
+
+#[cfg(test)]
+mod model;
