@@ -5,6 +5,7 @@ use pqcnet_link::{Role, WireError};
 use pqcnet_protos::control::v1::{self as pb, Type};
 
 use crate::codec::{clip, invalid, message, node_bytes, node_id, same_fields, wire};
+use crate::problem::Problem;
 
 /// Most links in a [`StatusReport`]; a node with more reports the first ones.
 pub const MAX_REPORTED_LINKS: usize = 4096;
@@ -91,8 +92,8 @@ pub struct StatusReport {
     pub shards: Vec<ShardStatus>,
     /// Named counts.
     pub counters: Vec<(String, u64)>,
-    /// What is wrong, in words; empty means healthy.
-    pub problems: Vec<String>,
+    /// What is wrong; empty means healthy.
+    pub problems: Vec<Problem>,
 }
 
 message!(Ping, "control.Ping", CONTROL Type::Ping, Control => Pong);
@@ -107,6 +108,7 @@ wire!(StatusReport => pb::StatusReport,
     bound "shards" = 6 at MAX_REPORTED_SHARDS,
     bound "counters" = 7 at MAX_REPORTED_COUNTERS,
     bound "problems" = 8 at MAX_REPORTED_PROBLEMS,
+    bound "details" = 9 at MAX_REPORTED_PROBLEMS,
 );
 
 fn role(number: i32) -> Result<Role, WireError> {
@@ -187,7 +189,7 @@ impl From<&StatusReport> for pb::StatusReport {
             name: clip(name, MAX_REPORT_TEXT),
             value: *value,
         };
-        let problem = |problem: &String| clip(problem, MAX_REPORT_TEXT);
+        let words = |problem: &Problem| clip(&problem.what, MAX_REPORT_TEXT);
         Self {
             node_id: node_bytes(&report.node_id),
             role: i32::from(report.role.number()),
@@ -196,7 +198,10 @@ impl From<&StatusReport> for pb::StatusReport {
             links: first(&report.links, MAX_REPORTED_LINKS, |link| link.into()),
             shards: first(&report.shards, MAX_REPORTED_SHARDS, |shard| shard.into()),
             counters: first(&report.counters, MAX_REPORTED_COUNTERS, counter),
-            problems: first(&report.problems, MAX_REPORTED_PROBLEMS, problem),
+            problems: first(&report.problems, MAX_REPORTED_PROBLEMS, words),
+            details: first(&report.problems, MAX_REPORTED_PROBLEMS, |problem| {
+                problem.into()
+            }),
         }
     }
 }
@@ -212,6 +217,15 @@ impl TryFrom<pb::StatusReport> for StatusReport {
         let links = report.links.into_iter().map(TryInto::try_into);
         let shards = report.shards.into_iter().map(TryInto::try_into);
         let counters = report.counters.into_iter().map(|c| (c.name, c.value));
+        let problems: Result<Vec<Problem>, WireError> = if report.details.is_empty() {
+            let words = report.problems.into_iter();
+            words
+                .map(|what| Ok(Problem::unnamed(clip(&what, MAX_REPORT_TEXT))))
+                .collect()
+        } else {
+            let details = report.details.into_iter();
+            details.map(TryInto::try_into).collect()
+        };
         Ok(StatusReport {
             node_id: node_id("node id", &report.node_id)?,
             role: role(report.role)?,
@@ -220,7 +234,7 @@ impl TryFrom<pb::StatusReport> for StatusReport {
             links: links.collect::<Result<_, _>>()?,
             shards: shards.collect::<Result<_, _>>()?,
             counters: counters.collect(),
-            problems: report.problems,
+            problems: problems?,
         })
     }
 }

@@ -20,6 +20,7 @@ pub mod control;
 pub mod edge;
 mod grant;
 pub mod mesh;
+mod problem;
 mod record;
 mod refusal;
 pub mod relay;
@@ -29,6 +30,7 @@ mod shard;
 pub use channel::{Channel, ChannelName, ChannelNameError, MAX_CHANNEL_NAME};
 pub use grant::{GRANT_SKEW_MS, Grant, GrantError, MAX_GRANT_LIFETIME_MS};
 pub use pqcnet_link::Role;
+pub use problem::{MAX_EXPLAINED, MAX_EXPLAINED_TEXT, Problem, Severity, UNNAMED};
 pub use record::{
     MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_OUTSTANDING_RECORDS, MAX_PAYLOAD, Record,
 };

@@ -14,7 +14,7 @@ use pqcnet_messages::relay::{
     CloseSession, OpenSession, RelayConsumed, RelayDeliver, RelayOpenProducer, RelayPublish,
     RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded, RelayUnsubscribe, SessionOpened,
 };
-use pqcnet_messages::{Channel, ChannelName, Grant, Record, Refusal, Role};
+use pqcnet_messages::{Channel, ChannelName, Grant, Problem, Record, Refusal, Role, Severity};
 
 fn node(byte: u8) -> NodeId {
     NodeId::from_bytes([byte; 32])
@@ -230,7 +230,15 @@ fn every_message() {
         ],
         shards: vec![shard],
         counters: vec![("publishes".into(), 10)],
-        problems: vec!["disk nearly full".into()],
+        problems: vec![Problem {
+            code: "disk-low".into(),
+            severity: Severity::Warning,
+            what: "disk nearly full".into(),
+            cause: "why".into(),
+            fix: "make room".into(),
+            about: Some(node(5)),
+            explains: vec!["a".into(), "b".into()],
+        }],
     };
     table.row("StatusReport", &report);
 

@@ -6,6 +6,7 @@
 //! | [`ground`] | checks and sockets before a tree starts |
 //! | [`gate`] | takes links in on both planes, checks roles by `network.toml` |
 //! | [`outward`] | dials other nodes on both planes |
+//! | [`problem`] | what can be wrong, its cause and its remedy |
 //! | [`steward`] | the node's account of itself; `control` service |
 //! | [`sentry`], [`relayer`] | the trees |
 
@@ -13,6 +14,7 @@ pub mod gate;
 pub mod ground;
 pub mod outward;
 pub mod platform;
+pub mod problem;
 mod relayer;
 mod sentry;
 pub mod steward;

@@ -33,6 +33,7 @@ use pqcnet_relay::{Domain, Intake, IntakeConfig, IntakeLimits, ShardWorker, Shar
 use crate::gate::{Reception, TurnedAway, close_with_actor, no_room};
 use crate::ground::{Ground, Setup, StartError, Started};
 use crate::platform::Platform;
+use crate::problem::{Code, Problem};
 use crate::steward::{Accounts, Collected};
 
 /// Sentries of one relayer at once, dying links included.
@@ -179,20 +180,28 @@ impl Accounts for Sentries {
         async move {
             let mut collected = Collected::default();
             let mut subscriptions = 0;
+            let (mut waiting, mut stuck) = (Vec::new(), Vec::new());
             for (shard, answer) in join_all(asked).await {
                 match answer {
                     Ok(account) => {
                         subscriptions += account.subscriptions;
                         if !account.ready {
-                            collected
-                                .problems
-                                .push(format!("shard {shard} is {}", account.phase));
+                            waiting.push(format!("shard {shard} is {}", account.phase));
                         }
                         collected.shards.push(account.status);
                     }
-                    Err(error) => collected.problems.push(format!("shard {shard}: {error}")),
+                    Err(error) => stuck.push(format!("shard {shard}: {error}")),
                 }
             }
+            let owned = stuck.len() + collected.shards.len();
+            let cause = "their records are still being read from the disk, or the disk fails";
+            collected
+                .problems
+                .extend(of_shards(Code::ShardNotReady, waiting, owned, cause));
+            let cause = "their workers hang, wait for the disk, or were stopped";
+            collected
+                .problems
+                .extend(of_shards(Code::ShardStuck, stuck, owned, cause));
             collected.counters.push(("sentries".to_owned(), sentries));
             collected
                 .counters
@@ -201,4 +210,14 @@ impl Accounts for Sentries {
         }
         .boxed()
     }
+}
+
+/// What several shards have in common is one problem that names them.
+fn of_shards(code: Code, shards: Vec<String>, owned: usize, cause: &str) -> Option<Problem> {
+    let what = match shards.as_slice() {
+        [] => return None,
+        [only] => return Some(code.problem(only).because(cause)),
+        several => format!("{} of {owned} shards do not work", several.len()),
+    };
+    Some(code.problem(what).because(cause).explaining(shards))
 }

@@ -25,7 +25,7 @@ use pqcnet_mesh::{Dialler, DiallerConfig, Linked, User};
 use pqcnet_messages::control::Plane;
 use pqcnet_messages::edge;
 use pqcnet_messages::relay::{RelayDeliver, RelaySubscriptionEnded};
-use pqcnet_messages::{Role, ShardMap};
+use pqcnet_messages::{MAX_EXPLAINED, Role, ShardMap};
 use pqcnet_p2p::typed::{Bindings, LinkHandle, PeerInfo};
 use pqcnet_sentry_actors::{
     ClientLink, ClientSession, Closer, RelayLink, SESSION_BOUNDS, SessionShared, UPLINK_BOUNDS,
@@ -36,6 +36,7 @@ use crate::gate::{Reception, TurnedAway, close_with_actor, no_room};
 use crate::ground::{Ground, Setup, StartError, Started};
 use crate::outward::Outward;
 use crate::platform::Platform;
+use crate::problem::Code;
 use crate::steward::{Accounts, Collected};
 
 /// Clients of one sentry at once; each holds a session, a link and its windows.
@@ -274,16 +275,28 @@ impl Accounts for Clients {
     fn collect(&self) -> BoxFuture<'static, Collected> {
         let sessions = self.nursery.len();
         let count = u64::try_from(sessions).unwrap_or(u64::MAX);
-        let full = format!("{MAX_CLIENTS} clients are connected: no more are taken in");
+        let full = || {
+            Code::ClientsFull
+                .problem(format!(
+                    "{MAX_CLIENTS} clients are connected: no more are taken in"
+                ))
+                .because("more clients come to this sentry than one may have")
+        };
         let collected = Collected {
             shards: Vec::new(),
             counters: vec![("client_sessions".to_owned(), count)],
             problems: if sessions < MAX_CLIENTS {
                 Vec::new()
             } else {
-                vec![full]
+                vec![full()]
             },
         };
         ready(collected).boxed()
+    }
+
+    fn carried_by(&self, peer: NodeId) -> Vec<String> {
+        let shards = self.shared.map.owned_by(peer);
+        let told = shards.map(|shard| format!("shard {} is out of reach", shard.0));
+        told.take(MAX_EXPLAINED).collect()
     }
 }

@@ -24,6 +24,8 @@ use pqcnet_messages::control::{
 use pqcnet_messages::mesh::{LinkDown, LinkUp};
 use pqcnet_p2p::typed::LinkHandle;
 
+use crate::problem::{Code, Problem, explain};
+
 /// Link facts come in bursts when a gate opens; pings and status are small and rare.
 pub const BOUNDS: Bounds = Bounds {
     control: 4096,
@@ -76,14 +78,19 @@ pub struct Collected {
     pub shards: Vec<ShardStatus>,
     /// Its named counts.
     pub counters: Vec<(String, u64)>,
-    /// What is wrong, in words.
-    pub problems: Vec<String>,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
 }
 
 /// A role's own part of the account, collected when somebody asks; it takes a second at most.
 pub trait Accounts: Send + Sync + 'static {
     /// Asks the role's actors.
     fn collect(&self) -> BoxFuture<'static, Collected>;
+
+    /// What cannot be done while no data link to this peer stands, in words.
+    fn carried_by(&self, _peer: NodeId) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// What a steward is started with.
@@ -157,18 +164,11 @@ impl Steward {
         } = collected;
         for (peer, plane) in &self.config.expected {
             if !self.linked(*peer, *plane) {
-                let plane = plane_name(*plane);
-                problems.push(format!("no link to {} on the {plane} plane", peer.short()));
+                problems.push(self.missing(*peer, *plane));
             }
         }
         let silent = self.links.values().filter(|link| link.silent);
-        problems.extend(silent.map(|link| {
-            let peer = link.handle.peer().node_id;
-            format!(
-                "{} does not answer pings on the control plane",
-                peer.short()
-            )
-        }));
+        problems.extend(silent.map(|link| silent_peer(link.handle.peer().node_id)));
         counters.push(("links_opened".to_owned(), self.opened));
         StatusReport {
             node_id: self.config.node_id,
@@ -181,7 +181,30 @@ impl Steward {
                 .collect(),
             shards,
             counters,
-            problems,
+            problems: explain(problems),
+        }
+    }
+
+    /// A link that should stand and does not.
+    fn missing(&self, peer: NodeId, plane: Plane) -> Problem {
+        let (code, other) = match plane {
+            Plane::Data => (Code::DataLinkDown, Plane::Control),
+            Plane::Control => (Code::ControlLinkDown, Plane::Data),
+        };
+        let (who, name) = (peer.short(), plane_name(plane));
+        let cause = if self.linked(peer, other) {
+            let other = plane_name(other);
+            format!(
+                "{who} lives, its {other} plane is linked: its {name} address does not answer or refuses this node"
+            )
+        } else {
+            format!("{who} is down, cut off, or refuses this node")
+        };
+        let problem = code.problem(format!("no link to {who} on the {name} plane"));
+        let problem = problem.because(cause).about(peer);
+        match plane {
+            Plane::Data => problem.explaining(self.config.accounts.carried_by(peer)),
+            Plane::Control => problem,
         }
     }
 
@@ -265,6 +288,16 @@ impl OpenLink {
             plane: self.plane,
         }
     }
+}
+
+fn silent_peer(peer: NodeId) -> Problem {
+    let who = peer.short();
+    Code::PeerSilent
+        .problem(format!("{who} does not answer pings on the control plane"))
+        .because(format!(
+            "{who} hangs, or is too busy to answer within {PING_DEADLINE:?}"
+        ))
+        .about(peer)
 }
 
 /// The word in reports.
