@@ -73,6 +73,12 @@ pub struct ShardStatus {
     pub records: u64,
     /// Payload bytes stored.
     pub bytes: u64,
+    /// Subscriptions now.
+    pub subscriptions: u64,
+    /// Records that the subscription furthest behind has not consumed.
+    pub lag_records: u64,
+    /// Payload bytes admitted and not yet durable.
+    pub unwritten_bytes: u64,
 }
 
 /// A node's account of itself.
@@ -100,7 +106,9 @@ message!(Ping, "control.Ping", CONTROL Type::Ping, Control => Pong);
 message!(Status, "control.Status", CONTROL Type::Status, Control => StatusReport);
 
 same_fields!(Ping => pb::Ping { nonce });
-same_fields!(ShardStatus => pb::ShardStatus { id, channels, records, bytes });
+same_fields!(ShardStatus => pb::ShardStatus {
+    id, channels, records, bytes, subscriptions, lag_records, unwritten_bytes
+});
 wire!(Status => pb::Status);
 wire!(Pong => pb::Pong);
 wire!(StatusReport => pb::StatusReport,

@@ -215,6 +215,9 @@ fn every_message() {
         channels: 4,
         records: 5,
         bytes: 6,
+        subscriptions: 7,
+        lag_records: 8,
+        unwritten_bytes: 9,
     };
     let report = StatusReport {
         node_id: node(6),

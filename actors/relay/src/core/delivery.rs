@@ -274,6 +274,16 @@ impl Delivery {
         self.subscriptions.len()
     }
 
+    /// Records that the subscription furthest behind has not consumed.
+    pub fn lag(&self) -> u64 {
+        let behind = self.subscriptions.values().map(|subscription| {
+            let watched = self.watched.get(&subscription.channel);
+            let head = watched.map_or(0, |watched| watched.head);
+            head.saturating_sub(subscription.consumed_to())
+        });
+        behind.max().unwrap_or(0)
+    }
+
     /// True when there are none.
     pub fn is_empty(&self) -> bool {
         self.subscriptions.is_empty()
