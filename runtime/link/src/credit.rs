@@ -30,6 +30,11 @@ impl Granted {
         self.lanes.get(&lane).copied().unwrap_or(0)
     }
 
+    /// The smallest of all that was ever granted.
+    pub(crate) fn least(&self) -> Option<u32> {
+        self.lanes.values().copied().min()
+    }
+
     /// Takes `units`, or nothing.
     pub(crate) fn spend(&mut self, lane: Lane, units: u32) -> bool {
         match self.lanes.get_mut(&lane) {

@@ -135,6 +135,11 @@ impl Link {
         self.granted.held((service, class))
     }
 
+    /// The smallest credit held of all services and classes that the peer opened a window for.
+    pub fn least_credit(&self) -> Option<u32> {
+        self.granted.least()
+    }
+
     /// Bytes that wait for the socket.
     pub fn outbound(&self) -> usize {
         self.lanes.iter().map(BytesMut::len).sum()

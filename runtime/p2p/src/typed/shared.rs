@@ -248,6 +248,8 @@ pub struct LinkStats {
     pub open_asks: usize,
     /// Asks of the peer's that are not answered here.
     pub unanswered: usize,
+    /// Smallest credit held, in units: at 0 the peer takes nothing more of a kind for now. `None` before any was granted.
+    pub credit: Option<u32>,
 }
 
 /// Holds a link open; dropping the last one, remote refs included, closes it in order. Cheap to clone.
@@ -335,6 +337,7 @@ impl LinkHandle {
             outbound: inner.link.outbound(),
             open_asks: inner.link.open_asks(),
             unanswered: inner.link.unanswered(),
+            credit: inner.link.least_credit(),
         }
     }
 }
