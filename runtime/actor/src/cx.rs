@@ -19,7 +19,7 @@ use crate::path::Path;
 use crate::refs::Ref;
 use crate::rng::StreamRng;
 use crate::timers::{Call, Due, TimerId, Timers};
-use crate::trace::{Entered, TraceCx};
+use crate::trace::{StepKind, TraceCx};
 use crate::watch::{Down, Watchable};
 
 type Done<B> = Box<dyn FnOnce(&mut B, &mut Cx<B>)>;
@@ -42,7 +42,6 @@ pub struct Cx<B: Behaviour> {
     rng: Option<StreamRng>,
     incarnation: u32,
     stop: bool,
-    steps: u64,
     pub(crate) batch: VecDeque<Envelope<B>>,
 }
 
@@ -57,7 +56,6 @@ impl<B: Behaviour> Cx<B> {
             rng: None,
             incarnation: 0,
             stop: false,
-            steps: 0,
             batch: VecDeque::new(),
         }
     }
@@ -207,7 +205,7 @@ impl<B: Behaviour> Cx<B> {
 
     // ---- the adapter's side ----
 
-    /// Runs a handler inside its trace, with a span if the trace is sampled.
+    /// Runs a handler inside its trace, as a step of it if the trace is sampled.
     #[inline]
     pub(crate) fn enter_message(
         &mut self,
@@ -215,26 +213,32 @@ impl<B: Behaviour> Cx<B> {
         message: &'static str,
         handler: impl FnOnce(&mut Self),
     ) {
+        if trace == TraceCx::NONE && !B::BEGINS_TRACES {
+            return handler(self);
+        }
+        self.enter_trace(trace, message, handler);
+    }
+
+    fn enter_trace(
+        &mut self,
+        trace: TraceCx,
+        message: &'static str,
+        handler: impl FnOnce(&mut Self),
+    ) {
+        let trace = match trace {
+            TraceCx::NONE => self.env.begin_trace(),
+            carried => carried,
+        };
         if trace == TraceCx::NONE {
             return handler(self);
         }
-        self.steps += 1;
-        let step = self.steps;
-        let inner = if trace.sampled {
-            trace.child(step)
-        } else {
-            trace
-        };
-        let _entered = Entered::new(inner);
-        if trace.sampled {
-            let span = tracing::info_span!(
-                "handle", actor = %self.path(), message,
-                trace_id = %format_args!("{:032x}", trace.trace_id),
-                span_id = inner.span_id, parent_span_id = trace.span_id,
-            );
-            return span.in_scope(|| handler(self));
+        match self
+            .env
+            .step(trace, message, StepKind::Consumer, self.path())
+        {
+            Some(step) => step.scope(|| handler(self)),
+            None => trace.scope(|| handler(self)),
         }
-        handler(self);
     }
 
     pub(crate) fn mail(&self) -> &Mail<B> {

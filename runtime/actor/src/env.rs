@@ -24,8 +24,10 @@ use tokio::time::{Instant, Sleep};
 
 use crate::counters::{Counters, CountersSnapshot};
 use crate::error::{OffloadError, TaskError};
+use crate::meters::{Counter, Histogram, Labels, MeterReading, Meters};
 use crate::pool::{self, Pool};
 use crate::rng::StreamRng;
+use crate::trace::{Step, StepKind, TraceCx, Tracer};
 
 /// The wall clock of every simulation at its start: 2026-01-01T00:00:00Z.
 pub const SIMULATED_WALL_START_MS: u64 = 1_767_225_600_000;
@@ -46,6 +48,8 @@ struct Inner {
     arbiters: Arc<[ArbiterHandle]>,
     pool: Arc<Pool>,
     counters: Arc<Counters>,
+    meters: Arc<Meters>,
+    tracer: Arc<Tracer>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +115,8 @@ impl Env {
             arbiters: arbiters.into(),
             pool: Arc::new(Pool::new(threads, pool::QUEUE)),
             counters: Arc::default(),
+            meters: Arc::default(),
+            tracer: Arc::new(Tracer::new(&seed, node)),
         }))
     }
 
@@ -128,6 +134,8 @@ impl Env {
             arbiters: Arc::clone(&inner.arbiters),
             pool: Arc::clone(&inner.pool),
             counters: Arc::clone(&inner.counters),
+            meters: Arc::clone(&inner.meters),
+            tracer: Arc::clone(&inner.tracer),
         }))
     }
 
@@ -253,6 +261,48 @@ impl Env {
 
     pub(crate) fn count(&self) -> &Counters {
         &self.0.counters
+    }
+
+    // ---- meters and traces ----
+
+    /// The node's counter of this name and these labels; made by whoever asks first.
+    pub fn counter(&self, name: &'static str, help: &'static str, labels: Labels) -> Counter {
+        self.0.meters.counter(name, help, labels)
+    }
+
+    /// The node's histogram of this name and these labels; made by whoever asks first.
+    pub fn histogram(&self, name: &'static str, help: &'static str, labels: Labels) -> Histogram {
+        self.0.meters.histogram(name, help, labels)
+    }
+
+    /// What every counter and histogram shows, by name and labels.
+    pub fn meters(&self) -> Vec<MeterReading> {
+        self.0.meters.read()
+    }
+
+    /// Of the work that comes to this node without a trace, this part begins one that is sampled: 0 (as made) none,
+    /// 1 all of it.
+    pub fn set_sampling(&self, ratio: f64) {
+        self.0.tracer.set_ratio(ratio);
+    }
+
+    /// A new trace that is sampled, or as often as not sampled none.
+    #[inline]
+    pub fn begin_trace(&self) -> TraceCx {
+        self.0.tracer.begin()
+    }
+
+    /// Begins a step of a trace, to be ended by dropping it. `None` where nothing is recorded: the trace is not
+    /// sampled, or this process exports no spans.
+    #[inline]
+    pub fn step(
+        &self,
+        cx: TraceCx,
+        name: &'static str,
+        kind: StepKind,
+        actor: &dyn fmt::Display,
+    ) -> Option<Step> {
+        self.0.tracer.step(cx, name, kind, actor)
     }
 
     /// The arbiter for `key`; `None` in a plain environment. No key: the main one.

@@ -54,6 +54,10 @@ pub trait Behaviour: Sized + 'static {
     /// The name in traces and introspection.
     const NAME: &'static str;
 
+    /// Whether a message that comes without a trace may begin one here, as often as the node samples: true at the edge
+    /// of the network, where requests of those who trace nothing themselves come in.
+    const BEGINS_TRACES: bool = false;
+
     /// Runs once an incarnation, before any message. The next sibling starts when it has returned.
     fn started(&mut self, _cx: &mut Cx<Self>) {}
 
