@@ -5,19 +5,20 @@
 //!                         everything admitted while one batch is in flight forms the next
 //! ```
 
+mod admit;
+mod settle;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use pqcnet_crypto::NodeId;
-use pqcnet_log::{AppendBatch, Base, ChannelHead, ChannelId, Entries, LogError, Opened, ShardNo};
-use pqcnet_messages::edge::{MAX_READERS, Published};
-use pqcnet_messages::{Channel, MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_PAYLOAD, Record, Refusal};
+use pqcnet_log::{AppendBatch, ChannelHead, ChannelId, Entries, LogError, Opened, ShardNo};
+use pqcnet_messages::{Channel, Refusal};
 
-use super::channel::{About, ChannelState, NewReaders, channel_id, sealed_about};
-use super::delivery::{Delivered, Delivery, DeliveryLimits, Problem};
-use super::pending::{Advance, Forming, Pending, Stored};
-use super::producers::Verdict;
+use super::channel::{ChannelState, channel_id};
+use super::delivery::{Delivered, Delivery, DeliveryLimits};
+use super::pending::{Forming, Pending, Stored};
 use super::seal::ShardKeys;
 use super::subscription::SubscriptionKey;
 
@@ -98,6 +99,10 @@ pub struct Holdings {
     pub bytes: u64,
     /// Subscriptions now.
     pub subscriptions: u64,
+    /// Records that the subscription furthest behind has not consumed.
+    pub lag_records: u64,
+    /// Payload bytes admitted and not yet durable.
+    pub unwritten_bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,11 +187,11 @@ impl<T> Shard<T> {
     /// Admits, or refuses with a reply. `to` is answered once, now or when the records are durable.
     pub fn publish(&mut self, wall_ms: u64, new: NewRecords, to: T) {
         match self.try_publish(wall_ms, new) {
-            Ok(Admission::Done(published)) => {
+            Ok(admit::Admission::Done(published)) => {
                 let result = Ok(Stored::Published(published));
                 self.effects.push_back(Effect::Reply { to, result });
             }
-            Ok(Admission::Wait { batch, published }) => {
+            Ok(admit::Admission::Wait { batch, published }) => {
                 let waiting = (to, Stored::Published(published));
                 let next = self.next.as_mut().map(|next| &mut next.pending);
                 let mut pending = next.into_iter().chain(&mut self.in_flight);
@@ -375,6 +380,8 @@ impl<T> Shard<T> {
     pub fn holdings(&self) -> Holdings {
         let mut sum = Holdings {
             subscriptions: self.delivery.len() as u64,
+            lag_records: self.delivery.lag(),
+            unwritten_bytes: self.pending_bytes as u64,
             ..Holdings::default()
         };
         for state in self.channels.values().filter(|s| s.about_stored) {
@@ -438,320 +445,4 @@ impl<T> Shard<T> {
             }
         }
     }
-
-    fn try_publish(&mut self, wall_ms: u64, new: NewRecords) -> Result<Admission, Refusal> {
-        let generation = self.writable()?;
-        if new.channel.owner != new.customer {
-            return Err(Refusal::NotAllowed);
-        }
-        let bytes = check_payloads(&new)?;
-        let id = channel_id(&new.channel);
-        let state = self.channels.get_mut(&id).ok_or(Refusal::UnknownProducer)?;
-        if state.about.is_none() {
-            return Err(Refusal::Storage);
-        }
-        let skip = match state
-            .producers
-            .judge(new.epoch, new.first_seq, new.payloads.len())?
-        {
-            Verdict::Stored { sequence, offset } => {
-                return Ok(Admission::Done(published(sequence, offset)));
-            }
-            Verdict::UnderWay {
-                sequence,
-                offset,
-                batch,
-            } => {
-                let published = published(sequence, offset);
-                return Ok(Admission::Wait { batch, published });
-            }
-            Verdict::Admit { skip } => skip,
-        };
-        if self.pending_bytes + bytes > self.limits.pending_bytes {
-            return Err(Refusal::Busy);
-        }
-        if !state.about_stored && self.stored_channels >= self.limits.channels {
-            return Err(Refusal::TooLarge);
-        }
-        self.pending_bytes += bytes;
-        let Forming { batch, pending } =
-            next_batch(&mut self.next, &mut self.batches, self.shard, generation);
-        pending.bytes += bytes;
-        let slot = place(batch, &id, state, &mut self.keys, &mut self.stored_channels);
-        // Stamps never go back within a channel, whatever the wall clock does.
-        let at_ms = wall_ms.max(state.admitted.newest_ms);
-        let stamp = at_ms.to_be_bytes();
-        let mut sequence = new.first_seq + skip as u64 - 1;
-        let before = batch.byte_len();
-        let keys = &mut self.keys;
-        for payload in new.payloads.into_iter().skip(skip) {
-            sequence += 1;
-            let offset = batch.push(slot, (new.epoch, sequence), at_ms, |offset, out| {
-                keys.seal(&id, offset, [&stamp, &payload], out);
-            });
-            state.admitted.head = offset;
-            let record = Record {
-                offset,
-                published_at_ms: at_ms,
-                payload,
-            };
-            pending.records.push((id, record));
-        }
-        let offset = state.admitted.head;
-        state.admitted.newest_ms = at_ms;
-        state.admitted.bytes += (batch.byte_len() - before) as u64;
-        state
-            .producers
-            .admitted(new.epoch, sequence, offset, pending.number);
-        pending.advances.push(Advance {
-            channel: id,
-            epoch: new.epoch,
-            sequence,
-            offset,
-        });
-        Ok(Admission::Wait {
-            batch: pending.number,
-            published: published(sequence, offset),
-        })
-    }
-
-    fn try_set_readers(
-        &mut self,
-        channel: &Channel,
-        mut readers: Vec<NodeId>,
-        to: T,
-    ) -> Result<(), (T, Refusal)> {
-        readers.sort_unstable();
-        readers.dedup();
-        let bytes = readers.len() * 32;
-        let checked = self.writable().and_then(|generation| {
-            if readers.len() > MAX_READERS {
-                return Err(Refusal::TooLarge);
-            }
-            if self.pending_bytes + bytes > self.limits.pending_bytes {
-                return Err(Refusal::Busy);
-            }
-            let id = self.ensure_channel(channel)?;
-            let stored = self.channels.get(&id).is_some_and(|s| s.about_stored);
-            if !stored && self.stored_channels >= self.limits.channels {
-                return Err(Refusal::TooLarge);
-            }
-            Ok((generation, id))
-        });
-        let (generation, id) = match checked {
-            Ok(checked) => checked,
-            Err(refusal) => return Err((to, refusal)),
-        };
-        let Some(state) = self.channels.get_mut(&id) else {
-            return Err((to, Refusal::Unavailable));
-        };
-        self.pending_bytes += bytes;
-        let Forming { batch, pending } =
-            next_batch(&mut self.next, &mut self.batches, self.shard, generation);
-        pending.bytes += bytes;
-        let slot = place(batch, &id, state, &mut self.keys, &mut self.stored_channels);
-        let about = About {
-            channel: channel.clone(),
-            readers: readers.clone(),
-        };
-        batch.set_about(slot, sealed_about(&mut self.keys, &id, &about));
-        pending.readers.push(NewReaders {
-            channel: id,
-            readers,
-        });
-        pending.waiting.push((to, Stored::Readers));
-        Ok(())
-    }
-
-    /// Hands the forming batch to the log, unless one is on its way.
-    fn flush(&mut self) {
-        if self.in_flight.is_none()
-            && matches!(self.phase, Phase::Ready { .. })
-            && let Some(Forming { batch, pending }) = self.next.take()
-        {
-            self.effects.push_back(Effect::Append(batch));
-            self.in_flight = Some(pending);
-        }
-    }
-
-    /// The batch is durable: acknowledge, then deliver.
-    fn settle(&mut self, done: Pending<T>) {
-        self.pending_bytes -= done.bytes;
-        for advance in &done.advances {
-            if let Some(state) = self.channels.get_mut(&advance.channel) {
-                let (sequence, offset) = (advance.sequence, advance.offset);
-                state.producers.durable(advance.epoch, sequence, offset);
-            }
-        }
-        for (to, stored) in done.waiting {
-            let result = Ok(stored);
-            self.effects.push_back(Effect::Reply { to, result });
-        }
-        for NewReaders { channel, readers } in done.readers {
-            if let Some(state) = self.channels.get_mut(&channel) {
-                if let Some(about) = &mut state.about {
-                    about.readers = readers;
-                }
-                self.delivery
-                    .retain(&channel, |customer| state.may_read(customer));
-            }
-        }
-        for (channel, record) in done.records {
-            self.delivery.push(channel, record);
-        }
-        for advance in &done.advances {
-            if let Some(state) = self.channels.get_mut(&advance.channel) {
-                state.durable.head = state.durable.head.max(advance.offset);
-                self.delivery.advance(&advance.channel, state.durable.head);
-                if state.durable.head == state.admitted.head {
-                    state.durable = state.admitted;
-                }
-            }
-        }
-    }
-
-    /// Storage failed. Whatever was admitted is of unknown fate: everybody is told, and the log is read anew.
-    fn fail(&mut self, now: Duration, error: LogError) {
-        let shard = self.shard;
-        let problem = Delivered::Problem(Problem::Log { shard, error });
-        self.effects.push_back(Effect::Deliver(problem));
-        let next = self.next.take().map(|next| next.pending);
-        let lost = [self.in_flight.take(), next];
-        for (to, _) in lost
-            .into_iter()
-            .flatten()
-            .flat_map(|pending| pending.waiting)
-        {
-            self.effects.push_back(Effect::Reply {
-                to,
-                result: Err(Refusal::Storage),
-            });
-        }
-        self.stalled = None;
-        self.pending_bytes = 0;
-        self.keys.end();
-        self.phase = Phase::Failed {
-            retry_at: now + self.reopen_after,
-        };
-        self.reopen_after = (self.reopen_after * 2).min(REOPEN_AFTER.1);
-    }
-
-    /// Takes the channels as stored. Of what was known before only that stays which the log does not keep.
-    fn restore(&mut self, heads: &[ChannelHead]) {
-        let mut before = std::mem::take(&mut self.channels);
-        let max = self.limits.producers;
-        for head in heads {
-            let about = self.open_about(head);
-            let mut state = ChannelState::restored(head, about);
-            if let Some(earlier) = before.remove(&head.channel) {
-                state.producers.keep_unused(&earlier.producers, max);
-            }
-            self.delivery.advance(&head.channel, head.head);
-            self.delivery
-                .retain(&head.channel, |customer| state.may_read(customer));
-            self.channels.insert(head.channel, state);
-        }
-        self.stored_channels = self.channels.len();
-        for (id, earlier) in before {
-            if let Some(about) = earlier.about {
-                let mut state = ChannelState::new(about.channel);
-                state.producers.keep_unused(&earlier.producers, max);
-                self.channels.insert(id, state);
-            }
-        }
-        let unstored = self
-            .channels
-            .iter()
-            .filter(|(_, state)| !state.about_stored);
-        self.empty = unstored.map(|(id, _)| *id).collect();
-    }
-
-    fn open_about(&mut self, head: &ChannelHead) -> Option<About> {
-        let (shard, channel) = (self.shard, head.channel);
-        let mut sealed = head.about.as_deref().unwrap_or_default().to_vec();
-        let problem = match self.keys.open(&channel, 0, &mut sealed) {
-            Ok(text) => match About::decode(&sealed[text]) {
-                Some(about) if channel_id(&about.channel) == channel => return Some(about),
-                Some(_) | None => Problem::About { shard, channel },
-            },
-            Err(error) => Problem::Sealed {
-                shard,
-                channel,
-                offset: 0,
-                error,
-            },
-        };
-        self.effects
-            .push_back(Effect::Deliver(Delivered::Problem(problem)));
-        None
-    }
-}
-
-enum Admission {
-    /// Durable already.
-    Done(Published),
-    /// Answer when batch `batch` is durable.
-    Wait { batch: u64, published: Published },
-}
-
-fn published(last_seq: u64, last_offset: u64) -> Published {
-    Published {
-        last_seq,
-        last_offset,
-    }
-}
-
-/// The payloads' bytes, if a publish is within its limits.
-fn check_payloads(new: &NewRecords) -> Result<usize, Refusal> {
-    let count = new.payloads.len();
-    if count == 0 {
-        return Err(Refusal::Invalid("no payloads".to_owned()));
-    }
-    if new.first_seq == 0 || new.first_seq.checked_add(count as u64).is_none() {
-        return Err(Refusal::Invalid("sequences count from 1".to_owned()));
-    }
-    let bytes = new.payloads.iter().map(Bytes::len).sum();
-    let largest = new.payloads.iter().map(Bytes::len).max().unwrap_or(0);
-    if count > MAX_BATCH_RECORDS || bytes > MAX_BATCH_BYTES || largest > MAX_PAYLOAD {
-        return Err(Refusal::TooLarge);
-    }
-    Ok(bytes)
-}
-
-fn next_batch<'a, T>(
-    next: &'a mut Option<Forming<T>>,
-    batches: &mut u64,
-    shard: ShardNo,
-    generation: u32,
-) -> &'a mut Forming<T> {
-    next.get_or_insert_with(|| {
-        *batches += 1;
-        Forming::new(*batches, AppendBatch::new(shard, generation))
-    })
-}
-
-/// The channel's slot in the forming batch, with whatever else of the channel is due for the disk.
-fn place(
-    batch: &mut AppendBatch,
-    id: &ChannelId,
-    state: &mut ChannelState,
-    keys: &mut ShardKeys,
-    stored_channels: &mut usize,
-) -> pqcnet_log::ChannelSlot {
-    let base = Base {
-        forgotten_epoch: state.producers.forgotten(),
-        ..state.admitted
-    };
-    let slot = batch.channel(*id, base);
-    for epoch in state.drop_marks.drain(..) {
-        batch.forget(slot, epoch);
-    }
-    if !state.about_stored
-        && let Some(about) = &state.about
-    {
-        batch.set_about(slot, sealed_about(keys, id, about));
-        state.about_stored = true;
-        *stored_channels += 1;
-    }
-    slot
 }

@@ -1,0 +1,136 @@
+//! What becomes of a batch: on its way, durable, or of unknown fate; and what a reopened log says.
+
+use std::time::Duration;
+
+use pqcnet_log::{ChannelHead, LogError};
+use pqcnet_messages::Refusal;
+
+use super::{Effect, Phase, REOPEN_AFTER, Shard};
+use crate::core::channel::{About, ChannelState, NewReaders, channel_id};
+use crate::core::delivery::{Delivered, Problem};
+use crate::core::pending::{Forming, Pending};
+
+impl<T> Shard<T> {
+    /// Hands the forming batch to the log, unless one is on its way.
+    pub(super) fn flush(&mut self) {
+        if self.in_flight.is_none()
+            && matches!(self.phase, Phase::Ready { .. })
+            && let Some(Forming { batch, pending }) = self.next.take()
+        {
+            self.effects.push_back(Effect::Append(batch));
+            self.in_flight = Some(pending);
+        }
+    }
+
+    /// The batch is durable: acknowledge, then deliver.
+    pub(super) fn settle(&mut self, done: Pending<T>) {
+        self.pending_bytes -= done.bytes;
+        for advance in &done.advances {
+            if let Some(state) = self.channels.get_mut(&advance.channel) {
+                let (sequence, offset) = (advance.sequence, advance.offset);
+                state.producers.durable(advance.epoch, sequence, offset);
+            }
+        }
+        for (to, stored) in done.waiting {
+            let result = Ok(stored);
+            self.effects.push_back(Effect::Reply { to, result });
+        }
+        for NewReaders { channel, readers } in done.readers {
+            if let Some(state) = self.channels.get_mut(&channel) {
+                if let Some(about) = &mut state.about {
+                    about.readers = readers;
+                }
+                self.delivery
+                    .retain(&channel, |customer| state.may_read(customer));
+            }
+        }
+        for (channel, record) in done.records {
+            self.delivery.push(channel, record);
+        }
+        for advance in &done.advances {
+            if let Some(state) = self.channels.get_mut(&advance.channel) {
+                state.durable.head = state.durable.head.max(advance.offset);
+                self.delivery.advance(&advance.channel, state.durable.head);
+                if state.durable.head == state.admitted.head {
+                    state.durable = state.admitted;
+                }
+            }
+        }
+    }
+
+    /// Storage failed. Whatever was admitted is of unknown fate: everybody is told, and the log is read anew.
+    pub(super) fn fail(&mut self, now: Duration, error: LogError) {
+        let shard = self.shard;
+        let problem = Delivered::Problem(Problem::Log { shard, error });
+        self.effects.push_back(Effect::Deliver(problem));
+        let next = self.next.take().map(|next| next.pending);
+        let lost = [self.in_flight.take(), next];
+        for (to, _) in lost
+            .into_iter()
+            .flatten()
+            .flat_map(|pending| pending.waiting)
+        {
+            self.effects.push_back(Effect::Reply {
+                to,
+                result: Err(Refusal::Storage),
+            });
+        }
+        self.stalled = None;
+        self.pending_bytes = 0;
+        self.keys.end();
+        self.phase = Phase::Failed {
+            retry_at: now + self.reopen_after,
+        };
+        self.reopen_after = (self.reopen_after * 2).min(REOPEN_AFTER.1);
+    }
+
+    /// Takes the channels as stored. Of what was known before only that stays which the log does not keep.
+    pub(super) fn restore(&mut self, heads: &[ChannelHead]) {
+        let mut before = std::mem::take(&mut self.channels);
+        let max = self.limits.producers;
+        for head in heads {
+            let about = self.open_about(head);
+            let mut state = ChannelState::restored(head, about);
+            if let Some(earlier) = before.remove(&head.channel) {
+                state.producers.keep_unused(&earlier.producers, max);
+            }
+            self.delivery.advance(&head.channel, head.head);
+            self.delivery
+                .retain(&head.channel, |customer| state.may_read(customer));
+            self.channels.insert(head.channel, state);
+        }
+        self.stored_channels = self.channels.len();
+        for (id, earlier) in before {
+            if let Some(about) = earlier.about {
+                let mut state = ChannelState::new(about.channel);
+                state.producers.keep_unused(&earlier.producers, max);
+                self.channels.insert(id, state);
+            }
+        }
+        let unstored = self
+            .channels
+            .iter()
+            .filter(|(_, state)| !state.about_stored);
+        self.empty = unstored.map(|(id, _)| *id).collect();
+    }
+
+    fn open_about(&mut self, head: &ChannelHead) -> Option<About> {
+        let (shard, channel) = (self.shard, head.channel);
+        let mut sealed = head.about.as_deref().unwrap_or_default().to_vec();
+        let problem = match self.keys.open(&channel, 0, &mut sealed) {
+            Ok(text) => match About::decode(&sealed[text]) {
+                Some(about) if channel_id(&about.channel) == channel => return Some(about),
+                Some(_) | None => Problem::About { shard, channel },
+            },
+            Err(error) => Problem::Sealed {
+                shard,
+                channel,
+                offset: 0,
+                error,
+            },
+        };
+        self.effects
+            .push_back(Effect::Deliver(Delivered::Problem(problem)));
+        None
+    }
+}
