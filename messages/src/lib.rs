@@ -14,9 +14,12 @@
 //! Offsets are per channel, contiguous, from 1. A producer epoch (unique per channel, issued by the shard's owner) and a
 //! sequence (from 1, contiguous) identify a publish.
 
+mod advert;
+mod canonical;
 mod channel;
 mod codec;
 pub mod control;
+mod directive;
 pub mod edge;
 mod grant;
 pub mod mesh;
@@ -27,7 +30,16 @@ pub mod relay;
 pub mod relay_local;
 mod shard;
 
+pub use advert::{
+    ADVERT_SKEW_MS, Advert, AdvertError, KemAdvert, MAX_ADVERT_ADDRESSES, MAX_ADVERT_LEASE_MS,
+    MAX_HAVE, MAX_PULLED, PullAdverts, PullDirectives, Pulled, PulledAdverts, PulledDirectives,
+    SignedAdvert,
+};
 pub use channel::{Channel, ChannelName, ChannelNameError, MAX_CHANNEL_NAME};
+pub use directive::{
+    Directive, DirectiveError, MAX_MAP_OWNERS, MAX_MAP_SHARDS, MAX_REASON, Order, SignedDirective,
+    Subject, SubmitDirective, Submitted,
+};
 pub use grant::{GRANT_SKEW_MS, Grant, GrantError, MAX_GRANT_LIFETIME_MS};
 pub use pqcnet_link::Role;
 pub use problem::{MAX_EXPLAINED, MAX_EXPLAINED_TEXT, Problem, Severity, UNNAMED};

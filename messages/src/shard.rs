@@ -80,6 +80,11 @@ impl ShardMap {
         self.owners.len()
     }
 
+    /// Each shard's owner, by shard.
+    pub fn owners(&self) -> &[NodeId] {
+        &self.owners
+    }
+
     /// The shard of a channel: the first 8 bytes (big-endian) of SHA-256("pqcnet/shard/1" ‖ owner ‖ name), modulo the number
     /// of shards.
     pub fn shard_of(&self, channel: &Channel) -> ShardId {

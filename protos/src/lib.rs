@@ -47,3 +47,12 @@ pub mod control {
         include!(concat!(env!("OUT_DIR"), "/pqcnet.control.v1.rs"));
     }
 }
+
+/// Directives and adverts.
+pub mod mesh {
+    /// Version 1.
+    #[allow(missing_docs, clippy::all)]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/pqcnet.mesh.v1.rs"));
+    }
+}
