@@ -1,6 +1,6 @@
 //! Which wanted peers to dial, and when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pqcnet_actor::Pause;
@@ -21,12 +21,14 @@ pub enum State {
 struct Peer {
     state: State,
     pause: Pause,
+    wanted: bool,
 }
 
 /// The wanted peers.
 #[derive(Debug)]
 pub struct Peers {
     settled_after: Duration,
+    pause: Pause,
     peers: BTreeMap<NodeId, Peer>,
 }
 
@@ -39,14 +41,28 @@ impl Peers {
         settled_after: Duration,
         now: Duration,
     ) -> Peers {
-        let peer = || Peer {
-            state: State::Waiting(now),
-            pause,
-        };
-        let peers = wanted.into_iter().map(|id| (id, peer())).collect();
-        Peers {
+        let mut peers = Peers {
             settled_after,
-            peers,
+            pause,
+            peers: BTreeMap::new(),
+        };
+        peers.want(&wanted.into_iter().collect(), now);
+        peers
+    }
+
+    /// Wants these and no others. A newcomer is to be dialled at once; a peer that is not wanted any more and is being
+    /// dialled or linked is let be, and forgotten when that ends.
+    pub fn want(&mut self, wanted: &BTreeSet<NodeId>, now: Duration) {
+        self.peers.retain(|id, peer| {
+            peer.wanted = wanted.contains(id);
+            peer.wanted || !matches!(peer.state, State::Waiting(_))
+        });
+        for id in wanted {
+            self.peers.entry(*id).or_insert(Peer {
+                state: State::Waiting(now),
+                pause: self.pause,
+                wanted: true,
+            });
         }
     }
 
@@ -65,9 +81,15 @@ impl Peers {
         }
     }
 
-    /// A dial failed, or a link dropped. `random` is 64 uniform bits. Returns the pause before the next dial.
+    /// A dial failed, or a link dropped. `random` is 64 uniform bits. Returns the pause before the next dial, if there is to
+    /// be one.
     pub fn on_lost(&mut self, peer: &NodeId, now: Duration, random: u64) -> Option<Duration> {
-        let peer = self.peers.get_mut(peer)?;
+        let id = peer;
+        let peer = self.peers.get_mut(id)?;
+        if !peer.wanted {
+            self.peers.remove(id);
+            return None;
+        }
         if let State::Up(since) = peer.state
             && now.saturating_sub(since) >= self.settled_after
         {
@@ -151,6 +173,28 @@ mod tests {
         peers.on_linked(&A, now);
         now += 1000 * MS;
         assert_eq!(peers.on_lost(&A, now, u64::MAX), Some(10 * MS));
+    }
+
+    /// Scenario: A is linked, B is waited for, and then C alone is wanted: B is forgotten at once, A when its link ends.
+    #[test]
+    fn wishes_change() {
+        let mut peers = peers();
+        let c = NodeId::from_bytes([3; 32]);
+        assert_eq!(peers.next_dial(MS), Some(A));
+        peers.on_linked(&A, MS);
+        assert_eq!(peers.next_dial(MS), Some(B));
+        peers.on_lost(&B, MS, 0);
+        peers.want(&BTreeSet::from([c]), 2 * MS);
+        assert_eq!(peers.next_dial(2 * MS), Some(c));
+        assert_eq!(peers.next_deadline(), None);
+        let states: Vec<_> = peers.states().collect();
+        assert_eq!(states, [(A, State::Up(MS)), (c, State::Dialling)]);
+        assert_eq!(peers.on_lost(&A, 3 * MS, 0), None);
+        // A wish that comes back in time keeps the link.
+        peers.want(&BTreeSet::new(), 4 * MS);
+        peers.want(&BTreeSet::from([c]), 5 * MS);
+        assert_eq!(peers.on_lost(&c, 6 * MS, 0), Some(10 * MS));
+        assert_eq!(peers.states().count(), 1);
     }
 
     /// A peer nobody wanted is not taken up.

@@ -1,0 +1,250 @@
+//! The peer book: the youngest advert of every node of the network that was heard of.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pqcnet_crypto::NodeId;
+use pqcnet_messages::{MAX_HAVE, MAX_PULLED, Pulled, SignedAdvert};
+
+/// How long an address is worth trying after its advert is over: a node that was away longer is looked up anew.
+pub const KEEP_MS: u64 = 30 * 24 * 3600 * 1000;
+
+/// What became of an advert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// The first of its node.
+    New,
+    /// Younger than the one that was known.
+    Younger,
+    /// Known, or older than what is known.
+    Known,
+    /// The book is full; a network that large needs lookup.
+    Full,
+    /// This node's own.
+    Own,
+}
+
+#[derive(Clone, Debug)]
+struct Page {
+    signed: SignedAdvert,
+    fingerprint: [u8; 8],
+    /// Not from this node's own disk.
+    heard: bool,
+}
+
+/// The book. Whatever comes in has been verified, and its node is a member of the network.
+#[derive(Clone, Debug)]
+pub struct Book {
+    me: NodeId,
+    pages: BTreeMap<NodeId, Page>,
+}
+
+impl Book {
+    /// An empty book of this node.
+    pub fn new(me: NodeId) -> Book {
+        Book {
+            me,
+            pages: BTreeMap::new(),
+        }
+    }
+
+    /// From this node's disk: addresses to try, but no word that the node lives.
+    pub fn recall(&mut self, signed: SignedAdvert) {
+        self.take(signed, false);
+    }
+
+    /// From another node.
+    pub fn hear(&mut self, signed: SignedAdvert) -> Heard {
+        self.take(signed, true)
+    }
+
+    fn take(&mut self, signed: SignedAdvert, heard: bool) -> Heard {
+        let node = signed.advert.node_id();
+        if node == self.me {
+            return Heard::Own;
+        }
+        let known = self.pages.get(&node);
+        let outcome = match known {
+            Some(page) if page.signed.advert.issued_at_ms >= signed.advert.issued_at_ms => {
+                return Heard::Known;
+            }
+            Some(_) => Heard::Younger,
+            None if self.pages.len() >= MAX_HAVE => return Heard::Full,
+            None => Heard::New,
+        };
+        let fingerprint = signed.fingerprint();
+        let page = Page {
+            signed,
+            fingerprint,
+            heard,
+        };
+        self.pages.insert(node, page);
+        outcome
+    }
+
+    /// Whether one as young is known: then its signature need not be checked.
+    pub fn is_known(&self, signed: &SignedAdvert) -> bool {
+        let node = signed.advert.node_id();
+        let known = self.pages.get(&node);
+        node == self.me
+            || known
+                .is_some_and(|page| page.signed.advert.issued_at_ms >= signed.advert.issued_at_ms)
+    }
+
+    /// A node's advert.
+    pub fn get(&self, node: &NodeId) -> Option<&SignedAdvert> {
+        self.pages.get(node).map(|page| &page.signed)
+    }
+
+    /// Every advert, by node.
+    pub fn iter(&self) -> impl Iterator<Item = (NodeId, &SignedAdvert)> {
+        self.pages.iter().map(|(node, page)| (*node, &page.signed))
+    }
+
+    /// Forgets nodes that are members no more, and those of whom nothing was heard for [`KEEP_MS`]. Says whether there were any.
+    pub fn sweep(&mut self, wall_ms: u64, is_member: impl Fn(NodeId) -> bool) -> bool {
+        let before = self.pages.len();
+        self.pages.retain(|node, page| {
+            let end = page.signed.advert.expires_at_ms().saturating_add(KEEP_MS);
+            wall_ms < end && is_member(*node)
+        });
+        self.pages.len() != before
+    }
+
+    /// Nodes in the book.
+    pub fn len(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
+    /// Nodes heard of since this node started, by an advert that still holds.
+    pub fn heard(&self, wall_ms: u64) -> usize {
+        let pages = self.pages.values();
+        pages
+            .filter(|page| page.heard && page.holds(wall_ms))
+            .count()
+    }
+
+    /// What a pull of ours says that we have.
+    pub fn have(&self) -> Vec<[u8; 8]> {
+        self.pages.values().map(|page| page.fingerprint).collect()
+    }
+
+    /// The first of the adverts that still hold and that a peer with these fingerprints lacks; its own it has.
+    pub fn lacking(&self, peer: NodeId, have: &[[u8; 8]], wall_ms: u64) -> Pulled<SignedAdvert> {
+        let have: BTreeSet<&[u8; 8]> = have.iter().collect();
+        let mut lacking = self.pages.iter().filter(|(node, page)| {
+            **node != peer && page.holds(wall_ms) && !have.contains(&page.fingerprint)
+        });
+        let items = lacking.by_ref().take(MAX_PULLED);
+        Pulled {
+            items: items.map(|(_, page)| page.signed.clone()).collect(),
+            more: lacking.next().is_some(),
+        }
+    }
+}
+
+impl Page {
+    fn holds(&self, wall_ms: u64) -> bool {
+        wall_ms < self.signed.advert.expires_at_ms()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::testing::{advert, public};
+    use proptest::prelude::*;
+
+    const LEASE: u64 = 1000;
+
+    fn id(byte: u8) -> NodeId {
+        public(byte).node_id()
+    }
+
+    /// Scenario: first word of a node, the same again, an older and a younger one, and this node's own coming back.
+    #[test]
+    fn the_youngest_holds() {
+        let mut book = Book::new(id(1));
+        assert_eq!(book.hear(advert(2, 10, LEASE)), Heard::New);
+        assert!(book.is_known(&advert(2, 10, LEASE)) && !book.is_known(&advert(2, 11, LEASE)));
+        assert_eq!(book.hear(advert(2, 10, LEASE)), Heard::Known);
+        assert_eq!(book.hear(advert(2, 9, LEASE)), Heard::Known);
+        assert_eq!(book.hear(advert(2, 11, LEASE)), Heard::Younger);
+        assert_eq!(book.get(&id(2)), Some(&advert(2, 11, LEASE)));
+        assert_eq!(book.hear(advert(1, 11, LEASE)), Heard::Own);
+        assert!(book.is_known(&advert(1, 99, LEASE)));
+        assert_eq!((book.len(), book.is_empty()), (1, false));
+    }
+
+    /// Scenario: what was on the disk is known, but not heard; an advert younger than it is.
+    #[test]
+    fn the_disk_is_no_word_of_life() {
+        let mut book = Book::new(id(1));
+        book.recall(advert(2, 10, LEASE));
+        assert_eq!((book.len(), book.heard(10)), (1, 0));
+        assert_eq!(book.hear(advert(2, 10, LEASE)), Heard::Known);
+        assert_eq!(book.heard(10), 0);
+        assert_eq!(book.hear(advert(2, 20, LEASE)), Heard::Younger);
+        assert_eq!((book.heard(20), book.heard(20 + LEASE)), (1, 0));
+    }
+
+    /// Scenario: one node left the network, one was silent for over thirty days, one for a little less.
+    #[test]
+    fn swept() {
+        let mut book = Book::new(id(1));
+        for (byte, issued) in [(2, 500), (3, 0), (4, 1)] {
+            book.hear(advert(byte, issued, LEASE));
+        }
+        let wall = LEASE + KEEP_MS;
+        assert!(book.sweep(wall, |node| node != id(2)));
+        let left: Vec<NodeId> = book.iter().map(|(node, _)| node).collect();
+        assert_eq!(left, [id(4)]);
+        assert!(!book.sweep(wall, |_| true));
+    }
+
+    /// Scenario: a peer gets neither what it has, nor its own, nor what is over.
+    #[test]
+    fn pulled() {
+        let mut book = Book::new(id(1));
+        for (byte, issued) in [(2, 100), (3, 100), (4, 0), (5, 100)] {
+            book.hear(advert(byte, issued, LEASE));
+        }
+        let has = [advert(3, 100, LEASE).fingerprint()];
+        let page = book.lacking(id(2), &has, LEASE);
+        let expected = Pulled {
+            items: vec![advert(5, 100, LEASE)],
+            more: false,
+        };
+        assert_eq!(page, expected);
+        assert!(book.have().contains(&has[0]));
+    }
+
+    proptest! {
+        /// Adverts in any order and number: every node ends with the youngest of each, and what one hears from another by
+        /// pulls is the same.
+        #[test]
+        fn books_converge(arrivals in proptest::collection::vec((2u8..7, 0u64..20), 0..60)) {
+            let (mut one, mut other) = (Book::new(id(1)), Book::new(id(9)));
+            for (who, issued) in &arrivals {
+                one.hear(advert(*who, *issued, LEASE));
+            }
+            for (who, issued) in arrivals.iter().rev() {
+                other.hear(advert(*who, *issued, LEASE));
+            }
+            prop_assert!(one.iter().eq(other.iter()));
+            let mut third = Book::new(id(8));
+            for signed in one.lacking(id(8), &third.have(), 0).items {
+                third.hear(signed);
+            }
+            prop_assert!(one.iter().eq(third.iter()));
+            for (node, signed) in one.iter() {
+                let youngest = arrivals.iter().filter(|(who, _)| id(*who) == node).map(|(_, at)| *at).max();
+                prop_assert_eq!(Some(signed.advert.issued_at_ms), youngest);
+            }
+        }
+    }
+}
