@@ -721,11 +721,7 @@ async fn squatters_on_the_control_plane() -> Result<()> {
     for _ in 0..80 {
         let network = siege.network.file.network_id();
         let config = SecurityConfig::new(Arc::new(NodeKeys::generate()), network);
-        let config = ControlConfig {
-            security: Security::new(siege.env.clone(), config)?,
-            max_peers: 4,
-            gossip: None,
-        };
+        let config = ControlConfig::new(Security::new(siege.env.clone(), config)?, 4);
         let (control, events) = Libp2pControl::start(&siege.env, config)?;
         // Beyond the places it is hung up on, during the dial or right after it.
         let dialled = control.dial(relayer, &at).await;

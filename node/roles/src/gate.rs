@@ -250,9 +250,8 @@ impl Gate {
                     tracing::info!(?from, %error, "not let in");
                 }
             }
-            // Gossip is not enabled: no topic has been subscribed to.
-            ControlEvent::Gossip(gossip) => {
-                tracing::debug!(topic = gossip.topic, "gossip unasked for")
+            ControlEvent::Misbehaved { peer, offence } => {
+                tracing::warn!(%peer, %offence, "control plane closed");
             }
         }
     }

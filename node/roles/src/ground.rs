@@ -132,11 +132,7 @@ impl Ground {
         ));
         let security = Security::new(env.clone(), config)
             .map_err(|error| StartError::Security(error.to_string()))?;
-        let config = ControlConfig {
-            security: security.clone(),
-            max_peers: MAX_PEERS,
-            gossip: None,
-        };
+        let config = ControlConfig::new(security.clone(), MAX_PEERS);
         let (control, events) = platform.control(config)?;
         let control_bound = control.listen(&control_at).await?;
         let endpoint = Endpoint::new(security, platform.streams());

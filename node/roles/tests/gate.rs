@@ -95,11 +95,7 @@ impl World {
                 Box::new(endpoint.dial(&at.data, at.node_id).await.unwrap().stream)
             }
             Plane::Control => {
-                let config = ControlConfig {
-                    security,
-                    max_peers: 4,
-                    gossip: None,
-                };
+                let config = ControlConfig::new(security, 4);
                 let (control, _events) = Libp2pControl::start(&self.env, config).unwrap();
                 control
                     .dial(at.node_id, std::slice::from_ref(&at.control))

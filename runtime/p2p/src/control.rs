@@ -5,11 +5,15 @@
 //!
 //! ```text
 //!   role ──listen, dial, open, publish──▶ handle ──Command──▶ driver task ──▶ swarm
-//!   role ◀──PeerUp, Substream, Gossip… ── events (bounded) ◀──┘
+//!   role ◀──PeerUp, Substream, …─────────── events (bounded) ◀──┤
+//!   role ◀──Validator::judge(message) ──── a task a message ◀───┘ verdict, then it is forwarded or not
 //! ```
+//!
+//! Spec: docs/spec/control-plane.md. What one peer may cost is in [`gossip`].
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -20,14 +24,19 @@ use crate::network::Address;
 use crate::streams::BoxStream;
 
 mod driver;
+pub mod gossip;
 mod handle;
+mod judging;
+mod muxer;
 mod peers;
 pub mod substreams;
 #[cfg(test)]
 mod tests;
 mod upgrade;
 
-pub use handle::{ControlConfig, ControlEvents, GossipConfig, Libp2pControl};
+pub use gossip::{GossipConfig, TOPICS};
+pub use handle::{ControlConfig, ControlEvents, GossipsWith, Libp2pControl};
+pub use judging::{Gossip, PeerCounters, Validator, Verdict};
 pub use upgrade::{PROTOCOL, UpgradeError, peer_id_of};
 
 /// What a role asks of the control plane.
@@ -44,20 +53,23 @@ pub trait ControlPlane: Send + Sync + 'static {
     fn open(&self, peer: NodeId) -> BoxFuture<'_, Result<BoxStream, ControlError>>;
     /// Closes every connection to a node.
     fn disconnect(&self, peer: NodeId) -> BoxFuture<'_, Result<(), ControlError>>;
-    /// Takes part in a topic.
-    fn subscribe<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<(), ControlError>>;
-    /// Sends to everybody in a topic. What is sent carries its own signature: the plane adds none.
+    /// Takes part in one of the network's topics ([`GossipConfig::topics`]). Every message of it that this node has not
+    /// seen goes to the validator before it is forwarded; the validator is also how the role comes by it. Subscribing
+    /// again replaces the validator.
+    fn subscribe<'a>(
+        &'a self,
+        topic: &'a str,
+        validator: Arc<dyn Validator>,
+    ) -> BoxFuture<'a, Result<(), ControlError>>;
+    /// Sends to everybody in a topic. What is sent carries its own signature: the plane adds none, and does not show it to
+    /// this node's own validator.
     fn publish<'a>(
         &'a self,
         topic: &'a str,
         message: Bytes,
     ) -> BoxFuture<'a, Result<(), ControlError>>;
-    /// Says what was found about a message; it is forwarded only once accepted.
-    fn judge(
-        &self,
-        message: GossipRef,
-        verdict: Verdict,
-    ) -> BoxFuture<'_, Result<(), ControlError>>;
+    /// What each connected node has done, in the order of their NodeIds.
+    fn counters(&self) -> BoxFuture<'_, Result<Vec<PeerCounters>, ControlError>>;
 }
 
 /// What happens on the control plane without being asked for.
@@ -84,8 +96,30 @@ pub enum ControlEvent {
         /// Stage and reason.
         error: UpgradeError,
     },
-    /// A message of a topic, not yet forwarded: check its signature, then [`ControlPlane::judge`].
-    Gossip(Gossip),
+    /// A node did what no honest one does; its connections are being closed. Held against it by whoever keeps scores.
+    Misbehaved {
+        /// Who.
+        peer: NodeId,
+        /// What.
+        offence: Offence,
+    },
+}
+
+/// What no honest node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Offence {
+    /// More gossip RPCs than its budget, for longer than a burst.
+    #[error("it sent more gossip than its budget for {} s", gossip::PATIENCE.as_secs())]
+    Flood,
+    /// GRAFT after GRAFT: each may cost an answer that waits for the peer to read it.
+    #[error("it sent more GRAFTs than a mesh needs")]
+    Grafts,
+    /// Messages that our validators called wrong.
+    #[error("it forwarded messages that are not validly signed")]
+    Rejected,
+    /// A control message of a protocol version that was not negotiated.
+    #[error("it sent a control message that the negotiated protocol has not")]
+    Protocol,
 }
 
 /// An incoming substream.
@@ -102,37 +136,6 @@ impl fmt::Debug for Substream {
             .field("peer", &self.peer.node_id())
             .finish_non_exhaustive()
     }
-}
-
-/// A message of a topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gossip {
-    /// Which topic.
-    pub topic: String,
-    /// Its bytes, signature included.
-    pub data: Bytes,
-    /// What [`ControlPlane::judge`] needs.
-    pub reference: GossipRef,
-}
-
-/// Names a message for [`ControlPlane::judge`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GossipRef {
-    /// SHA-256 of topic and data.
-    pub id: [u8; 32],
-    /// Who forwarded it to us.
-    pub from: NodeId,
-}
-
-/// What the reader found about a gossip message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Signed by whoever may; forward it.
-    Accept,
-    /// Not for us to say; do not forward it.
-    Ignore,
-    /// Wrong; do not forward it and hold it against its forwarder.
-    Reject,
 }
 
 /// Why a control-plane call failed.
@@ -166,13 +169,24 @@ pub enum ControlError {
     /// Gossip is not enabled on this node.
     #[error("gossip is not enabled on this node")]
     NoGossip,
+    /// The topic is none of the network's.
+    #[error("`{0}` is no topic of this network; GossipConfig::topics lists them")]
+    NoTopic(String),
     /// No peer of the topic is connected.
     #[error("no connected peer takes part in the topic")]
     NoPeers,
     /// The message was published before.
     #[error("the message was published before")]
     Duplicate,
-    /// The message is over the topic's limit, or every peer's queue is full.
+    /// The message is over [`GossipConfig::max_message`].
+    #[error("a message of {size} bytes; {max} are allowed")]
+    TooLarge {
+        /// Its size.
+        size: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// Every peer's queue is full, or gossipsub's own reason.
     #[error("the message was not sent: {0}")]
     Publish(String),
 }

@@ -260,11 +260,7 @@ async fn qstp(env: Env) -> anyhow::Result<Pair> {
 
 async fn control(env: &Env) -> anyhow::Result<(Libp2pControl, ControlEvents, Arc<Security>)> {
     let security = security(env)?;
-    let config = ControlConfig {
-        security: security.clone(),
-        max_peers: 8,
-        gossip: None,
-    };
+    let config = ControlConfig::new(security.clone(), 8);
     let (plane, events) = Libp2pControl::start(env, config).map_err(|error| anyhow!(error))?;
     Ok((plane, events, security))
 }

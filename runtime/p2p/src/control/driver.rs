@@ -4,12 +4,18 @@
 //! is full the swarm is not polled, so its peers wait, but commands are still answered.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::future::{Either, select};
+use futures::{FutureExt as _, StreamExt as _};
 use libp2p::core::transport::ListenerId;
-use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, MessageId, PublishError};
+use libp2p::gossipsub::{
+    self, IdentTopic, MessageAcceptance, MessageId, PublishError, SubscriptionError,
+};
 use libp2p::multiaddr::Multiaddr;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
@@ -18,16 +24,22 @@ use libp2p::swarm::{
 };
 use libp2p::{PeerId, TransportError};
 use pqcnet_actor::Env;
+use pqcnet_crypto::NodeId;
 use tokio::sync::mpsc;
 
-use super::handle::{Answer, Command, ControlConfig, Dialled, GossipConfig};
+use super::handle::{Answer, Command, ControlConfig, Dialled};
+use super::judging::{self, Court, Gossip, PeerCounters, Validator, Verdict};
 use super::peers::Peers;
 use super::substreams::{self, OpenError};
 use super::upgrade::{self, UpgradeError, node_id_of, peer_id_of};
-use super::{ControlError, ControlEvent, DialFailure, Gossip, GossipRef, Substream, Verdict};
+use super::{ControlError, ControlEvent, DialFailure, Substream, gossip};
 
 /// Events that wait for the role: a burst of peers and substreams fits.
 const EVENTS: usize = 256;
+/// Events of one connection that wait for the driver; each may be a decoded gossip RPC.
+const EVENTS_EACH: usize = 2;
+/// Verdicts that wait for the driver; their tasks wait with them.
+const VERDICTS: usize = 64;
 /// Dials under way at once; a node has fewer peers to dial.
 const DIALLING: usize = 256;
 /// Connections are kept until somebody closes them; libp2p wants a number.
@@ -36,31 +48,15 @@ const IDLE: Duration = Duration::from_secs(1 << 30);
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     substreams: substreams::Behaviour,
-    gossip: Toggle<gossipsub::Behaviour>,
+    gossip: Toggle<gossip::Behaviour>,
 }
 
-/// Content-addressed and unsigned: our own signature is inside the data, and nothing is forwarded before the role
-/// has checked it.
-fn gossip(config: GossipConfig) -> Result<gossipsub::Behaviour, String> {
-    let behaviour = gossipsub::ConfigBuilder::default()
-        .heartbeat_interval(config.heartbeat)
-        .max_transmit_size(config.max_message)
-        .validation_mode(gossipsub::ValidationMode::Anonymous)
-        .validate_messages()
-        .message_id_fn(|message| MessageId::from(message_id(message).to_vec()))
-        .build()
-        .map_err(|error| error.to_string())?;
-    gossipsub::Behaviour::new(gossipsub::MessageAuthenticity::Anonymous, behaviour)
-        .map_err(str::to_owned)
-}
-
-fn message_id(message: &gossipsub::Message) -> [u8; 32] {
-    pqcnet_crypto::sha256(&[
-        b"pqcnet/gossip/1",
-        message.topic.as_str().as_bytes(),
-        b"\0",
-        &message.data,
-    ])
+/// A verdict on its way back from its task.
+struct Judged {
+    id: [u8; 32],
+    from: NodeId,
+    size: usize,
+    verdict: Verdict,
 }
 
 pub(super) struct Driver {
@@ -69,6 +65,12 @@ pub(super) struct Driver {
     queue: VecDeque<ControlEvent>,
     listening: Vec<(ListenerId, Answer<Result<Multiaddr, String>>)>,
     dialling: BTreeMap<ConnectionId, Answer<Dialled>>,
+    env: Env,
+    court: Court,
+    max_message: usize,
+    judged: mpsc::Receiver<Judged>,
+    /// Given to tasks, and kept, so that the channel never ends.
+    verdicts: mpsc::Sender<Judged>,
 }
 
 impl Driver {
@@ -78,9 +80,10 @@ impl Driver {
         let transport = upgrade::transport(config.security.clone(), peers.clone());
         let behaviour = Behaviour {
             substreams: substreams::Behaviour::default(),
-            gossip: config
-                .gossip
-                .map(gossip)
+            gossip: (config.gossip.as_ref())
+                .map(|gossip| {
+                    gossip::Behaviour::new(env.clone(), gossip, config.gossips_with.clone())
+                })
                 .transpose()
                 .map_err(ControlError::Setup)?
                 .into(),
@@ -88,10 +91,17 @@ impl Driver {
         let spawner = env.clone();
         let swarm_config = libp2p::swarm::Config::with_executor(move |task| spawner.spawn(task))
             .with_substream_upgrade_protocol_override(libp2p::core::upgrade::Version::V1Lazy)
-            .with_idle_connection_timeout(IDLE);
+            .with_idle_connection_timeout(IDLE)
+            .with_per_connection_event_buffer_size(EVENTS_EACH);
         let local = peer_id_of(&config.security.node_id());
         let swarm = Swarm::new(transport, behaviour, local, swarm_config);
+        let (verdicts, judged) = mpsc::channel(VERDICTS);
         Ok(Driver {
+            env: env.clone(),
+            court: Court::default(),
+            max_message: config.gossip.map_or(0, |gossip| gossip.max_message),
+            judged,
+            verdicts,
             swarm,
             peers,
             queue: VecDeque::new(),
@@ -122,6 +132,7 @@ impl Driver {
                     // The reader is gone; the plane goes on for its callers.
                     Err(_) => self.queue.clear(),
                 },
+                Some(judged) = self.judged.recv() => self.on_judged(judged),
                 event = self.swarm.select_next_some(), if !full => self.on_event(event),
             }
         }
@@ -146,14 +157,12 @@ impl Driver {
                     tracing::trace!("the peer was not connected");
                 }
             }
-            Command::Subscribe { topic, answer } => {
-                let done = match self.swarm.behaviour_mut().gossip.as_mut() {
-                    Some(gossip) => gossip
-                        .subscribe(&IdentTopic::new(topic))
-                        .map(|_| ())
-                        .map_err(|error| ControlError::Publish(error.to_string())),
-                    None => Err(ControlError::NoGossip),
-                };
+            Command::Subscribe {
+                topic,
+                validator,
+                answer,
+            } => {
+                let done = self.subscribe(topic, validator);
                 reply(answer, done);
             }
             Command::Publish {
@@ -161,30 +170,60 @@ impl Driver {
                 message,
                 answer,
             } => {
-                let done = match self.swarm.behaviour_mut().gossip.as_mut() {
-                    Some(gossip) => gossip
-                        .publish(IdentTopic::new(topic), message)
-                        .map(|_| ())
-                        .map_err(publish_error),
-                    None => Err(ControlError::NoGossip),
-                };
+                let done = self.publish(topic, message);
                 reply(answer, done);
             }
-            Command::Judge { message, verdict } => {
-                let acceptance = match verdict {
-                    Verdict::Accept => MessageAcceptance::Accept,
-                    Verdict::Ignore => MessageAcceptance::Ignore,
-                    Verdict::Reject => MessageAcceptance::Reject,
-                };
-                if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
-                    gossip.report_message_validation_result(
-                        &MessageId::from(message.id.to_vec()),
-                        &peer_id_of(&message.from),
-                        acceptance,
-                    );
-                }
-            }
+            Command::Counters { answer } => reply(answer, self.counters()),
         }
+    }
+
+    fn subscribe(
+        &mut self,
+        topic: String,
+        validator: Arc<dyn Validator>,
+    ) -> Result<(), ControlError> {
+        let gossip = self.swarm.behaviour_mut().gossip.as_mut();
+        let gossip = gossip.ok_or(ControlError::NoGossip)?.gossipsub();
+        match gossip.subscribe(&IdentTopic::new(&topic)) {
+            Ok(_) => {
+                self.court.appoint(topic, validator);
+                Ok(())
+            }
+            Err(SubscriptionError::NotAllowed) => Err(ControlError::NoTopic(topic)),
+            Err(other) => Err(ControlError::Publish(other.to_string())),
+        }
+    }
+
+    fn publish(&mut self, topic: String, message: Bytes) -> Result<(), ControlError> {
+        let gossip = self.swarm.behaviour_mut().gossip.as_mut();
+        let gossip = gossip.ok_or(ControlError::NoGossip)?.gossipsub();
+        if message.len() > self.max_message {
+            return Err(ControlError::TooLarge {
+                size: message.len(),
+                max: self.max_message,
+            });
+        }
+        gossip
+            .publish(IdentTopic::new(topic), message)
+            .map(|_| ())
+            .map_err(publish_error)
+    }
+
+    fn counters(&mut self) -> Vec<PeerCounters> {
+        let mut all = Vec::new();
+        for node in self.court.peers() {
+            let mut counters = PeerCounters::new(node);
+            self.court.count(&mut counters);
+            if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
+                let sent = gossip.sent(&peer_id_of(&node));
+                counters.rpcs = sent.rpcs;
+                counters.elements = sent.elements;
+                counters.bytes = sent.bytes;
+                counters.throttled = sent.throttled;
+            }
+            all.push(counters);
+        }
+        all
     }
 
     fn dial(&mut self, peer: PeerId, at: Vec<Multiaddr>, answer: Answer<Dialled>) {
@@ -227,6 +266,7 @@ impl Driver {
                 if num_established.get() == 1
                     && let Some(peer) = self.public(&peer_id)
                 {
+                    self.court.open(peer.node_id());
                     self.queue.push_back(ControlEvent::PeerUp { peer });
                 }
             }
@@ -237,6 +277,7 @@ impl Driver {
                 ..
             } => {
                 if let Some(peer) = node_id_of(&peer_id) {
+                    self.court.close(&peer);
                     let reason = cause.map(|cause| cause.to_string());
                     self.queue
                         .push_back(ControlEvent::PeerDown { peer, reason });
@@ -299,25 +340,99 @@ impl Driver {
         }
     }
 
-    fn on_gossip(&mut self, event: gossipsub::Event) {
-        if let gossipsub::Event::Message {
-            propagation_source,
-            message,
-            ..
-        } = event
-            && let Some(from) = node_id_of(&propagation_source)
-        {
-            let reference = GossipRef {
-                id: message_id(&message),
-                from,
+    fn on_gossip(&mut self, event: gossip::Event) {
+        match event {
+            gossip::Event::Inner(gossipsub::Event::Message {
+                propagation_source,
+                message,
+                ..
+            }) => {
+                if let Some(from) = node_id_of(&propagation_source) {
+                    let topic = message.topic.into_string();
+                    let data = Bytes::from(message.data);
+                    self.judge(Gossip { topic, data, from });
+                }
+            }
+            gossip::Event::Inner(gossipsub::Event::SlowPeer {
+                peer_id,
+                failed_messages,
+            }) => {
+                if let Some(peer) = node_id_of(&peer_id) {
+                    let unread = failed_messages.non_priority + failed_messages.priority;
+                    self.court.unread(&peer, unread as u64);
+                }
+            }
+            // Who takes part in what. The enum is the library's.
+            gossip::Event::Inner(_) => {}
+            gossip::Event::Offence { peer, offence } => {
+                if let Some(peer) = node_id_of(&peer) {
+                    tracing::info!(%peer, %offence, "closing the connections of a node");
+                    self.queue
+                        .push_back(ControlEvent::Misbehaved { peer, offence });
+                }
+            }
+        }
+    }
+
+    /// Has a message judged in a task of its own, where it has a place.
+    fn judge(&mut self, message: Gossip) {
+        let id = gossip::message_id(&message.topic, &message.data);
+        let (from, size) = (message.from, message.data.len());
+        let validator = self.court.admit(&message);
+        let Some(validator) = validator.filter(|_| size <= self.max_message) else {
+            return self.report(&id, &from, Verdict::Ignore);
+        };
+        let (env, verdicts) = (self.env.clone(), self.verdicts.clone());
+        self.env.spawn(async move {
+            let judging = AssertUnwindSafe(async { validator.judge(message).await }).catch_unwind();
+            let timeout = pin!(env.sleep(judging::VERDICT));
+            let verdict = match select(pin!(judging), timeout).await {
+                Either::Left((Ok(verdict), _)) => verdict,
+                Either::Left((Err(_), _)) => {
+                    tracing::error!("a validator of gossip panicked");
+                    Verdict::Ignore
+                }
+                Either::Right(_) => Verdict::Ignore,
             };
-            let topic = message.topic.into_string();
-            let data = Bytes::from(message.data);
-            self.queue.push_back(ControlEvent::Gossip(Gossip {
-                topic,
-                data,
-                reference,
-            }));
+            let judged = Judged {
+                id,
+                from,
+                size,
+                verdict,
+            };
+            if verdicts.send(judged).await.is_err() {
+                tracing::trace!("the plane has stopped");
+            }
+        });
+    }
+
+    fn on_judged(&mut self, judged: Judged) {
+        let Judged {
+            id,
+            from,
+            size,
+            verdict,
+        } = judged;
+        self.report(&id, &from, verdict);
+        if let Err(offence) = self.court.book(self.env.now(), &from, size, verdict)
+            && let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut()
+        {
+            gossip.offend(peer_id_of(&from), offence);
+        }
+    }
+
+    /// Only now is the message forwarded, or forgotten.
+    fn report(&mut self, id: &[u8; 32], from: &NodeId, verdict: Verdict) {
+        let acceptance = match verdict {
+            Verdict::Accept => MessageAcceptance::Accept,
+            Verdict::Ignore => MessageAcceptance::Ignore,
+            Verdict::Reject => MessageAcceptance::Reject,
+        };
+        if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
+            let id = MessageId::from(id.to_vec());
+            gossip
+                .gossipsub()
+                .report_message_validation_result(&id, &peer_id_of(from), acceptance);
         }
     }
 

@@ -1,7 +1,6 @@
 //! The control plane's handle: what roles hold, over the driver's commands and events.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::channel::oneshot;
@@ -13,15 +12,20 @@ use pqcnet_crypto::NodeId;
 use tokio::sync::mpsc;
 
 use super::driver::Driver;
+use super::gossip::GossipConfig;
+use super::judging::{PeerCounters, Validator};
 use super::substreams::OpenError;
 use super::upgrade::{self, peer_id_of};
-use super::{ControlError, ControlEvent, ControlPlane, DialFailure, GossipRef, Verdict};
+use super::{ControlError, ControlEvent, ControlPlane, DialFailure};
 use crate::handshake::Security;
 use crate::network::Address;
 use crate::streams::BoxStream;
 
 /// Commands that wait for the driver.
 const COMMANDS: usize = 64;
+
+/// Which nodes a node gossips with; asked when the first connection to one stands.
+pub type GossipsWith = Arc<dyn Fn(&NodeId) -> bool + Send + Sync>;
 
 /// What the control plane runs with.
 #[derive(Clone)]
@@ -32,23 +36,23 @@ pub struct ControlConfig {
     pub max_peers: usize,
     /// Gossip, where this node takes part.
     pub gossip: Option<GossipConfig>,
+    /// With whom it gossips; others have no gossip substream, and cost no memory for one.
+    pub gossips_with: GossipsWith,
 }
 
-/// How this node gossips.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GossipConfig {
-    /// Largest message, in bytes.
-    pub max_message: usize,
-    /// Between heartbeats.
-    pub heartbeat: Duration,
-}
-
-impl Default for GossipConfig {
-    /// gossipsub's own heartbeat; an advert or directive with its ML-DSA signature is below 16 KiB.
-    fn default() -> Self {
-        GossipConfig {
-            max_message: 64 * 1024,
-            heartbeat: Duration::from_secs(1),
+impl ControlConfig {
+    /// Substreams only: no gossip. Where it is turned on, it is with the network's own nodes if they are known.
+    pub fn new(security: Arc<Security>, max_peers: usize) -> ControlConfig {
+        let members = security.members();
+        ControlConfig {
+            security,
+            max_peers,
+            gossip: None,
+            gossips_with: Arc::new(move |node| {
+                members
+                    .as_ref()
+                    .is_none_or(|members| members.contains(node))
+            }),
         }
     }
 }
@@ -73,6 +77,7 @@ pub(super) enum Command {
     },
     Subscribe {
         topic: String,
+        validator: Arc<dyn Validator>,
         answer: Answer<Result<(), ControlError>>,
     },
     Publish {
@@ -80,9 +85,8 @@ pub(super) enum Command {
         message: Bytes,
         answer: Answer<Result<(), ControlError>>,
     },
-    Judge {
-        message: GossipRef,
-        verdict: Verdict,
+    Counters {
+        answer: Answer<Vec<PeerCounters>>,
     },
 }
 
@@ -217,11 +221,19 @@ impl ControlPlane for Libp2pControl {
         }))
     }
 
-    fn subscribe<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<(), ControlError>> {
+    fn subscribe<'a>(
+        &'a self,
+        topic: &'a str,
+        validator: Arc<dyn Validator>,
+    ) -> BoxFuture<'a, Result<(), ControlError>> {
         let topic = topic.to_owned();
         Box::pin(async move {
-            self.call(|answer| Command::Subscribe { topic, answer })
-                .await?
+            self.call(|answer| Command::Subscribe {
+                topic,
+                validator,
+                answer,
+            })
+            .await?
         })
     }
 
@@ -241,12 +253,8 @@ impl ControlPlane for Libp2pControl {
         })
     }
 
-    fn judge(
-        &self,
-        message: GossipRef,
-        verdict: Verdict,
-    ) -> BoxFuture<'_, Result<(), ControlError>> {
-        Box::pin(self.tell(Command::Judge { message, verdict }))
+    fn counters(&self) -> BoxFuture<'_, Result<Vec<PeerCounters>, ControlError>> {
+        Box::pin(self.call(|answer| Command::Counters { answer }))
     }
 }
 

@@ -11,6 +11,8 @@ use crate::handshake::{Security, SecurityConfig};
 use crate::network::NetworkId;
 use crate::testing::{config, loopback, security};
 
+mod gossip;
+
 struct Node {
     plane: Libp2pControl,
     events: ControlEvents,
@@ -34,9 +36,8 @@ impl Node {
     ) -> Node {
         let security = security(config);
         let config = ControlConfig {
-            security: security.clone(),
-            max_peers,
             gossip,
+            ..ControlConfig::new(security.clone(), max_peers)
         };
         let (plane, events) = Libp2pControl::start(&Env::plain(), config).unwrap();
         let at = plane.listen(&loopback()).await.unwrap();
@@ -64,13 +65,6 @@ impl Node {
     async fn substream(&mut self) -> Substream {
         match self.events.next().await.unwrap() {
             ControlEvent::Substream(substream) => substream,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn gossip(&mut self) -> Gossip {
-        match self.events.next().await.unwrap() {
-            ControlEvent::Gossip(gossip) => gossip,
             other => panic!("{other:?}"),
         }
     }
@@ -169,110 +163,6 @@ async fn up_and_down() {
     ));
     a.dial(&b).await.unwrap();
     assert_eq!(a.peer_up().await.node_id(), b.id());
-}
-
-/// Along a line of three nodes a message reaches the far end only if the node in between has accepted it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gossip_waits_for_the_verdict() {
-    let quick = GossipConfig {
-        heartbeat: Duration::from_millis(50),
-        ..GossipConfig::default()
-    };
-    let start = || Node::start(config(), Some(quick.clone()));
-    let (mut a, mut b, mut c) = (start().await, start().await, start().await);
-    for node in [&a, &b, &c] {
-        node.plane.subscribe("adverts").await.unwrap();
-    }
-    a.dial(&b).await.unwrap();
-    a.peer_up().await;
-    b.peer_up().await;
-    b.dial(&c).await.unwrap();
-    b.peer_up().await;
-    c.peer_up().await;
-
-    // Meshes form at heartbeats: a message each round, until one has come through.
-    let mut round = 0u32;
-    let first = loop {
-        round += 1;
-        pass(&a, &mut b, &round.to_be_bytes(), Verdict::Accept).await;
-        tokio::select! {
-            biased;
-            event = c.events.next() => match event.unwrap() {
-                ControlEvent::Gossip(gossip) => break gossip,
-                other => panic!("{other:?}"),
-            },
-            () = tokio::task::yield_now() => {}
-        }
-    };
-    assert_eq!(
-        (first.topic.as_str(), first.reference.from),
-        ("adverts", b.id())
-    );
-    assert_eq!(
-        first.reference.id,
-        pqcnet_crypto::sha256(&[b"pqcnet/gossip/1", b"adverts", b"\0", &first.data])
-    );
-    for (message, verdict) in [
-        ("ignored", Verdict::Ignore),
-        ("rejected", Verdict::Reject),
-        ("last", Verdict::Accept),
-    ] {
-        pass(&a, &mut b, message.as_bytes(), verdict).await;
-    }
-    loop {
-        let heard = c.gossip().await.data;
-        assert!(!heard.ends_with(b"ed"), "{heard:?} was not to be forwarded");
-        if heard == Bytes::from_static(b"last") {
-            break;
-        }
-    }
-}
-
-/// Publishes at one node and judges at the next.
-async fn pass(from: &Node, to: &mut Node, message: &[u8], verdict: Verdict) {
-    let message = Bytes::copy_from_slice(message);
-    loop {
-        // Until the other's subscription has arrived.
-        match from.plane.publish("adverts", message.clone()).await {
-            Ok(()) => break,
-            Err(ControlError::NoPeers) => tokio::task::yield_now().await,
-            Err(other) => panic!("{other}"),
-        }
-    }
-    let heard = to.gossip().await;
-    assert_eq!((&heard.data, heard.reference.from), (&message, from.id()));
-    to.plane.judge(heard.reference, verdict).await.unwrap();
-}
-
-/// What cannot be published says why.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn publishing_fails_by_name() {
-    let limits = GossipConfig::default();
-    let a = Node::start(config(), Some(limits.clone())).await;
-    let publish = |bytes: Vec<u8>| a.plane.publish("adverts", Bytes::from(bytes));
-    a.plane.subscribe("adverts").await.unwrap();
-    let alone = publish(vec![1]).await.unwrap_err();
-    assert!(matches!(alone, ControlError::NoPeers), "{alone}");
-    let large = publish(vec![0; limits.max_message + 1]).await.unwrap_err();
-    assert!(matches!(large, ControlError::Publish(_)), "{large}");
-
-    let mut b = Node::start(config(), Some(limits)).await;
-    b.plane.subscribe("adverts").await.unwrap();
-    a.dial(&b).await.unwrap();
-    b.peer_up().await;
-    pass(&a, &mut b, b"once", Verdict::Accept).await;
-    let again = publish(b"once".to_vec()).await.unwrap_err();
-    assert!(matches!(again, ControlError::Duplicate), "{again}");
-
-    let mute = Node::start(config(), None).await;
-    let refused = mute.plane.subscribe("adverts").await.unwrap_err();
-    assert!(matches!(refused, ControlError::NoGossip));
-    let refused = mute
-        .plane
-        .publish("adverts", Bytes::new())
-        .await
-        .unwrap_err();
-    assert!(matches!(refused, ControlError::NoGossip));
 }
 
 /// Another network: the same stage and reason on both sides, through libp2p.

@@ -17,12 +17,12 @@ use futures::future::BoxFuture;
 use libp2p::core::ConnectedPoint;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
-use libp2p::core::upgrade::{InboundConnectionUpgrade as _, OutboundConnectionUpgrade as _};
 use libp2p::multiaddr::{Multiaddr, Protocol};
-use libp2p::{PeerId, Transport as _, tcp, yamux};
+use libp2p::{PeerId, Transport as _, tcp};
 use multistream_select::{NegotiationError, Version, dialer_select_proto, listener_select_proto};
 use pqcnet_crypto::NodeId;
 
+use super::muxer::Muxer;
 use super::peers::{Owned, Peers};
 use crate::handshake::{HandshakeFailed, Plane, Security};
 
@@ -162,10 +162,7 @@ async fn outbound(
             protocol: YAMUX,
             source,
         })?;
-    let muxer = yamux::Config::default()
-        .upgrade_outbound(stream, YAMUX)
-        .await
-        .map_err(UpgradeError::Io)?;
+    let muxer = Muxer::new(stream, yamux::Mode::Client);
     Ok((
         peer_id_of(&expect),
         StreamMuxerBox::new(Owned::new(muxer, entry)),
@@ -200,10 +197,7 @@ async fn inbound(
             protocol: YAMUX,
             source,
         })?;
-    let muxer = yamux::Config::default()
-        .upgrade_inbound(stream, YAMUX)
-        .await
-        .map_err(UpgradeError::Io)?;
+    let muxer = Muxer::new(stream, yamux::Mode::Server);
     Ok((peer, StreamMuxerBox::new(Owned::new(muxer, entry))))
 }
 

@@ -58,11 +58,7 @@ fn over_a_libp2p_substream() {
 
     let done = pqcnet_actor::run_on(threads(), "test", |env| async move {
         let start = || {
-            let config = ControlConfig {
-                security: security(security_config()),
-                max_peers: 4,
-                gossip: None,
-            };
+            let config = ControlConfig::new(security(security_config()), 4);
             let id = config.security.node_id();
             let (plane, events) = Libp2pControl::start(&Env::plain(), config).unwrap();
             (plane, events, id)

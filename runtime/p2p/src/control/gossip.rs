@@ -1,0 +1,318 @@
+//! gossipsub on a leash: content-addressed messages, our own verdict before forwarding, and a bound on what one peer costs.
+//!
+//! gossipsub bounds little by itself (version 0.50, read in its source). What holds here, for one peer:
+//!
+//! | what it can make grow | gossipsub's own bound | here |
+//! |---|---|---|
+//! | topics it subscribes to | none | the network's topics only ([`GossipConfig::topics`], at most [`MAX_TOPICS`]) |
+//! | one RPC decoded | 5,000 messages, 16 KiB of control messages | [`MESSAGES`] messages, [`CONTROL_BYTES`] |
+//! | ids of messages seen | a minute of them | [`SEEN`], at the rate of its [budget](budget) |
+//! | messages that wait for a verdict | 5 heartbeats of them | [`judging::PENDING`](super::judging::PENDING) and `PENDING_BYTES` |
+//! | PRUNEs that answer its GRAFTs, unread | 20,000 | its budget of GRAFTs; over it, closed |
+//! | messages for it, unread | 5,000 | [`QUEUE`] |
+//! | ids it does not want (IDONTWANT) | 10,000 | closed: the negotiated version has no such message |
+//! | IWANTs we send after its IHAVEs | 5,000 a heartbeat | [`IDS`] a heartbeat |
+//!
+//! So it is tied by a wrapper around its behaviour and its connection handler, and takes part only with nodes that may
+//! ([`super::ControlConfig::gossips_with`]): with others there is no gossip substream at all.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use either::Either;
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::gossipsub::{
+    self, ConfigBuilder, IdentTopic, IdentityTransform, MessageAuthenticity, MessageId,
+    ValidationMode, Version, WhitelistSubscriptionFilter,
+};
+use libp2p::swarm::{
+    CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour,
+    THandler, THandlerInEvent, THandlerOutEvent, ToSwarm, dummy,
+};
+use libp2p::{Multiaddr, PeerId};
+use parking_lot::Mutex;
+use pqcnet_actor::Env;
+
+use super::Offence;
+use super::handle::GossipsWith;
+use super::upgrade::node_id_of;
+
+pub mod budget;
+mod handler;
+
+pub use budget::PATIENCE;
+use budget::{Budget, Sent};
+use handler::{Heard, Metered};
+
+/// The name of the gossip protocol. It is gossipsub 1.1; a name of its own keeps other libp2p networks out.
+pub const PROTOCOL: &str = "/pqcnet/gossip/1";
+/// The topics of every network.
+pub const TOPICS: [&str; 2] = ["adverts", "directives"];
+/// Topics a network may have.
+pub const MAX_TOPICS: usize = 16;
+/// Messages in one RPC; ours have one.
+pub const MESSAGES: usize = 4;
+/// Bytes of subscriptions and control messages in one RPC. Two-byte elements decode to a hundred times that.
+pub const CONTROL_BYTES: usize = 2048;
+/// Message ids in one IHAVE or IWANT of ours, and IWANTs a heartbeat for one peer's IHAVEs; fits [`CONTROL_BYTES`].
+pub const IDS: usize = 32;
+/// Messages that wait for one peer to read.
+pub const QUEUE: usize = 16;
+/// How long the id of a message is remembered. Older ones come to the validator again, which knows them by version.
+pub const SEEN: Duration = Duration::from_secs(30);
+/// gossipsub measures what its decoder has buffered, not the message: a chunk of the next one, and the envelope.
+const SLACK: usize = 10 * 1024;
+
+type Inner = gossipsub::Behaviour<IdentityTransform, WhitelistSubscriptionFilter>;
+pub(super) type InnerHandler = THandler<Inner>;
+pub(super) type InnerOut = THandlerOutEvent<Inner>;
+
+/// How this node gossips.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GossipConfig {
+    /// The topics of the network. A subscription to another one is not remembered.
+    pub topics: Vec<String>,
+    /// Largest message, in bytes.
+    pub max_message: usize,
+    /// Between heartbeats.
+    pub heartbeat: Duration,
+}
+
+impl Default for GossipConfig {
+    /// An advert or directive with two keys and its ML-DSA signature is below 16 KiB; gossipsub's own heartbeat.
+    fn default() -> Self {
+        GossipConfig {
+            topics: TOPICS.map(str::to_owned).to_vec(),
+            max_message: 16 * 1024,
+            heartbeat: Duration::from_secs(1),
+        }
+    }
+}
+
+/// SHA-256 over topic and data. Who forwards a message, and when, does not change its name.
+pub fn message_id(topic: &str, data: &[u8]) -> [u8; 32] {
+    pqcnet_crypto::sha256(&[b"pqcnet/gossip/1", topic.as_bytes(), b"\0", data])
+}
+
+fn inner(config: &GossipConfig) -> Result<Inner, String> {
+    if config.topics.len() > MAX_TOPICS {
+        return Err(format!("more than {MAX_TOPICS} topics"));
+    }
+    let transmit = config.max_message + SLACK;
+    let built = ConfigBuilder::default()
+        .protocol_id(PROTOCOL, Version::V1_1)
+        .heartbeat_initial_delay(config.heartbeat)
+        .heartbeat_interval(config.heartbeat)
+        .max_transmit_size(transmit)
+        .max_publish_messages(MESSAGES)
+        .max_control_message_size(CONTROL_BYTES)
+        .max_control_messages_sent(IDS)
+        .connection_handler_queue_len(QUEUE)
+        .duplicate_cache_time(SEEN)
+        .idontwant_message_size_threshold(transmit)
+        // Our own signature is inside the data, and nothing is forwarded before a validator has checked it.
+        .validation_mode(ValidationMode::Anonymous)
+        .validate_messages()
+        .message_id_fn(|message| {
+            MessageId::from(message_id(message.topic.as_str(), &message.data).to_vec())
+        })
+        .build()
+        .map_err(|error| error.to_string())?;
+    let topics = config.topics.iter();
+    let topics = topics.map(|topic| IdentTopic::new(topic).hash()).collect();
+    Inner::new_with_subscription_filter(
+        MessageAuthenticity::Anonymous,
+        built,
+        WhitelistSubscriptionFilter(topics),
+    )
+    .map_err(str::to_owned)
+}
+
+/// What the behaviour tells the driver.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// gossipsub's own.
+    Inner(gossipsub::Event),
+    /// A peer whose connections are being closed.
+    Offence { peer: PeerId, offence: Offence },
+}
+
+/// A connected peer; its budget outlives none of its connections.
+struct Peer {
+    takes_part: bool,
+    connections: usize,
+    budget: Arc<Mutex<Budget>>,
+}
+
+/// gossipsub, its peers chosen and metered.
+pub(super) struct Behaviour {
+    inner: Inner,
+    env: Env,
+    with: GossipsWith,
+    peers: BTreeMap<PeerId, Peer>,
+    /// Connections that gossipsub does not know of.
+    mute: BTreeSet<ConnectionId>,
+    connections: u64,
+    closing: VecDeque<(PeerId, CloseConnection)>,
+    offences: VecDeque<(PeerId, Offence)>,
+}
+
+impl Behaviour {
+    pub(super) fn new(
+        env: Env,
+        config: &GossipConfig,
+        with: GossipsWith,
+    ) -> Result<Behaviour, String> {
+        Ok(Behaviour {
+            inner: inner(config)?,
+            env,
+            with,
+            peers: BTreeMap::new(),
+            mute: BTreeSet::new(),
+            connections: 0,
+            closing: VecDeque::new(),
+            offences: VecDeque::new(),
+        })
+    }
+
+    pub(super) fn gossipsub(&mut self) -> &mut Inner {
+        &mut self.inner
+    }
+
+    pub(super) fn sent(&self, node: &PeerId) -> Sent {
+        (self.peers.get(node)).map_or_else(Sent::default, |peer| peer.budget.lock().sent())
+    }
+
+    /// Closes a peer's connections and says why.
+    pub(super) fn offend(&mut self, peer: PeerId, offence: Offence) {
+        // One report a peer: several connections may find the same.
+        if self.closing.iter().all(|(closing, _)| *closing != peer) {
+            self.offences.push_back((peer, offence));
+        }
+        self.closing.push_back((peer, CloseConnection::All));
+    }
+
+    /// The handler of a new connection: gossipsub's, or none at all.
+    fn handler(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        inner: impl FnOnce(&mut Inner) -> Result<InnerHandler, ConnectionDenied>,
+    ) -> Result<Either<Metered, dummy::ConnectionHandler>, ConnectionDenied> {
+        let now = self.env.now();
+        let with = &self.with;
+        // Decided when the first connection comes, so that a peer's connections agree.
+        let entry = self.peers.entry(peer).or_insert_with(|| Peer {
+            takes_part: node_id_of(&peer).is_some_and(|node| with(&node)),
+            connections: 0,
+            budget: Arc::new(Mutex::new(Budget::new(now))),
+        });
+        if !entry.takes_part {
+            self.mute.insert(connection);
+            return Ok(Either::Right(dummy::ConnectionHandler));
+        }
+        let budget = entry.budget.clone();
+        let handler = inner(&mut self.inner)?;
+        self.connections += 1;
+        let metered = Metered::new(self.env.clone(), self.connections, handler, budget);
+        Ok(Either::Left(metered))
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Either<Metered, dummy::ConnectionHandler>;
+    type ToSwarm = Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.handler(peer, connection, |inner| {
+            inner.handle_established_inbound_connection(connection, peer, local, remote)
+        })
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        at: &Multiaddr,
+        role: Endpoint,
+        port: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.handler(peer, connection, |inner| {
+            inner.handle_established_outbound_connection(connection, peer, at, role, port)
+        })
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        let known = match &event {
+            FromSwarm::ConnectionEstablished(established) => {
+                if let Some(peer) = self.peers.get_mut(&established.peer_id) {
+                    peer.connections += 1;
+                }
+                !self.mute.contains(&established.connection_id)
+            }
+            FromSwarm::ConnectionClosed(closed) => self.closed(closed),
+            FromSwarm::AddressChange(change) => !self.mute.contains(&change.connection_id),
+            // The rest is not about one connection. The enum is the library's.
+            _ => true,
+        };
+        if known {
+            self.inner.on_swarm_event(event);
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        match event {
+            Either::Left(Heard::Gossip(event)) => {
+                (self.inner).on_connection_handler_event(peer, connection, event);
+            }
+            Either::Left(Heard::Surplus) => {
+                self.closing
+                    .push_back((peer, CloseConnection::One(connection)));
+            }
+            Either::Left(Heard::Offence(offence)) => self.offend(peer, offence),
+            Either::Right(never) => match never {},
+        }
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        if let Some((peer, offence)) = self.offences.pop_front() {
+            return Poll::Ready(ToSwarm::GenerateEvent(Event::Offence { peer, offence }));
+        }
+        if let Some((peer_id, connection)) = self.closing.pop_front() {
+            return Poll::Ready(ToSwarm::CloseConnection {
+                peer_id,
+                connection,
+            });
+        }
+        (self.inner.poll(cx)).map(|action| action.map_out(Event::Inner).map_in(Either::Left))
+    }
+}
+
+impl Behaviour {
+    fn closed(&mut self, closed: &ConnectionClosed<'_>) -> bool {
+        if let Some(peer) = self.peers.get_mut(&closed.peer_id) {
+            peer.connections = peer.connections.saturating_sub(1);
+            if peer.connections == 0 {
+                self.peers.remove(&closed.peer_id);
+            }
+        }
+        !self.mute.remove(&closed.connection_id)
+    }
+}
