@@ -2,7 +2,7 @@
 # make test    everything the demo relies on, proven
 # make lint    formatting and clippy, warnings denied
 # make bench   the figures of docs/performance.md, each beside a named peer
-# make soak    the kill test for longer
+# make soak    the kill test for longer, ten million seals
 # make fmt     format the tree
 
 CARGO ?= cargo
@@ -48,6 +48,8 @@ bench: deps
 soak: deps
 	@$(CARGO) build --locked --release -p pqcnet-node --bins
 	@$(CARGO) test --locked --release -p pqcnet-tests --tests -- --ignored --nocapture
+	@$(CARGO) test --locked --release -p pqcnet-qstp --lib -- --ignored --exact --nocapture \
+		tests::ledger::ten_million_seals_repeat_nothing
 
 fmt:
 	@$(CARGO) fmt --all

@@ -18,6 +18,8 @@
 //! `[dev-dependencies]` and the simulator; see that module for why a release binary never links it.
 
 pub mod aead;
+#[cfg(test)]
+mod differential;
 pub mod ed25519;
 mod engine;
 pub mod hash;

@@ -44,6 +44,24 @@ impl Suite {
         }
     }
 
+    /// Every suite's label, best first where a processor has AES instructions.
+    pub const LABELS: [&'static str; 2] = ["aes-256-gcm", "chacha20-poly1305"];
+
+    /// The cipher that sets the suite apart, as a configuration names it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Suite::Aes256Gcm => Self::LABELS[0],
+            Suite::ChaCha20Poly1305 => Self::LABELS[1],
+        }
+    }
+
+    /// The suite of a label.
+    pub fn of_label(label: &str) -> Option<Suite> {
+        [Suite::Aes256Gcm, Suite::ChaCha20Poly1305]
+            .into_iter()
+            .find(|suite| suite.label() == label)
+    }
+
     /// A name for people.
     pub const fn name(self) -> &'static str {
         match self {
@@ -133,6 +151,9 @@ pub enum ConfigError {
     /// No suite, so nobody could ever agree.
     #[error("no suite is configured")]
     NoSuite,
+    /// One suite twice in the order of preference.
+    #[error("suite {} stands in the list twice", .0.label())]
+    SuiteTwice(Suite),
     /// The tunnel profile is specified but not built.
     #[error("the tunnel profile is not available, only the link profile")]
     TunnelProfile,
@@ -171,6 +192,11 @@ impl Config {
     ) -> Result<Config, ConfigError> {
         if suites.is_empty() {
             return Err(ConfigError::NoSuite);
+        }
+        if let Some((_, suite)) =
+            (suites.iter().enumerate()).find(|(at, suite)| suites[..*at].contains(suite))
+        {
+            return Err(ConfigError::SuiteTwice(*suite));
         }
         match profile {
             Profile::Link => {}

@@ -186,6 +186,15 @@ fn cases(file: &str, parameter_set: &str, wanted: fn(&Value) -> bool) -> Vec<(Va
     cases
 }
 
+/// The platform that this build is for, as rustc names it.
+fn host() -> String {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc).arg("-vV").output().expect("rustc runs");
+    let said = String::from_utf8(output.stdout).unwrap();
+    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
+    host.expect("rustc names its host").to_owned()
+}
+
 /// Where cargo keeps the source of the `oqs-sys` that this build links.
 fn vectors() -> PathBuf {
     let output = Command::new(env!("CARGO"))
@@ -194,6 +203,9 @@ fn vectors() -> PathBuf {
             "--format-version",
             "1",
             "--offline",
+            // Without it cargo wants the sources of other platforms' packages too, which nothing here has fetched.
+            "--filter-platform",
+            &host(),
             "--manifest-path",
         ])
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))

@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use nix::unistd::geteuid;
 use zeroize::Zeroizing;
@@ -26,22 +28,84 @@ pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), KeystoreError> 
             _ => failed("create", path)(source),
         })
     });
-    let removed = match fs::remove_file(&passing) {
+    let removed = remove(&passing);
+    written.and(removed)?;
+    sync_folder(path)
+}
+
+fn remove(passing: &Path) -> Result<(), KeystoreError> {
+    match fs::remove_file(passing) {
         Err(source) if source.kind() != ErrorKind::NotFound => {
-            Err(failed("remove", &passing)(source))
+            Err(failed("remove", passing)(source))
         }
         Ok(()) | Err(_) => Ok(()),
-    };
-    written.and(removed)?;
+    }
+}
+
+fn sync_folder(path: &Path) -> Result<(), KeystoreError> {
     let folder = folder_of(path);
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(failed("sync", folder))
 }
 
+/// A file that this process alone is about to replace.
+#[derive(Debug)]
+pub(super) struct Held<'a> {
+    path: &'a Path,
+    /// Holds the lock until dropped.
+    _file: Flock<File>,
+}
+
+impl<'a> Held<'a> {
+    /// Takes the lock on the file that stands at `path`, without waiting.
+    pub(super) fn lock(path: &'a Path) -> Result<Held<'a>, KeystoreError> {
+        let busy = || KeystoreError::Busy {
+            path: path.to_owned(),
+        };
+        let file = open_secret(path)?;
+        let file =
+            Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(
+                |(_, errno)| match errno {
+                    Errno::EWOULDBLOCK => busy(),
+                    other => failed("lock", path)(other.into()),
+                },
+            )?;
+        // Whoever held the lock before may have put another file there: its lock is not this one.
+        let ours = file.metadata().map_err(failed("examine", path))?;
+        let now = fs::symlink_metadata(path).map_err(failed("examine", path))?;
+        if (ours.dev(), ours.ino()) != (now.dev(), now.ino()) {
+            return Err(busy());
+        }
+        Ok(Held { path, _file: file })
+    }
+
+    /// Puts a file of these bytes in the place of the held one: either is there, whole, whenever the machine stops.
+    pub(super) fn replace(self, bytes: &[u8]) -> Result<(), KeystoreError> {
+        let passing = passing_name(self.path);
+        let written = write_synced(&passing, bytes)
+            .and_then(|()| fs::rename(&passing, self.path).map_err(failed("replace", self.path)));
+        if written.is_err() {
+            remove(&passing)?;
+        }
+        written?;
+        sync_folder(self.path)
+    }
+}
+
 /// Reads a file that only its owner, this process's user, can touch; at most `limit` bytes and one more, so that an
 /// overlong file fails its length check without being read whole.
 pub(super) fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, KeystoreError> {
+    let file = open_secret(path)?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
+    file.take(limit as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed("read", path))?;
+    Ok(bytes)
+}
+
+/// Opens a file that only its owner, this process's user, can touch.
+fn open_secret(path: &Path) -> Result<File, KeystoreError> {
     // Without NONBLOCK, opening a named pipe would wait for its writer.
     let file = OpenOptions::new()
         .read(true)
@@ -70,11 +134,7 @@ pub(super) fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Keys
             mode,
         });
     }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
-    file.take(limit as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed("read", path))?;
-    Ok(bytes)
+    Ok(file)
 }
 
 pub(super) fn check_owner(path: &Path, owner: u32, us: u32) -> Result<(), KeystoreError> {

@@ -47,6 +47,12 @@ pub enum KeystoreError {
         /// This process's user id.
         us: u32,
     },
+    /// Another process changes the file.
+    #[error("{path} is being changed by another process; try again when it is done")]
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
     /// The operating system refused.
     #[error("cannot {doing} {path}")]
     Io {
@@ -65,14 +71,14 @@ pub enum KeystoreError {
     },
     /// A later release wrote the file.
     #[error(
-        "{path} has format version {found}, this release reads version {known}: use the release that wrote it or a later one"
+        "{path} has format version {found}, this release reads versions up to {known}: use the release that wrote it or a later one"
     )]
     Version {
         /// The file.
         path: PathBuf,
         /// The version in the file.
         found: u16,
-        /// The version of this release.
+        /// The newest version that this release reads.
         known: u16,
     },
     /// A field holds a value that no release writes, or the length is wrong.

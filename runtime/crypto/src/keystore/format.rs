@@ -5,16 +5,23 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::KeystoreError;
 use super::lock::{Argon2Cost, Protection};
+use super::versions::{KeyVersion, MAX_IDENTITIES, MAX_KEM_KEYS};
+use super::{KeystoreError, Summary};
 use crate::aead::{NONCE_LEN, TAG_LEN};
 use crate::{AeadAlgorithm, AeadKey, Prk, kdf};
 
 pub(super) const MAGIC: [u8; 8] = *b"PQCNKEYS";
-pub(super) const VERSION: u16 = 1;
+/// The newest version: a node's keys with their versions. A root key stays in version 1, which has none.
+pub(super) const VERSION: u16 = 2;
+/// The part that both versions share.
 pub(super) const HEADER_LEN: usize = 100;
-/// The longest file: a node's three seeds.
-pub(super) const MAX_LEN: usize = HEADER_LEN + 3 * SEED_LEN + TAG_LEN;
+/// The longest file: a node's keys, as many versions as there may be.
+pub(super) const MAX_LEN: usize = HEADER_LEN
+    + 2
+    + (MAX_IDENTITIES + MAX_KEM_KEYS) * Entry::LEN
+    + (1 + 2 * MAX_IDENTITIES + MAX_KEM_KEYS) * SEED_LEN
+    + TAG_LEN;
 const SEED_LEN: usize = 32;
 
 /// What a key file holds.
@@ -42,10 +49,11 @@ impl Kind {
         }
     }
 
-    fn body_len(self) -> usize {
+    /// Seeds in a file of version 1.
+    fn seeds(self) -> usize {
         match self {
-            Self::Node => 3 * SEED_LEN,
-            Self::Root => SEED_LEN,
+            Self::Node => 3,
+            Self::Root => 1,
         }
     }
 }
@@ -73,12 +81,113 @@ impl BodyWriter {
 }
 
 /// The seeds of an opened body, if there are exactly `N`.
-pub(super) fn body_parts<const N: usize>(body: &[u8]) -> Option<[&[u8; SEED_LEN]; N]> {
+pub(super) fn body_parts<const N: usize>(body: &[u8]) -> Option<&[[u8; SEED_LEN]; N]> {
+    seeds(body)?.as_array()
+}
+
+/// The seeds of an opened body, if it is nothing else.
+pub(super) fn seeds(body: &[u8]) -> Option<&[[u8; SEED_LEN]]> {
     let (seeds, rest) = body.as_chunks::<SEED_LEN>();
-    if !rest.is_empty() || seeds.len() != N {
-        return None;
+    rest.is_empty().then_some(seeds)
+}
+
+/// One key of a file of version 2, clear: which version, and its public name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Which version, how old, until when.
+    pub version: KeyVersion,
+    /// The NodeId of an identity; of a KEM key [`kem_id`](super::kem_id).
+    pub id: [u8; 32],
+}
+
+impl Entry {
+    const LEN: usize = 4 + 8 + 8 + 32;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.version.version.to_be_bytes());
+        out.extend_from_slice(&self.version.made_at_ms.to_be_bytes());
+        out.extend_from_slice(&self.version.until_ms.to_be_bytes());
+        out.extend_from_slice(&self.id);
     }
-    Some(std::array::from_fn(|index| &seeds[index]))
+
+    fn read(from: &mut Fields<'_>) -> Option<Entry> {
+        Some(Entry {
+            version: KeyVersion {
+                version: u32::from_be_bytes(from.take()?),
+                made_at_ms: u64::from_be_bytes(from.take()?),
+                until_ms: u64::from_be_bytes(from.take()?),
+            },
+            id: from.take()?,
+        })
+    }
+}
+
+/// What a file of version 2 says of its keys, clear: identities, then KEM keys, each ascending.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Table {
+    /// 1 to [`MAX_IDENTITIES`].
+    pub identities: Vec<Entry>,
+    /// 0 to [`MAX_KEM_KEYS`]; the last is in use.
+    pub kem: Vec<Entry>,
+}
+
+impl Table {
+    fn put(&self, out: &mut Vec<u8>) {
+        let count = |list: &[Entry]| u8::try_from(list.len()).expect("at most four");
+        out.extend_from_slice(&[count(&self.identities), count(&self.kem)]);
+        for entry in self.identities.iter().chain(&self.kem) {
+            entry.put(out);
+        }
+    }
+
+    fn seeds(&self) -> usize {
+        1 + 2 * self.identities.len() + self.kem.len()
+    }
+
+    /// Reads a table and refuses one that no release writes; the error names the field.
+    fn read(from: &mut Fields<'_>, in_use: &[u8; 32]) -> Result<Table, &'static str> {
+        let [identities, kem] = from.take().ok_or("length")?;
+        let (identities, kem) = (usize::from(identities), usize::from(kem));
+        if !(1..=MAX_IDENTITIES).contains(&identities) || kem > MAX_KEM_KEYS {
+            return Err("number of keys");
+        }
+        let mut list = |count| -> Result<Vec<Entry>, &'static str> {
+            (0..count)
+                .map(|_| Entry::read(from).ok_or("length"))
+                .collect()
+        };
+        let table = Table {
+            identities: list(identities)?,
+            kem: list(kem)?,
+        };
+        for list in [&table.identities, &table.kem] {
+            if !list.is_sorted_by(|a, b| a.version.version < b.version.version)
+                || list.first().is_some_and(|first| first.version.version == 0)
+            {
+                return Err("key versions");
+            }
+        }
+        let at = table.place_of(in_use).ok_or("identity in use")?;
+        let ends = |entries: &[Entry]| entries.iter().all(|entry| entry.version.until_ms != 0);
+        let (former, rest) = table.identities.split_at(at);
+        let later = &table.kem[..kem.saturating_sub(1)];
+        if rest.len() > 2 || !ends(former) || !ends(later) {
+            return Err("key versions");
+        }
+        if rest
+            .iter()
+            .chain(table.kem.last())
+            .any(|e| e.version.until_ms != 0)
+        {
+            return Err("key versions");
+        }
+        Ok(table)
+    }
+
+    /// Where the identity in use stands; before it are former ones, behind it at most the prepared one.
+    pub(super) fn place_of(&self, in_use: &[u8; 32]) -> Option<usize> {
+        self.identities.iter().position(|entry| entry.id == *in_use)
+    }
 }
 
 /// The clear part; all of it is authenticated and bound into the key.
@@ -88,17 +197,20 @@ pub(super) struct Header {
     pub(super) salt: [u8; 32],
     pub(super) nonce: [u8; NONCE_LEN],
     pub(super) public_id: [u8; 32],
+    /// Of version 2; without one the file is of version 1.
+    pub(super) table: Option<Table>,
 }
 
 impl Header {
-    pub(super) fn to_bytes(&self) -> [u8; HEADER_LEN] {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
         let (protection, cost) = match self.protection {
             Protection::Passphrase(cost) => (1, [cost.memory_kib, cost.passes, cost.lanes]),
             Protection::KeyFile => (2, [0; 3]),
         };
         let mut bytes = Vec::with_capacity(HEADER_LEN);
         bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&VERSION.to_be_bytes());
+        let version: u16 = if self.table.is_some() { 2 } else { 1 };
+        bytes.extend_from_slice(&version.to_be_bytes());
         bytes.extend_from_slice(&[self.kind.code(), protection]);
         for value in cost {
             bytes.extend_from_slice(&value.to_be_bytes());
@@ -106,9 +218,11 @@ impl Header {
         bytes.extend_from_slice(&self.salt);
         bytes.extend_from_slice(&self.nonce);
         bytes.extend_from_slice(&self.public_id);
+        debug_assert_eq!(bytes.len(), HEADER_LEN);
+        if let Some(table) = &self.table {
+            table.put(&mut bytes);
+        }
         bytes
-            .try_into()
-            .expect("the fields of a header make 100 bytes")
     }
 
     /// Splits a file into its checked header and sealed body.
@@ -127,7 +241,7 @@ impl Header {
         }
         let mut rest = Fields(&file[MAGIC.len()..]);
         let version = u16::from_be_bytes(rest.take().ok_or_else(|| damaged("length"))?);
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(KeystoreError::Version {
                 path: path.to_owned(),
                 found: version,
@@ -158,7 +272,13 @@ impl Header {
         let salt = rest.take().ok_or_else(|| damaged("length"))?;
         let nonce = rest.take().ok_or_else(|| damaged("length"))?;
         let public_id = rest.take().ok_or_else(|| damaged("length"))?;
-        if rest.0.len() != kind.body_len() + TAG_LEN {
+        let table = match (version, kind) {
+            (1, _) => None,
+            (_, Kind::Node) => Some(Table::read(&mut rest, &public_id).map_err(damaged)?),
+            (_, Kind::Root) => return Err(damaged("kind")),
+        };
+        let seeds = table.as_ref().map_or(kind.seeds(), Table::seeds);
+        if rest.0.len() != seeds * SEED_LEN + TAG_LEN {
             return Err(damaged("length"));
         }
         Ok((
@@ -168,9 +288,20 @@ impl Header {
                 salt,
                 nonce,
                 public_id,
+                table,
             },
             rest.0,
         ))
+    }
+
+    /// What it says to everybody.
+    pub(super) fn summary(&self) -> Summary {
+        Summary {
+            kind: self.kind,
+            protection: self.protection,
+            public_id: self.public_id,
+            versions: self.table.clone(),
+        }
     }
 
     /// The whole file.

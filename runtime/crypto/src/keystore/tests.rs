@@ -7,6 +7,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod versions;
+
 /// The cheapest cost that a file may have, so that hundreds of opens stay quick.
 const CHEAP: Argon2Cost = Argon2Cost {
     memory_kib: 8 * 1024,
@@ -63,7 +65,7 @@ fn a_node_comes_back_from_its_file() {
         let path = folder.path().join(name);
         create_with(&path, &secrets, unlock, CHEAP).unwrap();
         let metadata = fs::metadata(&path).unwrap();
-        assert_eq!((metadata.mode() & 0o7777, metadata.len()), (0o600, 212));
+        assert_eq!((metadata.mode() & 0o7777, metadata.len()), (0o600, 350));
 
         let opened: NodeSecrets = open(&path, unlock).unwrap();
         assert_eq!(opened.keys.node_id(), secrets.keys.node_id());
@@ -167,6 +169,7 @@ fn format_1_is_pinned() {
         salt: [0xaa; 32],
         nonce: [0xbb; 12],
         public_id: [0xcc; 32],
+        table: None,
     };
     let expected = [
         &b"PQCNKEYS\x00\x01\x01\x01\x00\x01\x00\x00\x00\x00\x00\x03\x00\x00\x00\x01"[..],
@@ -186,6 +189,7 @@ fn format_1_is_pinned() {
         salt: [1; 32],
         nonce: [2; 12],
         public_id: root.public_id(),
+        table: None,
     };
     let mut body = BodyWriter::default();
     root.write(&mut body);
@@ -334,10 +338,10 @@ fn unknown_fields_are_named() {
         KeystoreError::NotAKeyFile { .. }
     ));
     assert!(matches!(
-        altered(9, 2),
+        altered(9, 3),
         KeystoreError::Version {
-            found: 2,
-            known: 1,
+            found: 3,
+            known: 2,
             ..
         }
     ));
@@ -565,15 +569,19 @@ fn passphrase_lengths() {
 fn an_inconsistent_file_is_refused() {
     let folder = folder();
     let path = folder.path().join("node.key");
+    let secrets = NodeSecrets::generate();
+    let mut table = secrets.table().unwrap();
+    table.identities[0].id = [0xee; 32];
     let header = Header {
         kind: Kind::Node,
         protection: Protection::KeyFile,
         salt: [0; 32],
         nonce: [0; 12],
         public_id: [0xee; 32],
+        table: Some(table),
     };
     let mut body = BodyWriter::default();
-    NodeSecrets::generate().write(&mut body);
+    secrets.write(&mut body);
     disk::write_new(
         &path,
         &header.seal(&crate::Prk::copied_from(&[1; 32]), body),
@@ -594,8 +602,8 @@ proptest! {
     ) {
         if magic && bytes.len() > 12 {
             bytes[..8].copy_from_slice(&format::MAGIC);
-            let protection = bytes[11] % 3;
-            bytes[8..12].copy_from_slice(&[0, 1, 1, protection]);
+            let (version, protection) = (bytes[9] % 3, bytes[11] % 3);
+            bytes[8..12].copy_from_slice(&[0, version, 1, protection]);
         }
         let parsed = Header::parse(Path::new("any"), &bytes);
         if let Ok((header, sealed)) = parsed {

@@ -322,6 +322,11 @@ fn bad_frames() {
 fn configurations_that_cannot_work() {
     let new = |suites, profile| Config::new(NETWORK, suites, keys(ALICE), profile).unwrap_err();
     assert_eq!(new(vec![], Profile::Link), ConfigError::NoSuite);
+    let [aes, chacha] = SUITES;
+    assert_eq!(
+        new(vec![aes, chacha, aes], Profile::Link),
+        ConfigError::SuiteTwice(aes)
+    );
     assert_eq!(
         new(vec![Suite::Aes256Gcm], Profile::Tunnel),
         ConfigError::TunnelProfile

@@ -1,4 +1,4 @@
-//! Every bit flip and every cut of every message and of records.
+//! Every bit flip and every cut of every message and of records, under both suites.
 
 use std::sync::Arc;
 
@@ -62,9 +62,18 @@ fn replied_again(replied: &Replied) -> Replied {
 
 // M1 flips: the responder refuses what it understands; of the rest it makes an M2 that the initiator cannot open.
 #[test]
-fn flipped_m1() {
-    let (pair, first) = Pair::new(config(ALICE), config(BOB));
-    let (alice, bob, bob_id) = (config(ALICE), config(BOB), keys(BOB).node_id());
+fn flipped_m1_of_suite_1() {
+    flipped_m1_in(Suite::Aes256Gcm);
+}
+
+#[test]
+fn flipped_m1_of_suite_2() {
+    flipped_m1_in(Suite::ChaCha20Poly1305);
+}
+
+fn flipped_m1_in(suite: Suite) {
+    let (pair, first) = Pair::new(config(ALICE), only(BOB, suite));
+    let (alice, bob, bob_id) = (config(ALICE), only(BOB, suite), keys(BOB).node_id());
     let mut answered = 0;
     for (bit, flipped) in flips(&first) {
         if bit < HEADER_LEN * 8 {
@@ -106,6 +115,10 @@ fn flipped_m1() {
                         supported: 1,
                     },
                     1 => Reason::Profile { asked: flipped[5] },
+                    2..4 => Reason::NoCommonSuite {
+                        offered: u16::from_be_bytes([flipped[6], flipped[7]]),
+                        supported: suite.bit(),
+                    },
                     4..36 => Reason::WrongNetwork,
                     68..1_284 => Reason::BadKey,
                     1_284..1_325 => Reason::BadToken,
@@ -122,8 +135,12 @@ fn flipped_m1() {
 // Retry flips: what the initiator does not refuse, the responder does, since all of a Retry comes back to it.
 #[test]
 fn flipped_retry() {
+    SUITES.into_iter().for_each(flipped_retry_in);
+}
+
+fn flipped_retry_in(suite: Suite) {
     let alice = config(ALICE).with_puzzle(2, 1 << 12).unwrap();
-    let (mut pair, first) = Pair::new(alice.clone(), config(BOB));
+    let (mut pair, first) = Pair::new(alice.clone(), only(BOB, suite));
     let asked = retry(
         pair.bob_takes(Admission::Challenge { bits: 1 }, &first)
             .unwrap(),
@@ -136,7 +153,7 @@ fn flipped_retry() {
             Ok(InitiatorStep::Resend(m1)) => {
                 resent += 1;
                 let refused = on_m1(
-                    &config(BOB),
+                    &only(BOB, suite),
                     &source(&pair.retry),
                     Admission::Accept,
                     true,
@@ -167,7 +184,11 @@ fn flipped_retry() {
 // puzzle too is another transcript.
 #[test]
 fn flipped_m1_with_token() {
-    let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
+    SUITES.into_iter().for_each(flipped_m1_with_token_in);
+}
+
+fn flipped_m1_with_token_in(suite: Suite) {
+    let (mut pair, first) = Pair::new(config(ALICE), only(BOB, suite));
     let asked = retry(
         pair.bob_takes(Admission::Challenge { bits: 1 }, &first)
             .unwrap(),
@@ -176,7 +197,7 @@ fn flipped_m1_with_token() {
     let mut other_solutions = 0;
     for (bit, flipped) in flips(&again).skip(HEADER_LEN * 8) {
         match on_m1(
-            &config(BOB),
+            &only(BOB, suite),
             &source(&pair.retry),
             Admission::Accept,
             true,
@@ -204,6 +225,7 @@ fn flipped_m1_with_token() {
                         | Reason::PuzzleUnsolved
                         | Reason::Version { .. }
                         | Reason::Profile { .. }
+                        | Reason::NoCommonSuite { .. }
                         | Reason::WrongNetwork
                 ),
                 "bit {bit}: {failure:?}"
@@ -215,8 +237,17 @@ fn flipped_m1_with_token() {
 
 // M2 flips: the header is no M2's, another suite was not offered or does not fit, and nothing else opens.
 #[test]
-fn flipped_m2() {
-    let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
+fn flipped_m2_of_suite_1() {
+    flipped_m2_in(Suite::Aes256Gcm);
+}
+
+#[test]
+fn flipped_m2_of_suite_2() {
+    flipped_m2_in(Suite::ChaCha20Poly1305);
+}
+
+fn flipped_m2_in(suite: Suite) {
+    let (mut pair, first) = Pair::new(config(ALICE), only(BOB, suite));
     let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     let (alice, bob_id) = (config(ALICE), keys(BOB).node_id());
     for (bit, flipped) in flips(&reply) {
@@ -252,11 +283,20 @@ fn flipped_m2() {
 
 // M3 flips: nothing opens. The unflipped M3 is still taken afterwards, by the same state.
 #[test]
-fn flipped_m3() {
-    let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
+fn flipped_m3_of_suite_1() {
+    flipped_m3_in(Suite::Aes256Gcm);
+}
+
+#[test]
+fn flipped_m3_of_suite_2() {
+    flipped_m3_in(Suite::ChaCha20Poly1305);
+}
+
+fn flipped_m3_in(suite: Suite) {
+    let (mut pair, first) = Pair::new(config(ALICE), only(BOB, suite));
     let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     let (last, ..) = m3(pair.alice.on_message(&reply).unwrap());
-    let bob = Arc::new(config(BOB));
+    let bob = Arc::new(only(BOB, suite));
     for (bit, flipped) in flips(&last) {
         let failure = if bit < HEADER_LEN * 8 {
             let replied = replied_again(pair.bob.replied());
@@ -282,12 +322,16 @@ fn flipped_m3() {
 // Every cut of every message: not whole for the decoder; refused as malformed where a caller takes it for whole.
 #[test]
 fn cut_messages() {
-    let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
+    SUITES.into_iter().for_each(cut_messages_in);
+}
+
+fn cut_messages_in(suite: Suite) {
+    let (mut pair, first) = Pair::new(config(ALICE), only(BOB, suite));
     let asked = retry(
         pair.bob_takes(Admission::Challenge { bits: 1 }, &first)
             .unwrap(),
     );
-    pair.bob = Responder::new(config(BOB).into());
+    pair.bob = Responder::new(only(BOB, suite).into());
     let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     let sent = sent_again(pair.alice.sent());
     let replied = replied_again(pair.bob.replied());
@@ -302,7 +346,7 @@ fn cut_messages() {
         cuts_are_not_messages(message);
     }
     let malformed = |stage| here(stage, Reason::Malformed);
-    let (alice, bob) = (Arc::new(config(ALICE)), Arc::new(config(BOB)));
+    let (alice, bob) = (Arc::new(config(ALICE)), Arc::new(only(BOB, suite)));
     for len in 0..first.len() {
         let failure = Responder::new(bob.clone())
             .on_message(T0, CARRIER, Admission::Accept, &pair.retry, &first[..len])
@@ -347,7 +391,11 @@ fn cut_and_mended_m1() {
 // Flips of a sealed Reject: neither side reads anything out of it. A clear one has no protection and still ends typed.
 #[test]
 fn flipped_rejects() {
-    let (mut pair, first) = Pair::new(config(ALICE), config(BOB));
+    SUITES.into_iter().for_each(flipped_rejects_in);
+}
+
+fn flipped_rejects_in(suite: Suite) {
+    let (mut pair, first) = Pair::new(config(ALICE), only(BOB, suite));
     let reply = m2(pair.bob_takes(Admission::Accept, &first).unwrap());
     let replied = replied_again(pair.bob.replied());
     let (_, session, _) = m3(pair.alice.on_message(&reply).unwrap());
@@ -372,7 +420,7 @@ fn flipped_rejects() {
         back.revive();
     }
     for (bit, flipped) in flips(&reject::clear(Stage::M2, Reason::NotOpened)) {
-        let failure = Responder::resumed(config(BOB).into(), replied_again(&replied))
+        let failure = Responder::resumed(only(BOB, suite).into(), replied_again(&replied))
             .on_message(T0, CARRIER, Admission::Accept, &pair.retry, &flipped)
             .unwrap_err();
         assert_eq!(failure.reject.is_some(), bit < HEADER_LEN * 8, "bit {bit}");
@@ -382,10 +430,9 @@ fn flipped_rejects() {
 // Record flips and cuts, in both suites: the header lies, or nothing opens. The unflipped record opens afterwards.
 #[test]
 fn flipped_and_cut_records() {
-    for suite in [Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
-        let mut bob = config(BOB);
-        bob.suites = vec![suite];
-        let (alice, bob) = connect(config(ALICE), bob);
+    for suite in SUITES {
+        let (alice, bob) = connect(config(ALICE), only(BOB, suite));
+        assert_eq!((alice.suite(), bob.suite()), (suite, suite));
         let ((mut out, _), (_, mut back)) = (alice.split(), bob.split());
         for content in [&[1u8; 1_350][..], &[2], &[]] {
             let kind = if content.is_empty() {

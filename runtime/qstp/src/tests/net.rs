@@ -33,6 +33,15 @@ pub(super) fn config(who: usize) -> Config {
     .unwrap()
 }
 
+pub(super) const SUITES: [Suite; 2] = [Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
+
+/// A node that takes this suite alone, whatever it is offered.
+pub(super) fn only(who: usize, suite: Suite) -> Config {
+    let mut config = config(who);
+    config.suites = vec![suite];
+    config
+}
+
 pub(super) fn here(stage: Stage, reason: Reason) -> HandshakeError {
     HandshakeError {
         stage,
