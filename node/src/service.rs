@@ -151,10 +151,11 @@ async fn start(
     network: Arc<NetworkFile>,
     secrets: NodeSecrets,
 ) -> Result<Started, Failed> {
-    let NodeSecrets { keys, storage } = secrets;
+    let NodeSecrets { keys, storage, .. } = secrets;
     let setup = Setup {
         keys: Arc::new(keys),
         network,
+        suites: config.suites.clone(),
         control: config.control.into(),
         data: config.data.into(),
         software: crate::SOFTWARE.to_owned(),

@@ -12,6 +12,7 @@ use pqcnet_p2p::control::{ControlConfig, ControlError, ControlPlane};
 use pqcnet_p2p::endpoint::Endpoint;
 use pqcnet_p2p::handshake::{Security, SecurityConfig};
 use pqcnet_p2p::network::{Address, NetworkFile};
+use pqcnet_qstp::Suite;
 
 use crate::gate::{Doors, Gate, GateConfig, Reception, StewardRefs};
 use crate::outward::Outward;
@@ -30,6 +31,8 @@ pub struct Setup {
     pub keys: Arc<NodeKeys>,
     /// The network it belongs to.
     pub network: Arc<NetworkFile>,
+    /// Suites of its channels, best first.
+    pub suites: Vec<Suite>,
     /// Where libp2p listens.
     pub control: Address,
     /// Where direct streams are taken.
@@ -117,6 +120,7 @@ impl Ground {
         let Setup {
             keys,
             network,
+            suites,
             control: control_at,
             data: data_at,
             software,
@@ -127,6 +131,7 @@ impl Ground {
         }
         let env = platform.env().clone();
         let mut config = SecurityConfig::new(keys, network.network_id());
+        config.suites = suites;
         config.members = Some(Arc::new(
             network.nodes().iter().map(|node| node.id).collect(),
         ));

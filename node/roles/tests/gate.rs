@@ -74,6 +74,7 @@ impl World {
         let setup = Setup {
             keys: keys.clone(),
             network: self.network.clone(),
+            suites: vec![pqcnet_qstp::Suite::Aes256Gcm],
             control: loopback(),
             data: loopback(),
             software: "test/1".to_owned(),

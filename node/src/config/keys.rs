@@ -1,5 +1,7 @@
 //! Every key of a node's configuration, once: the reader, `config init`, `config show` and the environment use this table.
 
+use pqcnet_qstp::Suite;
+
 /// What a key's value must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
@@ -13,6 +15,8 @@ pub enum Type {
     Number(u64, u64),
     /// One of these words, or a text that starts with one (log filters).
     Words(&'static [&'static str]),
+    /// One or more of these words, each once, best first; a list in a file, with commas elsewhere.
+    Ordered(&'static [&'static str]),
 }
 
 impl Type {
@@ -24,6 +28,7 @@ impl Type {
             Type::Bool => "true or false",
             Type::Number(..) => "a whole number",
             Type::Words(_) => "a word in quotes",
+            Type::Ordered(_) => "a list of words in quotes",
         }
     }
 }
@@ -85,6 +90,12 @@ pub const KEYS: &[Key] = &[
         "Instead of a passphrase: a file of 32 random bytes, mode 0600.",
     ),
     key(
+        "qstp.suites",
+        Type::Ordered(&Suite::LABELS),
+        Some("aes-256-gcm,chacha20-poly1305"),
+        "Ciphers of QSTP channels, best first; who is dialled chooses its first that the other has.",
+    ),
+    key(
         "listen.control",
         Type::Socket,
         Some("127.0.0.1:7410"),
@@ -113,6 +124,12 @@ pub const KEYS: &[Key] = &[
         Type::Bool,
         Some("false"),
         "Needed to serve these on anything but loopback.",
+    ),
+    key(
+        "admin.page",
+        Type::Path,
+        Some("page.url"),
+        "Where the node writes the address of its operator's page, with the token, mode 0600.",
     ),
     key(
         "store.path",

@@ -123,6 +123,12 @@ impl Layers {
             (Type::Path | Type::Socket | Type::Words(_), DeValue::String(text)) => {
                 Some(text.to_string())
             }
+            (Type::Ordered(_), DeValue::Array(words)) => {
+                let words = words.iter().map(|word| word.get_ref().as_str());
+                words
+                    .collect::<Option<Vec<&str>>>()
+                    .map(|words| words.join(","))
+            }
             (Type::Bool, DeValue::Boolean(yes)) => Some(yes.to_string()),
             (Type::Number(..), DeValue::Integer(number)) => Some(number.to_string()),
             _ => None,
@@ -254,6 +260,20 @@ fn check(key: &'static Key, text: &str, origin: &Origin) -> Result<String, Confi
                 None,
             )),
         },
+        Type::Ordered(words) => {
+            let found: Vec<&str> = text.split(',').map(str::trim).collect();
+            for (at, word) in found.iter().enumerate() {
+                if !words.contains(word) {
+                    let near = keys::nearest(word, words.iter().copied());
+                    let why = format!("`{word}`: some of {}", words.join(", "));
+                    return Err(invalid(why, near));
+                }
+                if found[..at].contains(word) {
+                    return Err(invalid(format!("`{word}` stands there twice"), None));
+                }
+            }
+            Ok(found.join(","))
+        }
         Type::Words(words) => {
             let first = text.split(',').next().unwrap_or(text);
             if words.contains(&first) {

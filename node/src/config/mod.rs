@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pqcnet_qstp::Suite;
 use pqcnet_telemetry::{LogFormat, LogLevel};
 
 pub use keys::{KEYS, Key, MAX_DRAIN_SECONDS, Type, environment_name, nearest};
@@ -28,12 +29,16 @@ pub struct NodeConfig {
     pub keys: PathBuf,
     /// How the key file opens.
     pub unlock: UnlockSource,
+    /// Ciphers of QSTP channels, best first; never empty.
+    pub suites: Vec<Suite>,
     /// Where libp2p listens.
     pub control: SocketAddr,
     /// Where direct QSTP streams are taken.
     pub data: SocketAddr,
     /// Where the admin pages are served.
     pub admin: SocketAddr,
+    /// Where the address of the operator's page is written.
+    pub page_url: PathBuf,
     /// The relayer's store.
     pub store: PathBuf,
     /// What is logged.
@@ -210,9 +215,16 @@ impl NodeConfig {
             network: read.value("network")?,
             keys: read.value("keys")?,
             unlock,
+            suites: read
+                .optional("qstp.suites")
+                .unwrap_or_default()
+                .split(',')
+                .filter_map(Suite::of_label)
+                .collect(),
             control: read.value("listen.control")?,
             data: read.value("listen.data")?,
             admin: read.value("admin.listen")?,
+            page_url: read.value("admin.page")?,
             store: read.value("store.path")?,
             log_level: read.value("log.level")?,
             log_format: read.value("log.format")?,

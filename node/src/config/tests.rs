@@ -48,6 +48,33 @@ fn flags_go_over_the_environment_and_that_over_the_file() {
 }
 
 #[test]
+fn suites_are_an_order_of_preference() {
+    let [aes, chacha] = [Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
+    let suites = |file, environment: &[_]| read(file, environment, &[]).unwrap().suites;
+    assert_eq!(suites("", &[]), [aes, chacha]);
+    let file = "[qstp]\nsuites = [\"chacha20-poly1305\", \"aes-256-gcm\"]";
+    assert_eq!(suites(file, &[]), [chacha, aes]);
+    let environment = [("PQCNET_QSTP_SUITES", "aes-256-gcm")];
+    assert_eq!(suites(file, &environment), [aes]);
+    assert_eq!(
+        only_error("[qstp]\nsuites = [\"aes-256-gcm\", \"chacha20-poly1350\"]"),
+        "etc/n.toml:2: `qstp.suites`: `chacha20-poly1350`: some of aes-256-gcm, chacha20-poly1305; did you mean `chacha20-poly1305`?"
+    );
+    assert_eq!(
+        only_error("[qstp]\nsuites = [\"aes-256-gcm\", \"aes-256-gcm\"]"),
+        "etc/n.toml:2: `qstp.suites`: `aes-256-gcm` stands there twice"
+    );
+    assert_eq!(
+        only_error("[qstp]\nsuites = []"),
+        "etc/n.toml:2: `qstp.suites`: ``: some of aes-256-gcm, chacha20-poly1305"
+    );
+    assert_eq!(
+        only_error("[qstp]\nsuites = \"aes-256-gcm\""),
+        "etc/n.toml:2: `qstp.suites` must be a list of words in quotes, not a TOML string"
+    );
+}
+
+#[test]
 fn unknown_keys_are_named_with_line_and_suggestion() {
     assert_eq!(
         only_error("keys = \"k\"\n\n[log]\nlevle = \"info\"\n"),

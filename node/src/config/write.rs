@@ -49,6 +49,10 @@ pub fn shown(layers: &Layers) -> String {
 fn literal(key: &Key, value: &str) -> String {
     match key.of {
         Type::Bool | Type::Number(..) => value.to_owned(),
+        Type::Ordered(_) => {
+            let words = value.split(',').map(|word| word.to_owned().into());
+            toml::Value::Array(words.collect()).to_string()
+        }
         Type::Path | Type::Socket | Type::Words(_) => {
             toml::Value::String(value.to_owned()).to_string()
         }
