@@ -3,9 +3,18 @@
 //! - `/livez`: 200 while the process answers.
 //! - `/readyz`: 200 while it serves, 503 while it starts, drains or cannot do its work; `?verbose` says why.
 //! - `/metrics`: OpenMetrics text.
+//! - `/api/v1/snapshot`, `/api/v1/events`, `/ui`: what an operator sees, for whoever has the token ([`guard`]).
+
+mod api;
+pub mod changes;
+pub mod events;
+pub mod guard;
+pub mod page;
+pub mod watch;
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,6 +26,10 @@ use pqcnet_actor::{ActorInfo, Class, CountersSnapshot, Env, Inspector, Ref};
 use pqcnet_roles::Started;
 use pqcnet_roles::steward::{Account, AccountGiven};
 use pqcnet_telemetry::{Metrics, Sample};
+
+use api::Api;
+use guard::Token;
+use watch::{Constants, Watch};
 
 /// A steward that does not answer within this is stuck.
 const ACCOUNT_DEADLINE: Duration = Duration::from_secs(2);
@@ -30,11 +43,12 @@ pub struct Pages {
     draining: Arc<AtomicBool>,
     metrics: Metrics,
     latest: Arc<Mutex<Vec<Sample>>>,
+    watch: Watch,
 }
 
 impl Pages {
     /// Pages of a started node.
-    pub fn new(started: &Started, env: &Env) -> Pages {
+    pub fn new(started: &Started, env: &Env, constants: Constants) -> Pages {
         let (metrics, latest) = (Metrics::new(), Arc::new(Mutex::new(Vec::new())));
         let scraped: Arc<Mutex<Vec<Sample>>> = Arc::clone(&latest);
         metrics.source(move || {
@@ -43,11 +57,13 @@ impl Pages {
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone()
         });
+        let draining: Arc<AtomicBool> = Arc::default();
         Pages {
+            watch: Watch::new(started, env, draining.clone(), constants),
             account: started.steward.of(),
             inspector: started.running.inspector(),
             env: env.clone(),
-            draining: Arc::default(),
+            draining,
             metrics,
             latest,
         }
@@ -217,21 +233,36 @@ fn actor_samples(actor: &ActorInfo) -> Vec<Sample> {
     samples
 }
 
-/// Binds the pages and makes their server; whoever polls it serves them, on one thread of its own.
-pub fn server(at: SocketAddr, pages: Pages) -> std::io::Result<(SocketAddr, Server)> {
+/// Binds the pages and makes their server; whoever polls it serves them, on one thread of its own. The address of the
+/// operator's page goes into the file `page_url`; a node that cannot write it serves everything else.
+pub fn server(
+    at: SocketAddr,
+    pages: Pages,
+    page_url: &Path,
+) -> std::io::Result<(SocketAddr, Server)> {
+    let listener = TcpListener::bind(at)?;
+    let bound = listener.local_addr()?;
+    let token = Token::establish(page_url, bound);
+    match &token {
+        Ok(_) => tracing::info!(file = %page_url.display(), "the operator's page: `pqcnet ui`"),
+        Err(why) => tracing::warn!(%why, "no operator's page"),
+    }
+    let api = web::Data::new(Api::new(&pages.env, pages.watch.clone(), token));
     let pages = web::Data::new(pages);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(pages.clone())
+            .app_data(api.clone())
             .route("/livez", web::get().to(livez))
             .route("/readyz", web::get().to(readyz))
             .route("/metrics", web::get().to(metrics))
+            .configure(api::routes)
     })
+    .on_connect(api::on_connect)
     .workers(1)
     .disable_signals()
     .shutdown_timeout(1)
-    .bind(at)?;
-    let bound = server.addrs().first().copied().unwrap_or(at);
+    .listen(listener)?;
     Ok((bound, server.run()))
 }
 

@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
@@ -19,11 +19,13 @@ use pqcnet_crypto::NodeSecrets;
 use pqcnet_crypto::self_test::{self, SelfTestError};
 use pqcnet_messages::Role;
 use pqcnet_p2p::network::NetworkFile;
+use pqcnet_roles::snapshot::KeyFacts;
 use pqcnet_roles::{Machine, Setup, StartError, Started};
 use pqcnet_telemetry::logs;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use crate::admin::watch::Constants;
 use crate::admin::{self, Pages};
 use crate::config::{self, NodeConfig};
 use crate::exit::{Exit, Failed, finish};
@@ -123,9 +125,10 @@ async fn serve(
     stop_with_stdin: bool,
 ) -> Result<Exit, Failed> {
     let mut stops = Stops::new(&env, stop_with_stdin)?;
+    let constants = constants(role, &config, &network, &secrets);
     let started = start(&env, role, &config, network, secrets).await?;
-    let pages = Pages::new(&started, &env);
-    let (admin_at, mut server) = admin::server(config.admin, pages.clone())
+    let pages = Pages::new(&started, &env, constants);
+    let (admin_at, mut server) = admin::server(config.admin, pages.clone(), &config.page_url)
         .with_context(|| format!("cannot serve admin pages at {}", config.admin))?;
     announce(&started, admin_at)?;
     tracing::info!(node = %started.node_id, %role, control = %started.control, data = %started.data, admin = %admin_at, "ready");
@@ -142,6 +145,36 @@ async fn serve(
     };
     drop(started);
     outcome
+}
+
+/// What does not change while the node runs, for its page.
+fn constants(
+    role: Role,
+    config: &NodeConfig,
+    network: &Arc<NetworkFile>,
+    secrets: &NodeSecrets,
+) -> Constants {
+    // A key file is written once and never changed: its time is that of the keys.
+    let written = std::fs::metadata(&config.keys).and_then(|about| about.modified());
+    let since_ms = (written.ok())
+        .and_then(|written| written.duration_since(UNIX_EPOCH).ok())
+        .and_then(|since| u64::try_from(since.as_millis()).ok());
+    let facts = |purpose, fingerprint| KeyFacts {
+        purpose,
+        version: 1,
+        fingerprint,
+        state: "current",
+        since_ms,
+    };
+    let mut keys = vec![facts("identity", Some(secrets.keys.node_id().to_string()))];
+    if role == Role::Relayer {
+        keys.push(facts("storage", None));
+    }
+    Constants {
+        network: network.clone(),
+        keys,
+        suites: config.suites.iter().map(|suite| suite.label()).collect(),
+    }
 }
 
 async fn start(

@@ -7,6 +7,7 @@
 //! | [`gate`] | takes links in on both planes, checks roles by `network.toml` |
 //! | [`outward`] | dials other nodes on both planes |
 //! | [`problem`] | what can be wrong, its cause and its remedy |
+//! | [`snapshot`] | what an operator sees of a node, its versioned form |
 //! | [`steward`] | the node's account of itself; `control` service |
 //! | [`sentry`], [`relayer`] | the trees |
 
@@ -17,6 +18,7 @@ pub mod platform;
 pub mod problem;
 mod relayer;
 mod sentry;
+pub mod snapshot;
 pub mod steward;
 mod telling;
 

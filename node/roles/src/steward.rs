@@ -1,20 +1,22 @@
 //! The node's account of itself: its links on both planes, what is wrong, and the `control` service.
 //!
 //! Started by: every role, first. Hears from: the gate and the diallers (links), the role's owner (conditions). Serves
-//! [`Ping`] and [`Status`] to any linked node, [`Account`] to the admin pages. Sends to: neighbours on the control plane,
-//! a [`Ping`] every [`HEARTBEAT`].
+//! [`Ping`] and [`Status`] to any linked node, [`Account`] to the admin pages. Sends to: linked nodes, a [`Ping`]
+//! when a link opens and every [`HEARTBEAT`].
 //!
 //! Stopping, it closes every link in order, those of clients and operators first, so that what they wait for is answered while
 //! the links behind still stand; the actors that serve them are stopped after it.
 //!
 //! Mailbox: [`BOUNDS`]. A restart forgets which links are open; those stand as long as the actors they serve hold them.
 
+mod look;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use pqcnet_actor::{Behaviour, Bounds, Class, Cx, Message, On, Reply, Stopping};
+use pqcnet_actor::{AskError, Behaviour, Bounds, Class, Cx, Message, On, Reply, Stopping};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::Reason;
 use pqcnet_messages::Role;
@@ -26,13 +28,16 @@ use pqcnet_p2p::typed::LinkHandle;
 
 use crate::problem::{Code, Problem, explain};
 
+use look::Neighbour;
+pub use look::{ASK_AFTER, Look, Seen, SeenLink, Told};
+
 /// Link facts come in bursts when a gate opens; pings and status are small and rare.
 pub const BOUNDS: Bounds = Bounds {
     control: 4096,
     request: 256,
     bulk: 1,
 };
-/// Between pings to a control-plane neighbour.
+/// Between pings to a linked node, on each link.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
 /// A neighbour that does not answer a ping within this is reported.
 const PING_DEADLINE: Duration = Duration::from_secs(5);
@@ -111,6 +116,7 @@ pub struct StewardConfig {
 struct OpenLink {
     plane: Plane,
     handle: LinkHandle,
+    since: Duration,
     rtt: Option<Duration>,
     silent: bool,
     closing: bool,
@@ -120,6 +126,8 @@ struct OpenLink {
 pub struct Steward {
     config: StewardConfig,
     links: BTreeMap<u64, OpenLink>,
+    /// What they told; at most as many as there are links.
+    neighbours: BTreeMap<NodeId, Neighbour>,
     opened: u64,
     nonce: u64,
     stopping: bool,
@@ -131,6 +139,7 @@ impl Steward {
         Steward {
             config,
             links: BTreeMap::new(),
+            neighbours: BTreeMap::new(),
             opened: 0,
             nonce: 0,
             stopping: false,
@@ -168,7 +177,7 @@ impl Steward {
             }
         }
         let silent = self.links.values().filter(|link| link.silent);
-        problems.extend(silent.map(|link| silent_peer(link.handle.peer().node_id)));
+        problems.extend(silent.map(|link| silent_peer(link.handle.peer().node_id, link.plane)));
         counters.push(("links_opened".to_owned(), self.opened));
         StatusReport {
             node_id: self.config.node_id,
@@ -223,11 +232,13 @@ impl Steward {
             OpenLink {
                 plane,
                 handle,
+                since: cx.now(),
                 rtt: None,
                 silent: false,
                 closing: false,
             },
         );
+        self.ping(number, cx);
         cx.spawn(closed, move |steward, reason, cx| {
             steward.links.remove(&number);
             let plane = plane_name(plane);
@@ -256,22 +267,27 @@ impl Steward {
     fn heartbeat(&mut self, cx: &mut Cx<Self>) {
         let numbers: Vec<u64> = self.links.keys().copied().collect();
         for number in numbers {
-            let Some(link) = self.links.get(&number) else {
-                continue;
-            };
-            if link.plane != Plane::Control {
-                continue;
-            }
-            self.nonce += 1;
-            let (ping, sent) = (Ping { nonce: self.nonce }, cx.now());
-            let to = link.handle.remote::<Ping>();
-            cx.ask(&to, ping, PING_DEADLINE, move |steward, answer, cx| {
-                if let Some(link) = steward.links.get_mut(&number) {
-                    link.silent = answer.is_err();
-                    link.rtt = answer.ok().map(|_| cx.now().saturating_sub(sent));
-                }
-            });
+            self.ping(number, cx);
         }
+    }
+
+    fn ping(&mut self, number: u64, cx: &mut Cx<Self>) {
+        let Some(link) = self.links.get(&number) else {
+            return;
+        };
+        if link.depends_on_us() {
+            return;
+        }
+        self.nonce += 1;
+        let (ping, sent) = (Ping { nonce: self.nonce }, cx.now());
+        let to = link.handle.remote::<Ping>();
+        cx.ask(&to, ping, PING_DEADLINE, move |steward, answer, cx| {
+            if let Some(link) = steward.links.get_mut(&number) {
+                // One that refuses pings answers too.
+                link.silent = !matches!(answer, Ok(_) | Err(AskError::Refused(_)));
+                link.rtt = answer.ok().map(|_| cx.now().saturating_sub(sent));
+            }
+        });
     }
 }
 
@@ -290,10 +306,10 @@ impl OpenLink {
     }
 }
 
-fn silent_peer(peer: NodeId) -> Problem {
-    let who = peer.short();
+fn silent_peer(peer: NodeId, plane: Plane) -> Problem {
+    let (who, plane) = (peer.short(), plane_name(plane));
     Code::PeerSilent
-        .problem(format!("{who} does not answer pings on the control plane"))
+        .problem(format!("{who} does not answer pings on the {plane} plane"))
         .because(format!(
             "{who} hangs, or is too busy to answer within {PING_DEADLINE:?}"
         ))

@@ -1,0 +1,157 @@
+//! `/ui`, `/api/v1/snapshot`, `/api/v1/events`: for whoever has the token.
+
+use std::any::Any;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+
+use actix_web::dev::Extensions;
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpRequest, HttpResponse, web};
+use futures::FutureExt as _;
+use pqcnet_actor::Env;
+use serde_json::json;
+
+use super::events::Events;
+use super::guard::{NoToken, Token, names_us};
+use super::page::{self, ASSETS};
+use super::watch::Watch;
+
+/// What these routes serve. Clones share it.
+#[derive(Clone)]
+pub struct Api {
+    watch: Watch,
+    events: Events,
+    token: Arc<Result<Token, NoToken>>,
+}
+
+impl Api {
+    /// Serves a running node to whoever has the token; without one, says why there is none.
+    pub fn new(env: &Env, watch: Watch, token: Result<Token, NoToken>) -> Api {
+        let taker = watch.clone();
+        let take = move || {
+            let watch = taker.clone();
+            async move {
+                let taken = watch.snapshot().await?;
+                serde_json::to_value(taken).map_err(|error| error.to_string())
+            }
+            .boxed()
+        };
+        Api {
+            watch,
+            events: Events::new(env, Arc::new(take)),
+            token: Arc::new(token),
+        }
+    }
+
+    /// Nothing, or the response that says no.
+    fn admit(&self, request: &HttpRequest) -> Result<(), HttpResponse> {
+        ours(request)?;
+        let token = match self.token.as_ref() {
+            Ok(token) => token,
+            Err(why) => return Err(problem(StatusCode::SERVICE_UNAVAILABLE, &why.to_string())),
+        };
+        let given = request.headers().get(header::AUTHORIZATION);
+        if token.opens(given.map(header::HeaderValue::as_bytes)) {
+            return Ok(());
+        }
+        let mut no = problem(
+            StatusCode::UNAUTHORIZED,
+            "this needs the node's token: `pqcnet ui` prints the page's address with it",
+        );
+        no.headers_mut().insert(
+            header::WWW_AUTHENTICATE,
+            header::HeaderValue::from_static("Bearer"),
+        );
+        Err(no)
+    }
+}
+
+fn ours(request: &HttpRequest) -> Result<(), HttpResponse> {
+    let host = request.headers().get(header::HOST);
+    if names_us(host.and_then(|host| host.to_str().ok())) {
+        return Ok(());
+    }
+    let why = "this is asked for by address or as localhost, under no other name";
+    Err(problem(StatusCode::MISDIRECTED_REQUEST, why))
+}
+
+fn problem(status: StatusCode, what: &str) -> HttpResponse {
+    HttpResponse::build(status)
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .json(json!({ "what": what }))
+}
+
+/// The routes.
+pub fn routes(config: &mut web::ServiceConfig) {
+    for asset in ASSETS {
+        config.route(
+            asset.path,
+            web::get().to(move |request: HttpRequest| {
+                let answer = match ours(&request) {
+                    Ok(()) => page::serve(asset),
+                    Err(no) => no,
+                };
+                std::future::ready(answer)
+            }),
+        );
+    }
+    config
+        .route("/api/v1/snapshot", web::get().to(snapshot))
+        .route("/api/v1/events", web::get().to(events));
+}
+
+async fn snapshot(request: HttpRequest, api: web::Data<Api>) -> HttpResponse {
+    if let Err(no) = api.admit(&request) {
+        return no;
+    }
+    match api.watch.snapshot().await {
+        Ok(snapshot) => HttpResponse::Ok()
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .json(snapshot),
+        Err(why) => problem(StatusCode::SERVICE_UNAVAILABLE, &why),
+    }
+}
+
+async fn events(request: HttpRequest, api: web::Data<Api>) -> HttpResponse {
+    if let Err(no) = api.admit(&request) {
+        return no;
+    }
+    let connection = request.conn_data::<Connection>().cloned();
+    let hang_up = move || {
+        if let Some(connection) = connection {
+            connection.hang_up();
+        }
+    };
+    match api.events.join(hang_up) {
+        Ok(feed) => HttpResponse::Ok()
+            .content_type("text/event-stream")
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .streaming(feed),
+        Err(too_many) => problem(StatusCode::TOO_MANY_REQUESTS, &too_many.to_string()),
+    }
+}
+
+/// A connection's socket, to end it when its peer reads nothing: its response would never be polled again.
+#[derive(Clone)]
+struct Connection(Arc<TcpStream>);
+
+impl Connection {
+    fn hang_up(&self) {
+        if let Err(error) = self.0.shutdown(Shutdown::Both) {
+            tracing::debug!(%error, "a connection that was to be ended is gone");
+        }
+    }
+}
+
+/// Keeps a connection's socket at hand.
+pub fn on_connect(connection: &dyn Any, data: &mut Extensions) {
+    let stream = connection.downcast_ref::<tokio::net::TcpStream>();
+    match stream.map(|stream| stream.as_fd().try_clone_to_owned()) {
+        Some(Ok(socket)) => {
+            data.insert(Connection(Arc::new(TcpStream::from(socket))));
+        }
+        Some(Err(error)) => tracing::debug!(%error, "a connection that cannot be hung up on"),
+        None => {}
+    }
+}
