@@ -6,6 +6,7 @@ pub mod config;
 pub mod demo;
 pub mod exit;
 pub mod local;
+pub mod observe;
 pub mod operator;
 pub mod ready;
 pub mod service;

@@ -21,7 +21,6 @@ use pqcnet_messages::Role;
 use pqcnet_p2p::network::NetworkFile;
 use pqcnet_roles::snapshot::KeyFacts;
 use pqcnet_roles::{Machine, Setup, StartError, Started};
-use pqcnet_telemetry::logs;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -29,6 +28,7 @@ use crate::admin::watch::Constants;
 use crate::admin::{self, Pages};
 use crate::config::{self, NodeConfig};
 use crate::exit::{Exit, Failed, finish};
+use crate::observe::Observed;
 use crate::ready::Ready;
 use crate::unlock::Opener;
 
@@ -59,17 +59,20 @@ pub fn main(program: &'static str, role: Role) -> ExitCode {
 
 fn run(role: Role, args: &ServiceArgs) -> Result<Exit, Failed> {
     let config = config::load(args.config.as_deref(), &args.set).map_err(Failed::usage)?;
-    logs::init(&config.log_level, config.log_format).map_err(Failed::usage)?;
     sound(self_test::run())?;
-    raise_descriptor_limit();
     let network = NetworkFile::load(&config.network).map_err(Failed::usage)?;
     let opener = Opener::from_source(&config.unlock).map_err(Failed::usage)?;
     let secrets: NodeSecrets = opener.open(&config.keys).map_err(Failed::usage)?;
     drop(opener);
+    // Nothing before this line logs: what is wrong until here ends the process with words of its own.
+    let observed = Observed::start(role, &config, secrets.keys.node_id())?;
+    raise_descriptor_limit();
     let stop_with_stdin = args.stop_with_stdin;
-    pqcnet_actor::run(role.name(), move |env| async move {
+    let watching = observed.clone();
+    let outcome = pqcnet_actor::run(role.name(), move |env| async move {
         serve(
             env,
+            watching,
             role,
             config,
             Arc::new(network),
@@ -77,8 +80,9 @@ fn run(role: Role, args: &ServiceArgs) -> Result<Exit, Failed> {
             stop_with_stdin,
         )
         .await
-    })
-    .context("no runtime")?
+    });
+    observed.stop();
+    outcome.context("no runtime")?
 }
 
 /// What a node with as many links as it takes has open, its store's tables included.
@@ -118,6 +122,7 @@ fn sound(verdict: Result<(), SelfTestError>) -> Result<(), Failed> {
 
 async fn serve(
     env: Env,
+    observed: Observed,
     role: Role,
     config: NodeConfig,
     network: Arc<NetworkFile>,
@@ -130,6 +135,7 @@ async fn serve(
     let pages = Pages::new(&started, &env, constants);
     let (admin_at, mut server) = admin::server(config.admin, pages.clone(), &config.page_url)
         .with_context(|| format!("cannot serve admin pages at {}", config.admin))?;
+    observed.watch(&env, &pages);
     announce(&started, admin_at)?;
     tracing::info!(node = %started.node_id, %role, control = %started.control, data = %started.data, admin = %admin_at, "ready");
 

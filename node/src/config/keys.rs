@@ -13,6 +13,10 @@ pub enum Type {
     Bool,
     /// A whole number within bounds.
     Number(u64, u64),
+    /// A number from 0.0 to 1.0.
+    Ratio,
+    /// A collector's address: `http://` on loopback, or `https://`.
+    Collector,
     /// One of these words, or a text that starts with one (log filters).
     Words(&'static [&'static str]),
     /// One or more of these words, each once, best first; a list in a file, with commas elsewhere.
@@ -27,6 +31,8 @@ impl Type {
             Type::Socket => "an address in quotes, like \"127.0.0.1:7410\"",
             Type::Bool => "true or false",
             Type::Number(..) => "a whole number",
+            Type::Ratio => "a number from 0.0 to 1.0",
+            Type::Collector => "an address in quotes, like \"https://collector:4317\"",
             Type::Words(_) => "a word in quotes",
             Type::Ordered(_) => "a list of words in quotes",
         }
@@ -148,6 +154,30 @@ pub const KEYS: &[Key] = &[
         Type::Words(&["text", "json"]),
         Some("text"),
         "text or json, on standard error.",
+    ),
+    key(
+        "telemetry.endpoint",
+        Type::Collector,
+        None,
+        "Where traces and metrics are sent over OTLP: https://, or http:// on loopback. Without it, nowhere.",
+    ),
+    key(
+        "telemetry.ca_file",
+        Type::Path,
+        None,
+        "PEM certificates of those who vouch for the collector, instead of those the system trusts.",
+    ),
+    key(
+        "telemetry.sampling",
+        Type::Ratio,
+        Some("0.01"),
+        "Of the requests that come without a trace, so many begin one: 0.0 none, 1.0 all.",
+    ),
+    key(
+        "telemetry.metrics_seconds",
+        Type::Number(1, 3600),
+        Some("10"),
+        "How often metrics are sent.",
     ),
     key(
         "drain.seconds",

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use pqcnet_telemetry::otlp::{Endpoint, EndpointError, Ratio};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -120,9 +121,10 @@ impl Layers {
 
     fn typed(&mut self, key: &'static Key, value: &Spanned<DeValue<'_>>, origin: Origin) {
         let fits = match (key.of, value.get_ref()) {
-            (Type::Path | Type::Socket | Type::Words(_), DeValue::String(text)) => {
-                Some(text.to_string())
-            }
+            (
+                Type::Path | Type::Socket | Type::Words(_) | Type::Collector,
+                DeValue::String(text),
+            ) => Some(text.to_string()),
             (Type::Ordered(_), DeValue::Array(words)) => {
                 let words = words.iter().map(|word| word.get_ref().as_str());
                 words
@@ -130,7 +132,8 @@ impl Layers {
                     .map(|words| words.join(","))
             }
             (Type::Bool, DeValue::Boolean(yes)) => Some(yes.to_string()),
-            (Type::Number(..), DeValue::Integer(number)) => Some(number.to_string()),
+            (Type::Number(..) | Type::Ratio, DeValue::Integer(number)) => Some(number.to_string()),
+            (Type::Ratio, DeValue::Float(number)) => Some(number.to_string()),
             _ => None,
         };
         match fits {
@@ -259,6 +262,20 @@ fn check(key: &'static Key, text: &str, origin: &Origin) -> Result<String, Confi
                 format!("{text} is not within {least} to {most}"),
                 None,
             )),
+        },
+        Type::Ratio => match text.parse::<Ratio>() {
+            Ok(ratio) => Ok(ratio.to_string()),
+            Err(error) => Err(invalid(error.to_string(), None)),
+        },
+        Type::Collector => match text.parse::<Endpoint>() {
+            Ok(endpoint) => Ok(endpoint.to_string()),
+            Err(error @ EndpointError::ClearText(_)) => Err(ConfigError::Unsafe {
+                origin: origin.clone(),
+                key: key.path,
+                why: error.to_string(),
+                instead: "use https://, or a collector on loopback".to_owned(),
+            }),
+            Err(error) => Err(invalid(error.to_string(), None)),
         },
         Type::Ordered(words) => {
             let found: Vec<&str> = text.split(',').map(str::trim).collect();

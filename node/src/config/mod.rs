@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pqcnet_qstp::Suite;
-use pqcnet_telemetry::{LogFormat, LogLevel};
+use pqcnet_telemetry::{Endpoint, LogFormat, LogLevel, Ratio};
 
 pub use keys::{KEYS, Key, MAX_DRAIN_SECONDS, Type, environment_name, nearest};
 pub use layers::{Entry, Layers, MAX_FILE, OTHER_VARIABLES, Origin};
@@ -45,8 +45,23 @@ pub struct NodeConfig {
     pub log_level: LogLevel,
     /// How it looks.
     pub log_format: LogFormat,
+    /// Where traces and metrics are sent, if anywhere.
+    pub telemetry: Option<TelemetryConfig>,
     /// The longest a stop may take.
     pub drain: Duration,
+}
+
+/// What is sent to a collector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TelemetryConfig {
+    /// Where to.
+    pub endpoint: Endpoint,
+    /// Who vouches for it, instead of those the system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// Which part of what comes without a trace begins one.
+    pub sampling: Ratio,
+    /// How often metrics are sent.
+    pub metrics_every: Duration,
 }
 
 /// How a key file opens.
@@ -228,6 +243,7 @@ impl NodeConfig {
             store: read.value("store.path")?,
             log_level: read.value("log.level")?,
             log_format: read.value("log.format")?,
+            telemetry: read.telemetry()?,
             drain: Duration::from_secs(read.value("drain.seconds")?),
         })
     }
@@ -237,6 +253,18 @@ impl NodeConfig {
 struct Read<'a>(&'a Layers);
 
 impl Read<'_> {
+    fn telemetry(&self) -> Result<Option<TelemetryConfig>, ConfigErrors> {
+        if self.optional("telemetry.endpoint").is_none() {
+            return Ok(None);
+        }
+        Ok(Some(TelemetryConfig {
+            endpoint: self.value("telemetry.endpoint")?,
+            ca_file: self.optional("telemetry.ca_file").map(PathBuf::from),
+            sampling: self.value("telemetry.sampling")?,
+            metrics_every: Duration::from_secs(self.value("telemetry.metrics_seconds")?),
+        }))
+    }
+
     fn optional(&self, key: &str) -> Option<&str> {
         self.0.values.get(key).map(|entry| entry.text.as_str())
     }

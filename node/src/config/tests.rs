@@ -178,6 +178,41 @@ fn unsafe_values_need_a_word_of_their_own() {
     assert!(only_error(two_ways).contains("keep one of them"));
 }
 
+/// Telemetry is off until it has somewhere to go, which is this machine or a place behind TLS.
+#[test]
+fn telemetry_goes_to_loopback_or_over_tls() {
+    assert_eq!(read("", &[], &[]).unwrap().telemetry, None);
+    let sampling = "[telemetry]\nsampling = 0.5\n";
+    assert_eq!(read(sampling, &[], &[]).unwrap().telemetry, None);
+    let file = format!("{sampling}endpoint = \"http://127.0.0.1:4317\"\nca_file = \"ca.pem\"\n");
+    let telemetry = read(&file, &[], &[]).unwrap().telemetry.unwrap();
+    assert_eq!(telemetry.endpoint.as_str(), "http://127.0.0.1:4317");
+    assert_eq!(telemetry.ca_file, Some("etc/ca.pem".into()));
+    assert_eq!(telemetry.sampling.get(), 0.5);
+    assert_eq!(telemetry.metrics_every, Duration::from_secs(10));
+    let all = [("PQCNET_TELEMETRY_SAMPLING", "1")];
+    let telemetry = read(&file, &all, &[]).unwrap().telemetry.unwrap();
+    assert_eq!(telemetry.sampling.get(), 1.0);
+    assert_eq!(
+        only_error("[telemetry]\nendpoint = \"http://collector:4317\"\n"),
+        "etc/n.toml:2: `telemetry.endpoint` is unsafe: `http://collector:4317` would send telemetry in clear text to \
+         another machine; use https://, or a collector on loopback"
+    );
+    assert_eq!(
+        only_error("[telemetry]\nendpoint = \"127.0.0.1:4317\"\n"),
+        "etc/n.toml:2: `telemetry.endpoint`: `127.0.0.1:4317` is no collector's address: write https://host:4317, \
+         or http://127.0.0.1:4317"
+    );
+    assert_eq!(
+        only_error("[telemetry]\nsampling = 2\n"),
+        "etc/n.toml:2: `telemetry.sampling`: `2` is no ratio: a number from 0.0 (nothing) to 1.0 (everything)"
+    );
+    assert_eq!(
+        only_error("[telemetry]\nsampling = \"1 %\"\n"),
+        "etc/n.toml:2: `telemetry.sampling` must be a number from 0.0 to 1.0, not a TOML string"
+    );
+}
+
 #[test]
 fn every_value_shows_where_it_comes_from() {
     let flags = ["log.level=debug".to_owned()];

@@ -48,12 +48,12 @@ pub fn shown(layers: &Layers) -> String {
 
 fn literal(key: &Key, value: &str) -> String {
     match key.of {
-        Type::Bool | Type::Number(..) => value.to_owned(),
+        Type::Bool | Type::Number(..) | Type::Ratio => value.to_owned(),
         Type::Ordered(_) => {
             let words = value.split(',').map(|word| word.to_owned().into());
             toml::Value::Array(words.collect()).to_string()
         }
-        Type::Path | Type::Socket | Type::Words(_) => {
+        Type::Path | Type::Socket | Type::Words(_) | Type::Collector => {
             toml::Value::String(value.to_owned()).to_string()
         }
     }

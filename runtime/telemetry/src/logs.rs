@@ -2,8 +2,14 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use tracing_subscriber::EnvFilter;
+use pqcnet_actor::TRACE_TARGET;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, reload};
+
+use crate::otlp::Otlp;
 
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,20 +107,59 @@ pub enum LogError {
     Twice,
 }
 
+/// Changes what is logged while the process runs.
+#[derive(Clone)]
+pub struct LogHandle(Arc<dyn Fn(EnvFilter) -> bool + Send + Sync>);
+
+impl LogHandle {
+    /// From now on this is logged; false if logging has ended.
+    pub fn set_level(&self, level: &LogLevel) -> Result<bool, LogError> {
+        Ok((self.0)(filter(level)?))
+    }
+}
+
+impl fmt::Debug for LogHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LogHandle")
+    }
+}
+
+/// Steps of traces are for the exporter; in a log each would be a prefix of every line within it.
+fn filter(level: &LogLevel) -> Result<EnvFilter, LogError> {
+    EnvFilter::try_new(format!("{level},{TRACE_TARGET}=off"))
+        .map_err(|_| LogError::Level(level.as_str().to_owned()))
+}
+
 /// Installs the process's one subscriber. Colours only on a terminal.
 pub fn init(level: &LogLevel, format: LogFormat) -> Result<(), LogError> {
-    let filter = EnvFilter::try_new(level.as_str())
-        .map_err(|_| LogError::Level(level.as_str().to_owned()))?;
+    init_with(level, format, None).map(|_| ())
+}
+
+/// The same for a node: with the exporter of traces beside the log if there is one, and a handle to change the level.
+pub fn init_with(
+    level: &LogLevel,
+    format: LogFormat,
+    exporter: Option<&Otlp>,
+) -> Result<LogHandle, LogError> {
+    let (filter, handle) = reload::Layer::new(filter(level)?);
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(terminal && format == LogFormat::Text);
-    match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    }
-    .map_err(|_| LogError::Twice)
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let log = tracing_subscriber::registry().with(lines.with_filter(filter));
+    // A layer that is `None` would take what every other leaves out.
+    let installed = match exporter {
+        Some(exporter) => log.with(exporter.layer()).try_init(),
+        None => log.try_init(),
+    };
+    installed.map_err(|_| LogError::Twice)?;
+    Ok(LogHandle(Arc::new(move |filter| {
+        handle.reload(filter).is_ok()
+    })))
 }
 
 #[cfg(test)]
@@ -162,9 +207,15 @@ mod tests {
     }
 
     #[test]
-    fn a_process_logs_once() {
+    fn a_process_logs_once_and_may_change_its_level() {
         let level = "warn,pqcnet=info".parse().unwrap();
-        assert_eq!(init(&level, LogFormat::Json), Ok(()));
+        let handle = init_with(&level, LogFormat::Json, None).unwrap();
         assert_eq!(init(&level, LogFormat::Text), Err(LogError::Twice));
+        assert!(!tracing::enabled!(target: "pqcnet", tracing::Level::DEBUG));
+        assert_eq!(handle.set_level(&"debug".parse().unwrap()), Ok(true));
+        assert!(tracing::enabled!(target: "pqcnet", tracing::Level::DEBUG));
+        // A step of a trace would be a prefix of every line, and cost what it costs to make.
+        assert!(tracing::info_span!(target: TRACE_TARGET, "step").is_disabled());
+        assert!(!tracing::info_span!("other").is_disabled());
     }
 }
