@@ -134,8 +134,8 @@ pub const KEYS: &[Key] = &[
     key(
         "admin.page",
         Type::Path,
-        Some("page.url"),
-        "Where the node writes the address of its operator's page, with the token, mode 0600.",
+        None,
+        "Where the node writes the address of its page, with the token, mode 0600; else `page.url` beside `keys`.",
     ),
     key(
         "store.path",

@@ -239,7 +239,10 @@ impl NodeConfig {
             control: read.value("listen.control")?,
             data: read.value("listen.data")?,
             admin: read.value("admin.listen")?,
-            page_url: read.value("admin.page")?,
+            page_url: match read.optional("admin.page") {
+                Some(path) => path.into(),
+                None => read.value::<PathBuf>("keys")?.with_file_name("page.url"),
+            },
             store: read.value("store.path")?,
             log_level: read.value("log.level")?,
             log_format: read.value("log.format")?,
