@@ -1,5 +1,7 @@
 //! What several test modules here build on.
 
+pub(crate) mod heap;
+
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;

@@ -11,6 +11,7 @@ use crate::handshake::{Security, SecurityConfig};
 use crate::network::NetworkId;
 use crate::testing::{config, loopback, security};
 
+mod flood;
 mod gossip;
 
 struct Node {
