@@ -111,13 +111,28 @@ impl Node {
     }
 }
 
+/// A client's files.
+pub struct Identity {
+    /// Where they are.
+    pub folder: PathBuf,
+    /// Who it is.
+    pub id: NodeId,
+}
+
+impl Identity {
+    /// Network file, key file and unlocking file: the first arguments of every example of the client crate.
+    pub fn files(&self) -> [PathBuf; 3] {
+        ["network.toml", "client.keys", "unlock.key"].map(|name| self.folder.join(name))
+    }
+}
+
 /// The whole network.
 pub struct Network {
     /// What everybody has.
     pub file: NetworkFile,
     /// Relayers, then sentries.
     pub nodes: Vec<Node>,
-    _place: tempfile::TempDir,
+    place: tempfile::TempDir,
 }
 
 impl Network {
@@ -173,11 +188,7 @@ impl Network {
         for node in &nodes {
             node.set_network(&file)?;
         }
-        Ok(Network {
-            file,
-            nodes,
-            _place: place,
-        })
+        Ok(Network { file, nodes, place })
     }
 
     /// A network in which any client is admitted, all running.
@@ -238,6 +249,19 @@ impl Network {
     /// A client of this network with these keys.
     pub async fn client(&self, keys: &Arc<NodeKeys>) -> Result<Client> {
         Ok(Client::connect(ClientConfig::new(self.file.clone(), keys.clone())).await?)
+    }
+
+    /// Files of a new client identity in the network's folder, as `pqcnet up` writes them.
+    pub fn identity(&self, name: &str) -> Result<Identity> {
+        let folder = self.place.path().join(name);
+        fs::create_dir(&folder)?;
+        self.file.write(&folder.join("network.toml"))?;
+        let key = WrappingKey::create(&folder.join("unlock.key"))?;
+        let secrets = NodeSecrets::generate();
+        let keys = folder.join("client.keys");
+        keystore::create(&keys, &secrets, Unlock::KeyFile(&key))?;
+        let id = secrets.keys.node_id();
+        Ok(Identity { folder, id })
     }
 
     /// Names of `count` channels of `owner`, the relayers taking turns.

@@ -46,6 +46,15 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     found.with_context(|| format!("{name} is missing: cargo build -p pqcnet-node --bins"))
 }
 
+/// A runnable example of the client crate, of the same build.
+pub fn example(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let places = own.ancestors().skip(1).take(2);
+    let mut paths = places.map(|place| place.join("examples").join(name));
+    let found = paths.find(|path| path.exists());
+    found.with_context(|| format!("{name} is missing: cargo build -p pqcnet-client --examples"))
+}
+
 impl NodeProcess {
     /// Starts `name` with the configuration in `folder`, and waits until it serves. Its log is appended to
     /// `folder/log.txt`.

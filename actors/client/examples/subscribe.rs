@@ -1,24 +1,26 @@
-//! Prints a channel of its own: `cargo run -p pqcnet-client --example subscribe -- network.toml my.keys unlock.key orders 0`
+//! Prints a channel of its own, or OWNER's: `cargo run -p pqcnet-client --example subscribe -- network.toml my.keys unlock.key orders 0`
 
 use std::io::Write as _;
-use std::path::Path;
-use std::sync::Arc;
 
-use pqcnet_client::{ChannelName, Client, ClientConfig, NetworkFile};
-use pqcnet_crypto::keystore::{self, NodeSecrets, Unlock, WrappingKey};
+use pqcnet_client::{Channel, ChannelName, Client, ClientConfig};
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [network, keys, unlock, channel, after] = args.as_slice() else {
-        anyhow::bail!("usage: subscribe NETWORK KEYS UNLOCK_KEY_FILE CHANNEL AFTER_OFFSET");
+    let [network, keys, unlock, channel, after, owner @ ..] = args.as_slice() else {
+        eprintln!("usage: subscribe NETWORK KEYS UNLOCK_KEY_FILE CHANNEL AFTER_OFFSET [OWNER]");
+        std::process::exit(2);
     };
-    let unlock = WrappingKey::open(Path::new(unlock))?;
-    let secrets: NodeSecrets = keystore::open(Path::new(keys), Unlock::KeyFile(&unlock))?;
-    let network = NetworkFile::load(Path::new(network))?;
-    let client = Client::connect(ClientConfig::new(network, Arc::new(secrets.keys))).await?;
+    let client = Client::connect(ClientConfig::from_files(network, keys, unlock)?).await?;
 
-    let channel = client.channel(ChannelName::new(channel)?);
+    let name = ChannelName::new(channel)?;
+    let channel = match owner.first() {
+        Some(owner) => Channel {
+            owner: owner.parse()?,
+            name,
+        },
+        None => client.channel(name),
+    };
     let mut records = client.subscribe(&channel, after.parse()?).await?;
     let mut out = std::io::stdout();
     loop {

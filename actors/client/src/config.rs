@@ -1,11 +1,15 @@
 //! What a client is started with.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pqcnet_crypto::keystore::{self, NodeSecrets, Unlock, WrappingKey};
 use pqcnet_crypto::{NodeId, NodeKeys};
 use pqcnet_messages::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_PAYLOAD};
 use pqcnet_p2p::network::NetworkFile;
+
+use crate::error::ConfigError;
 
 /// What a client is started with. [`ClientConfig::new`] fills in the usual values.
 #[derive(Clone, Debug)]
@@ -60,6 +64,23 @@ impl ClientConfig {
             subscription_window_bytes: 2 * 1024 * 1024,
             pause: (Duration::from_millis(50), Duration::from_secs(2)),
         }
+    }
+
+    /// The usual values, with the network file, the identity's key file and the file that unlocks it, as `pqcnet up` and
+    /// `pqcnet keys init` write them. Keys under a passphrase: [`pqcnet_crypto::keystore::open`], then
+    /// [`ClientConfig::new`].
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file and what is wrong with it.
+    pub fn from_files(
+        network: impl AsRef<Path>,
+        keys: impl AsRef<Path>,
+        unlock: impl AsRef<Path>,
+    ) -> Result<ClientConfig, ConfigError> {
+        let unlock = WrappingKey::open(unlock.as_ref())?;
+        let secrets: NodeSecrets = keystore::open(keys.as_ref(), Unlock::KeyFile(&unlock))?;
+        let network = NetworkFile::load(network.as_ref())?;
+        Ok(ClientConfig::new(network, Arc::new(secrets.keys)))
     }
 
     /// The same values, each moved into its allowed range.

@@ -4,7 +4,21 @@ use std::time::Duration;
 
 use pqcnet_actor::AskError;
 use pqcnet_crypto::NodeId;
+use pqcnet_crypto::keystore::KeystoreError;
 use pqcnet_messages::Refusal;
+use pqcnet_p2p::network::NetworkFileError;
+
+/// Why [`crate::ClientConfig::from_files`] has nothing to start a client with. Each names the file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The network file cannot be used.
+    #[error(transparent)]
+    Network(#[from] NetworkFileError),
+    /// The keys or the file that unlocks them cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeystoreError),
+}
 
 /// Why there is no connection to the network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -85,6 +99,14 @@ pub enum PublishError {
         /// The limit.
         max: usize,
     },
+    /// The publisher's window is full: the network takes less than is offered (local). Nothing was handed over.
+    #[error("no room for {needed} bytes; {free} are free until earlier messages are acknowledged")]
+    NoRoom {
+        /// What the message counts against the window, in bytes.
+        needed: usize,
+        /// What is free, in bytes.
+        free: usize,
+    },
     /// More channels than one client publishes to (local).
     #[error("publishing to {0} channels already")]
     TooManyChannels(usize),
@@ -98,7 +120,7 @@ impl PublishError {
     pub fn is_retryable(&self) -> bool {
         match self {
             PublishError::Refused(refusal) => refusal.is_retryable(),
-            PublishError::NotSent => true,
+            PublishError::NotSent | PublishError::NoRoom { .. } => true,
             PublishError::OutcomeUnknown
             | PublishError::TooLarge { .. }
             | PublishError::TooManyChannels(_)
@@ -227,6 +249,7 @@ mod tests {
             (PublishError::OutcomeUnknown, false),
             (PublishError::NotSent, true),
             (PublishError::TooLarge { len: 2, max: 1 }, false),
+            (PublishError::NoRoom { needed: 2, free: 1 }, true),
             (PublishError::TooManyChannels(1), false),
             (PublishError::Closed, false),
         ];

@@ -5,15 +5,11 @@
 //! each once, to a subscriber that stores its offset together with what it did.
 //!
 //! ```no_run
-//! use std::sync::Arc;
-//! use pqcnet_client::{ChannelName, Client, ClientConfig, NetworkFile, NodeKeys};
+//! use pqcnet_client::{ChannelName, Client, ClientConfig};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! let network = NetworkFile::load("network.toml".as_ref())?;
-//! // Fresh keys do where the network admits any client; where it lists them, as `pqcnet up` does, open the keys of one
-//! // that is listed with `pqcnet_crypto::keystore`, as the examples do: anyone else is `ConnectError::Rejected`.
-//! let keys = Arc::new(NodeKeys::generate());
-//! let client = Client::connect(ClientConfig::new(network, keys)).await?;
+//! let config = ClientConfig::from_files("network.toml", "client.keys", "unlock.key")?;
+//! let client = Client::connect(config).await?;
 //! let channel = ChannelName::new("orders/eu")?;
 //!
 //! client.publish(&channel, "one apple").await?; // durable when this returns
@@ -25,15 +21,30 @@
 //! # }
 //! ```
 //!
+//! `pqcnet up` writes all three files. Fresh keys ([`NodeKeys::generate`] and [`ClientConfig::new`]) do where the network
+//! admits any client; where it lists them, anyone else is [`ConnectError::Rejected`].
+//!
 //! - Many messages: [`Client::publisher`] keeps several batches on their way; [`Publisher::send`] waits only for room.
+//! - Back-pressure: [`Publisher::room`] shows it, [`Publisher::try_send`] refuses where `send` would wait.
 //! - After a crash: present the last [`Record::offset`] you stored to [`Client::subscribe`]; you get the one after it.
 //! - A lost acknowledgement is repeated under the same numbers and lands once. What cannot be decided is said:
 //!   [`PublishError::OutcomeUnknown`].
-//! - Every error says whether trying again makes sense (`is_retryable`).
+//! - Retries are the client's own: jittered pauses ([`ClientConfig::pause`]), bounded by a deadline for each thing
+//!   ([`ClientConfig::connect_timeout`], [`ClientConfig::request_timeout`], [`ClientConfig::publish_timeout`]). Every
+//!   error says whether yours make sense (`is_retryable`).
 //! - Others read your channel once you list them: [`Client::set_readers`].
 //!
-//! Runnable: `examples/publish.rs`, `examples/subscribe.rs`; beside `pqcnet up`, with `pqcnet-local/network.toml`,
-//! `pqcnet-local/client.keys` and `pqcnet-local/unlock.key` as their first arguments.
+//! Runnable, with `pqcnet-local/network.toml`, `pqcnet-local/client.keys` and `pqcnet-local/unlock.key` of a running
+//! `pqcnet up` as their first arguments; `tests/tests/examples.rs` runs each:
+//!
+//! | example | shows |
+//! |---|---|
+//! | `publish` | many messages on their way, each acknowledged once durable |
+//! | `subscribe` | reading a channel from an offset |
+//! | `resume` | each message's effect exactly once over crashes: offset and effect stored together |
+//! | `share` | letting another identity read a channel |
+//! | `shed` | back-pressure: dropping readings instead of waiting |
+//! | `ask` | a typed question with a deadline, retried only where that makes sense |
 
 mod client;
 mod config;
@@ -46,7 +57,7 @@ mod subscription;
 
 pub use client::{Client, MAX_PUBLISHERS};
 pub use config::ClientConfig;
-pub use error::{ConnectError, PublishError, RequestError, SubscribeError};
+pub use error::{ConfigError, ConnectError, PublishError, RequestError, SubscribeError};
 pub use pqcnet_crypto::{NodeId, NodeKeys};
 pub use pqcnet_messages::{Channel, ChannelName, MAX_PAYLOAD, Record, Refusal};
 pub use pqcnet_p2p::network::NetworkFile;

@@ -14,7 +14,8 @@ use pqcnet_actor::{AskError, Env, Pause};
 use pqcnet_messages::edge::{OpenProducer, Publish, Published as Stored};
 use pqcnet_messages::{Channel, MAX_BATCH_BYTES, MAX_PAYLOAD, Refusal};
 use rand::Rng;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot, watch};
 
 use crate::client::{Client, Shared};
 use crate::connection::Live;
@@ -31,6 +32,16 @@ pub struct Published {
     /// Its place in the channel. `None` when the acknowledgement was lost and only a repetition was acknowledged after the
     /// producer had gone on: the message is stored, once, at a place the owner no longer names.
     pub offset: Option<u64>,
+}
+
+/// What a message counts against the window.
+fn cost_of(payload: &Bytes) -> Result<u32, PublishError> {
+    let (len, max) = (payload.len(), MAX_PAYLOAD);
+    if len > max {
+        return Err(PublishError::TooLarge { len, max });
+    }
+    // At most 64 KiB and the overhead.
+    Ok((len + RECORD_COST) as u32)
 }
 
 type Outcome = Result<Published, PublishError>;
@@ -87,15 +98,50 @@ impl Publisher {
     /// [`PublishError::TooLarge`] and [`PublishError::Closed`].
     pub async fn send(&self, payload: impl Into<Bytes>) -> Result<Receipt, PublishError> {
         let payload = payload.into();
-        let len = payload.len();
-        if len > MAX_PAYLOAD {
-            let max = MAX_PAYLOAD;
-            return Err(PublishError::TooLarge { len, max });
-        }
-        // At most 64 KiB and the overhead.
-        let cost = (len + RECORD_COST) as u32;
+        let cost = cost_of(&payload)?;
         let room = self.intake.room.clone().acquire_many_owned(cost);
         let room = room.await.map_err(|_| PublishError::Closed)?;
+        let (item, receipt) = self.item(payload, room);
+        let sent = self.intake.items.send(item).await;
+        sent.map_err(|_| PublishError::Closed)?;
+        Ok(receipt)
+    }
+
+    /// Hands a message over if there is room for it now: for a caller that would rather shed load than wait. Otherwise
+    /// like [`Publisher::send`].
+    ///
+    /// # Errors
+    /// [`PublishError::NoRoom`], [`PublishError::TooLarge`] and [`PublishError::Closed`].
+    pub fn try_send(&self, payload: impl Into<Bytes>) -> Result<Receipt, PublishError> {
+        let payload = payload.into();
+        let cost = cost_of(&payload)?;
+        let no_room = || PublishError::NoRoom {
+            needed: cost as usize,
+            free: self.room(),
+        };
+        let room = self.intake.room.clone().try_acquire_many_owned(cost);
+        let room = room.map_err(|error| match error {
+            TryAcquireError::NoPermits => no_room(),
+            TryAcquireError::Closed => PublishError::Closed,
+        })?;
+        let (item, receipt) = self.item(payload, room);
+        self.intake
+            .items
+            .try_send(item)
+            .map_err(|error| match error {
+                TrySendError::Full(_) => no_room(),
+                TrySendError::Closed(_) => PublishError::Closed,
+            })?;
+        Ok(receipt)
+    }
+
+    /// Bytes free in the window, of [`crate::ClientConfig::publish_window_bytes`]. It falls while the network takes less
+    /// than is offered; at a steady zero, [`Publisher::send`] waits. Each message counts 256 bytes beside its payload.
+    pub fn room(&self) -> usize {
+        self.intake.room.available_permits()
+    }
+
+    fn item(&self, payload: Bytes, room: OwnedSemaphorePermit) -> (Item, Receipt) {
         let (outcome, receipt) = oneshot::channel();
         let ticket = Ticket {
             outcome,
@@ -107,9 +153,7 @@ impl Publisher {
             ticket,
             deadline,
         };
-        let sent = self.intake.items.send(item).await;
-        sent.map_err(|_| PublishError::Closed)?;
-        Ok(Receipt(receipt))
+        (item, Receipt(receipt))
     }
 
     /// Hands a message over and waits until it is durable.

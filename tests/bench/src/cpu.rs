@@ -3,22 +3,18 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Usage, UsageWho, getrusage};
-use nix::sys::time::TimeValLike as _;
+use nix::time::{ClockId, clock_gettime};
+
+// Not `getrusage`: some kernels count it in timer ticks, 4 ms each, as coarse as what is measured.
 
 /// CPU time of the whole process.
 pub fn process() -> anyhow::Result<Duration> {
-    Ok(total(&getrusage(UsageWho::RUSAGE_SELF)?))
+    Ok(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into())
 }
 
 /// CPU time of this thread.
 pub fn thread() -> anyhow::Result<Duration> {
-    Ok(total(&getrusage(UsageWho::RUSAGE_THREAD)?))
-}
-
-fn total(usage: &Usage) -> Duration {
-    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
-    Duration::from_micros(micros.unsigned_abs())
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
 /// A wall clock that was started.
