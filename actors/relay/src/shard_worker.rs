@@ -8,24 +8,30 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use pqcnet_actor::{Alarm, Behaviour, Cx, On, Promise, Ref, Reply, Stopping, TellError};
+use pqcnet_actor::{
+    Alarm, Behaviour, Cx, Env, Histogram, Letter, On, Promise, Ref, Reply, Step, StepKind,
+    Stopping, TellError, TraceCx,
+};
 use pqcnet_crypto::StorageMasterKey;
-use pqcnet_log::{AppendBatch, AppendError, LogError, Salt, ShardLog, ShardNo};
-use pqcnet_messages::Refusal;
+use pqcnet_log::{AppendBatch, AppendError, ChannelId, LogError, Salt, ShardLog, ShardNo};
 use pqcnet_messages::control::ShardStatus;
 use pqcnet_messages::edge::{ProducerOpened, Published, Subscribed};
 use pqcnet_messages::relay::{RelayDeliver, RelaySubscriptionEnded};
 use pqcnet_messages::relay_local::{
     Admit, Consume, DescribeShard, Follow, IssueEpoch, ReplaceReaders, ShardAccount, Unfollow,
 };
+use pqcnet_messages::{Record, Refusal};
 use rand_core::Rng as _;
 
+use crate::core::channel::channel_id;
 use crate::core::delivery::Delivered;
 use crate::core::pending::Stored;
 use crate::core::seal::ShardKeys;
 use crate::core::shard::{Effect, NewRecords, Shard, ShardLimits};
 use crate::core::subscription::SubscriptionKey;
+use crate::core::traces::Traces;
 
 /// Effects applied before messages get their turn again.
 const EFFECTS_A_TURN: usize = 256;
@@ -51,12 +57,51 @@ pub struct ShardWorker {
     links: BTreeMap<u64, Link>,
     alarm: Alarm<Self>,
     draining: bool,
+    traces: Traces,
+    meters: Meters,
 }
 
 /// A caller that waits for the disk.
 enum Waiting {
-    Publish(Promise<Admit>),
+    Publish(Publishing),
     Readers(Promise<ReplaceReaders>),
+}
+
+struct Publishing {
+    to: Promise<Admit>,
+    since: Duration,
+    /// Only where traces are recorded.
+    traced: Option<Box<Traced>>,
+}
+
+/// The step of a trace in which a publish becomes durable.
+struct Traced {
+    step: Step,
+    channel: ChannelId,
+    records: u64,
+}
+
+#[derive(Default)]
+struct Meters {
+    ack: Histogram,
+    delivery: Histogram,
+}
+
+impl Meters {
+    fn of(env: &Env) -> Meters {
+        Meters {
+            ack: env.histogram(
+                "relay_ack_seconds",
+                "From a publish at its shard until it is durable",
+                &[],
+            ),
+            delivery: env.histogram(
+                "delivery_seconds",
+                "From a publish at its shard until it is on its way to a subscriber that keeps up",
+                &[],
+            ),
+        }
+    }
 }
 
 struct Link {
@@ -77,6 +122,8 @@ impl ShardWorker {
             links: BTreeMap::new(),
             alarm: Alarm::new(Self::on_alarm),
             draining: false,
+            traces: Traces::default(),
+            meters: Meters::default(),
         }
     }
 
@@ -104,15 +151,21 @@ impl ShardWorker {
         match effect {
             Effect::Open => self.open(cx),
             Effect::Append(batch) => self.append(batch, cx),
-            Effect::Reply { to, result } => answer(to, result),
-            Effect::Deliver(Delivered::Records { key, records }) => {
+            Effect::Reply { to, result } => self.answer(to, result, cx.now()),
+            Effect::Deliver(Delivered::Records {
+                key,
+                channel,
+                records,
+                late,
+            }) => {
+                let trace = self.delivering(&channel, &records, late, cx);
                 let subscription = key.subscription;
                 let deliver = self.links.get(&key.link).map(|link| link.deliver.clone());
                 let message = RelayDeliver {
                     subscription,
                     records,
                 };
-                self.send(key.link, deliver, message, cx);
+                trace.scope(|| self.send(key.link, deliver, message, cx));
             }
             Effect::Deliver(Delivered::Ended { key, refusal }) => {
                 let subscription = key.subscription;
@@ -193,7 +246,9 @@ impl ShardWorker {
                 if let Some(link) = self.links.get_mut(&link) {
                     link.waiting += 1;
                 }
-                let telling = async move { to.tell(message).await.is_ok() };
+                // Made now, under the trace of the delivery.
+                let letter = Letter::tell(message);
+                let telling = async move { to.post_when_free(letter).await.is_ok() };
                 cx.spawn(telling, move |worker, sent, cx| {
                     worker.on_told(link, sent);
                     worker.drive(cx);
@@ -220,17 +275,55 @@ impl ShardWorker {
         self.core.drop_link(link);
         self.links.remove(&link);
     }
-}
 
-fn answer(to: Waiting, result: Result<Stored, Refusal>) {
-    match (to, result) {
-        (Waiting::Publish(to), Ok(Stored::Published(published))) => to.fulfil(Ok(published)),
-        (Waiting::Publish(to), Err(refusal)) => to.fulfil(Err(refusal)),
-        (Waiting::Readers(to), Ok(Stored::Readers)) => to.fulfil(Ok(())),
-        (Waiting::Readers(to), Err(refusal)) => to.fulfil(Err(refusal)),
-        // Each waits for its own kind; dropped, the caller learns that it was abandoned.
-        (Waiting::Publish(to), Ok(Stored::Readers)) => drop(to),
-        (Waiting::Readers(to), Ok(Stored::Published(Published { .. }))) => drop(to),
+    fn answer(&mut self, to: Waiting, result: Result<Stored, Refusal>, now: Duration) {
+        match (to, result) {
+            (Waiting::Publish(publishing), Ok(Stored::Published(published))) => {
+                self.stored(&publishing, &published, now);
+                publishing.to.fulfil(Ok(published));
+            }
+            (Waiting::Publish(Publishing { to, traced, .. }), Err(refusal)) => {
+                if let Some(traced) = traced {
+                    traced.step.fail(&refusal);
+                }
+                to.fulfil(Err(refusal));
+            }
+            (Waiting::Readers(to), Ok(Stored::Readers)) => to.fulfil(Ok(())),
+            (Waiting::Readers(to), Err(refusal)) => to.fulfil(Err(refusal)),
+            // Each waits for its own kind; dropped, the caller learns that it was abandoned.
+            (Waiting::Publish(publishing), Ok(Stored::Readers)) => drop(publishing),
+            (Waiting::Readers(to), Ok(Stored::Published(Published { .. }))) => drop(to),
+        }
+    }
+
+    fn stored(&mut self, publishing: &Publishing, published: &Published, now: Duration) {
+        self.meters
+            .ack
+            .observe(now.saturating_sub(publishing.since));
+        if let Some(traced) = &publishing.traced {
+            let last = published.last_offset;
+            let first = last.saturating_sub(traced.records.saturating_sub(1));
+            self.traces
+                .remember(traced.channel, first..=last, traced.step.cx());
+        }
+    }
+
+    /// Counts a delivery, and finds the trace that it goes on with.
+    fn delivering(
+        &self,
+        channel: &ChannelId,
+        records: &[Record],
+        late: bool,
+        cx: &Cx<Self>,
+    ) -> TraceCx {
+        let (Some(first), Some(last)) = (records.first(), records.last()) else {
+            return TraceCx::NONE;
+        };
+        if !late {
+            let took = cx.wall_ms().saturating_sub(last.published_at_ms);
+            self.meters.delivery.observe(Duration::from_millis(took));
+        }
+        self.traces.of(channel, first.offset..=last.offset)
     }
 }
 
@@ -238,6 +331,7 @@ impl Behaviour for ShardWorker {
     const NAME: &'static str = "ShardWorker";
 
     fn started(&mut self, cx: &mut Cx<Self>) {
+        self.meters = Meters::of(cx.env());
         self.drive(cx);
     }
 
@@ -264,7 +358,22 @@ impl Behaviour for ShardWorker {
 
 impl On<Admit> for ShardWorker {
     fn on(&mut self, msg: Admit, cx: &mut Cx<Self>) -> Reply<Admit> {
-        let (promise, reply) = Reply::later();
+        let (to, reply) = Reply::later();
+        let step = cx
+            .env()
+            .step(cx.trace(), "durable", StepKind::Internal, cx.path());
+        let traced = step.map(|step| {
+            Box::new(Traced {
+                step,
+                channel: channel_id(&msg.channel),
+                records: msg.payloads.len() as u64,
+            })
+        });
+        let publishing = Publishing {
+            to,
+            since: cx.now(),
+            traced,
+        };
         let new = NewRecords {
             customer: msg.customer,
             channel: msg.channel,
@@ -273,7 +382,7 @@ impl On<Admit> for ShardWorker {
             payloads: msg.payloads,
         };
         self.core
-            .publish(cx.wall_ms(), new, Waiting::Publish(promise));
+            .publish(cx.wall_ms(), new, Waiting::Publish(publishing));
         self.drive(cx);
         reply
     }

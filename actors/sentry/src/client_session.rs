@@ -18,10 +18,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pqcnet_actor::{Alarm, AskError, Behaviour, Bounds, Cx, On, Promise, Reply};
+use pqcnet_actor::{
+    Alarm, AskError, Behaviour, Bounds, Cx, Histogram, Message as _, On, Promise, Reply, TraceCx,
+};
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::edge::{
-    Attach, Attached, OpenProducer, Publish, SetReaders, SubscriptionEnded,
+    Attach, Attached, OpenProducer, Publish, SetReaders, Subscribe, SubscriptionEnded,
 };
 use pqcnet_messages::relay::{RelayOpenProducer, RelayPublish, RelaySetReaders};
 use pqcnet_messages::{Channel, Grant, Refusal, ShardMap};
@@ -63,10 +65,17 @@ pub struct SessionShared {
     pub uplinks: Uplinks,
 }
 
+/// When a publish came, and in which trace.
+#[derive(Clone, Copy)]
+struct Came {
+    at: Duration,
+    trace: TraceCx,
+}
+
 /// A request that waits for its relayer session.
 enum Request {
     OpenProducer(OpenProducer, Promise<OpenProducer>),
-    Publish(Publish, Promise<Publish>),
+    Publish(Publish, Promise<Publish>, Came),
     SetReaders(SetReaders, Promise<SetReaders>),
     StartFeed(u32),
 }
@@ -75,7 +84,7 @@ impl Request {
     fn refuse(self, session: &mut ClientSession, refusal: Refusal, cx: &mut Cx<ClientSession>) {
         match self {
             Request::OpenProducer(_, promise) => promise.fulfil(Err(refusal)),
-            Request::Publish(_, promise) => promise.fulfil(Err(refusal)),
+            Request::Publish(_, promise, _) => promise.fulfil(Err(refusal)),
             Request::SetReaders(_, promise) => promise.fulfil(Err(refusal)),
             Request::StartFeed(subscription) => session.on_feed_lost(subscription, refusal, cx),
         }
@@ -101,6 +110,9 @@ pub struct ClientSession {
     turn: u32,
     /// A message waits for the client link's credit.
     blocked: bool,
+    /// The subscription whose records are being handed over now, in the trace that runs now.
+    forwarding: Option<u32>,
+    acks: Histogram,
     alarm: Alarm<Self>,
 }
 
@@ -127,6 +139,8 @@ impl ClientSession {
             ended: VecDeque::new(),
             turn: 0,
             blocked: false,
+            forwarding: None,
+            acks: Histogram::default(),
             alarm: Alarm::new(Self::drive),
         }
     }
@@ -200,7 +214,7 @@ impl ClientSession {
                     promise.fulfil(this.outcome(relayer, session, outcome));
                 });
             }
-            Request::Publish(publish, promise) => {
+            Request::Publish(publish, promise, came) => {
                 let message = RelayPublish {
                     session,
                     channel: publish.channel,
@@ -209,8 +223,15 @@ impl ClientSession {
                     payloads: publish.payloads,
                 };
                 let to = link.publish.clone();
-                cx.ask(&to, message, ASK_DEADLINE, move |this, outcome, _| {
-                    promise.fulfil(this.outcome(relayer, session, outcome));
+                // It may have waited for its session, and goes on in its own trace all the same.
+                came.trace.scope(|| {
+                    cx.ask(&to, message, ASK_DEADLINE, move |this, outcome, cx| {
+                        let outcome = this.outcome(relayer, session, outcome);
+                        if outcome.is_ok() {
+                            this.acks.observe(cx.now().saturating_sub(came.at));
+                        }
+                        promise.fulfil(outcome);
+                    });
                 });
             }
             Request::SetReaders(set, promise) => {
@@ -264,7 +285,14 @@ impl ClientSession {
 impl Behaviour for ClientSession {
     const NAME: &'static str = "ClientSession";
 
+    const BEGINS_TRACES: &'static [&'static str] = &[Publish::NAME, Subscribe::NAME];
+
     fn started(&mut self, cx: &mut Cx<Self>) {
+        self.acks = cx.env().histogram(
+            "edge_ack_seconds",
+            "From a client's publish at its sentry until the relayer's acknowledgement",
+            &[],
+        );
         let me = cx.me();
         for uplink in self.shared.uplinks.values() {
             let join = Join {
@@ -385,7 +413,11 @@ impl On<Publish> for ClientSession {
         }
         let (promise, later) = Reply::later();
         let channel = msg.channel.clone();
-        self.submit(&channel, Request::Publish(msg, promise), cx);
+        let came = Came {
+            at: cx.now(),
+            trace: cx.trace(),
+        };
+        self.submit(&channel, Request::Publish(msg, promise, came), cx);
         later
     }
 }

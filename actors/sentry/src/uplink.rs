@@ -165,7 +165,8 @@ impl Uplink {
                 records: parcel.records,
                 ended: parcel.ended,
             };
-            match member.forward.try_ask(forward, TAKE_DEADLINE) {
+            let trace = parcel.trace;
+            match trace.scope(|| member.forward.try_ask(forward, TAKE_DEADLINE)) {
                 Ok(taken) => {
                     cx.spawn(taken, move |uplink, outcome, cx| {
                         uplink.on_taken(session, outcome, cx);
@@ -179,6 +180,7 @@ impl Uplink {
                         subscription,
                         records: forward.records,
                         ended: forward.ended,
+                        trace,
                     });
                     self.alarm.set(cx, Some(cx.now() + RETRY));
                     return;
@@ -445,6 +447,7 @@ impl On<RelayDeliver> for Uplink {
             subscription: msg.subscription,
             records: msg.records,
             ended: None,
+            trace: cx.trace(),
         };
         self.deliver(parcel, cx);
         Reply::Now(())
@@ -461,6 +464,7 @@ impl On<RelaySubscriptionEnded> for Uplink {
             subscription: msg.subscription,
             records: Vec::new(),
             ended: Some(msg.refusal),
+            trace: cx.trace(),
         };
         self.deliver(parcel, cx);
         Reply::Now(())

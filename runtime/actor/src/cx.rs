@@ -213,7 +213,7 @@ impl<B: Behaviour> Cx<B> {
         message: &'static str,
         handler: impl FnOnce(&mut Self),
     ) {
-        if trace == TraceCx::NONE && !B::BEGINS_TRACES {
+        if trace == TraceCx::NONE && B::BEGINS_TRACES.is_empty() {
             return handler(self);
         }
         self.enter_trace(trace, message, handler);
@@ -226,7 +226,7 @@ impl<B: Behaviour> Cx<B> {
         handler: impl FnOnce(&mut Self),
     ) {
         let trace = match trace {
-            TraceCx::NONE => self.env.begin_trace(),
+            TraceCx::NONE if B::BEGINS_TRACES.contains(&message) => self.env.begin_trace(),
             carried => carried,
         };
         if trace == TraceCx::NONE {

@@ -54,9 +54,9 @@ pub trait Behaviour: Sized + 'static {
     /// The name in traces and introspection.
     const NAME: &'static str;
 
-    /// Whether a message that comes without a trace may begin one here, as often as the node samples: true at the edge
-    /// of the network, where requests of those who trace nothing themselves come in.
-    const BEGINS_TRACES: bool = false;
+    /// Names of the messages that begin a trace when they come without one, as often as the node samples: requests at the
+    /// edge of the network, of those who trace nothing themselves.
+    const BEGINS_TRACES: &'static [&'static str] = &[];
 
     /// Runs once an incarnation, before any message. The next sibling starts when it has returned.
     fn started(&mut self, _cx: &mut Cx<Self>) {}

@@ -48,8 +48,12 @@ pub enum Delivered {
     Records {
         /// To whom.
         key: SubscriptionKey,
+        /// Of which channel.
+        channel: ChannelId,
         /// At least one, contiguous.
         records: Vec<Record>,
+        /// Read from the log: the subscriber was behind.
+        late: bool,
     },
     /// Tell the subscriber that nothing more comes.
     Ended {
@@ -402,7 +406,12 @@ impl Delivery {
         }
         let more = subscription.delivered < head;
         let records = taken;
-        self.out.push_back(Delivered::Records { key, records });
+        self.out.push_back(Delivered::Records {
+            key,
+            channel,
+            records,
+            late: held.is_some(),
+        });
         if more {
             self.enqueue(serial);
         }

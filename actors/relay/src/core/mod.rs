@@ -1,7 +1,8 @@
 //! The rules of a shard, pure: time and results come in as arguments, effects go out as data.
 //!
 //! [`shard::Shard`] ties together: [`producers`] (who may append what next), [`pending`] (what is on its way to the
-//! disk), [`delivery`] (who gets what when, over [`subscription`] and [`tail`]), [`seal`] (how entries look at rest).
+//! disk), [`delivery`] (who gets what when, over [`subscription`] and [`tail`]), [`seal`] (how entries look at rest). [`traces`] keeps
+//! deliveries in the trace of their publish.
 
 pub mod channel;
 pub mod delivery;
@@ -11,6 +12,7 @@ pub mod seal;
 pub mod shard;
 pub mod subscription;
 pub mod tail;
+pub mod traces;
 
 #[cfg(test)]
 mod model;

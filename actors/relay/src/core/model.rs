@@ -291,7 +291,7 @@ impl World {
                     self.in_flight = Some(batch);
                 }
                 Effect::Reply { to, result } => self.reply(to, result),
-                Effect::Deliver(Delivered::Records { key, records }) => {
+                Effect::Deliver(Delivered::Records { key, records, .. }) => {
                     self.delivered(key, records)
                 }
                 Effect::Deliver(Delivered::Ended { key, .. }) => {

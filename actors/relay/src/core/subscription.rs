@@ -115,8 +115,7 @@ impl Subscription {
 
     /// The last offset that is dealt with, or the one presented.
     pub fn consumed_to(&self) -> u64 {
-        self.delivered
-            .saturating_sub(self.outstanding.len() as u64)
+        self.delivered.saturating_sub(self.outstanding.len() as u64)
     }
 
     /// Everything up to `offset` is dealt with. What was consumed before is fine to hear again.

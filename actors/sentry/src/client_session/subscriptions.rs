@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pqcnet_actor::{Cx, On, Pause, Promise, Ref, Reply, TellError};
+use pqcnet_actor::{Cx, Letter, On, Pause, Promise, Ref, Reply, TellError, TraceCx};
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::edge::{
     Consumed, Deliver, Subscribe, Subscribed, SubscriptionEnded, Unsubscribe,
@@ -171,11 +171,16 @@ impl ClientSession {
             let Some(deliver) = self.next_delivery() else {
                 break;
             };
-            match self.client.deliver.try_tell(deliver) {
+            let trace = match self.forwarding {
+                Some(subscription) if subscription == deliver.subscription => cx.trace(),
+                // What waited here came in another trace than the one that runs now.
+                Some(_) | None => TraceCx::NONE,
+            };
+            match trace.scope(|| self.client.deliver.try_tell(deliver)) {
                 Ok(()) => {}
                 Err(TellError::Full(deliver)) => {
                     let to = self.client.deliver.clone();
-                    self.wait_for_credit(to, deliver, cx);
+                    trace.scope(|| self.wait_for_credit(to, deliver, cx));
                 }
                 Err(TellError::Closed(_)) => return cx.stop(),
             }
@@ -218,8 +223,10 @@ impl ClientSession {
         cx: &mut Cx<Self>,
     ) {
         self.blocked = true;
+        // Made now, in the trace of the delivery.
+        let letter = Letter::tell(message);
         cx.spawn(
-            async move { to.tell(message).await.is_ok() },
+            async move { to.post_when_free(letter).await.is_ok() },
             |this, sent, cx| {
                 this.blocked = false;
                 if sent {
@@ -327,7 +334,9 @@ impl On<Forward> for ClientSession {
         } else if let Some(refusal) = msg.ended {
             self.on_feed_lost(subscription, refusal, cx);
         }
+        self.forwarding = Some(subscription);
         self.drive(cx);
+        self.forwarding = None;
         Reply::Now(())
     }
 }

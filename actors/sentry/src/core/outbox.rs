@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use pqcnet_actor::TraceCx;
 use pqcnet_messages::{MAX_BATCH_RECORDS, MAX_OUTSTANDING_RECORDS, MAX_PAYLOAD, Record, Refusal};
 
 /// Something for one subscription.
@@ -17,6 +18,8 @@ pub struct Parcel {
     pub records: Vec<Record>,
     /// The relayer ended the subscription after these records.
     pub ended: Option<Refusal>,
+    /// The trace they came with; of joined parcels the first that is recorded.
+    pub trace: TraceCx,
 }
 
 /// More is waiting than the windows allow.
@@ -82,6 +85,9 @@ impl Outbox {
             Some(last) if last.records.len() + parcel.records.len() <= MAX_BATCH_RECORDS => {
                 last.records.extend(parcel.records);
                 last.ended = parcel.ended;
+                if !last.trace.sampled {
+                    last.trace = parcel.trace;
+                }
             }
             Some(_) | None => self.waiting.push_back(parcel),
         }
@@ -139,6 +145,7 @@ mod tests {
             subscription,
             records: offsets.map(record).collect(),
             ended: None,
+            trace: TraceCx::NONE,
         }
     }
 
@@ -189,6 +196,37 @@ mod tests {
         assert_eq!(outbox.next(), Some(parcel(2, 1..=1)));
     }
 
+    /// Parcels of three publishes join, the later two of recorded traces: they go on with the first of these.
+    #[test]
+    fn a_joined_parcel_keeps_the_first_recorded_trace() {
+        let mut outbox = Outbox::new(100);
+        assert_eq!(outbox.push(parcel(1, 1..=1)), Ok(()));
+        assert!(outbox.next().is_some());
+        let traced = |trace_id, sampled| TraceCx {
+            trace_id,
+            span_id: 0,
+            sampled,
+        };
+        for (offset, trace) in [
+            (2, TraceCx::NONE),
+            (3, traced(1, false)),
+            (4, traced(2, true)),
+            (5, traced(3, true)),
+        ] {
+            let parcel = Parcel {
+                trace,
+                ..parcel(1, offset..=offset)
+            };
+            assert_eq!(outbox.push(parcel), Ok(()));
+        }
+        outbox.on_taken();
+        let joined = Parcel {
+            trace: traced(2, true),
+            ..parcel(1, 2..=5)
+        };
+        assert_eq!(outbox.next(), Some(joined));
+    }
+
     /// The end of a subscription travels behind its last records.
     #[test]
     fn an_end_comes_last() {
@@ -197,6 +235,7 @@ mod tests {
             subscription: 1,
             records: Vec::new(),
             ended: Some(Refusal::Draining),
+            trace: TraceCx::NONE,
         };
         assert_eq!(outbox.push(parcel(1, 1..=2)), Ok(()));
         assert_eq!(outbox.push(end), Ok(()));
