@@ -4,6 +4,7 @@
 # make bench   the figures of docs/performance.md, each beside a named peer
 # make soak    the kill test for longer, ten million seals
 # make fmt     format the tree
+# make ui      build the operator's page from node/ui/src into node/ui/dist, which is committed; needs Node.js and npm
 
 CARGO ?= cargo
 PROFILE_DIR = $${CARGO_TARGET_DIR:-target}
@@ -15,7 +16,7 @@ export ROCKSDB_LIB_DIR ?= $(patsubst %/,%,$(dir $(ROCKSDB_SO)))
 export ROCKSDB_INCLUDE_DIR ?= /usr/include
 endif
 
-.PHONY: help demo test lint bench soak fmt deps
+.PHONY: help demo test lint bench soak fmt ui deps test-deps
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -23,12 +24,15 @@ help:
 deps:
 	@deploy/scripts/install-deps.sh
 
+test-deps:
+	@deploy/scripts/install-deps.sh --tests
+
 # --locked: a clean clone builds what was tested.
 demo: deps
 	@$(CARGO) build --locked --release -p pqcnet-node --bins
 	@"$(PROFILE_DIR)/release/pqcnet" demo $(if $(INPUT),--input "$(INPUT)")
 
-test: deps
+test: test-deps
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		$(CARGO) nextest run --locked --workspace; \
 	else \
@@ -53,3 +57,6 @@ soak: deps
 
 fmt:
 	@$(CARGO) fmt --all
+
+ui:
+	@cd node/ui && npm ci --ignore-scripts --no-audit --no-fund && npm run build

@@ -2,7 +2,8 @@
 # Installs the Debian packages the build needs and that are absent; says what it installs, and nothing when all is there.
 #
 #   install-deps.sh            install what is missing (as root, or through sudo)
-#   install-deps.sh --list     print the packages, one a line
+#   install-deps.sh --tests    the same, and the tools that only tests run
+#   install-deps.sh --list     print the packages, one a line; with --tests those of the tests too
 #
 # PQCNET_SKIP_DEPS=1 skips the check, for systems that bring these tools another way.
 set -eu
@@ -10,10 +11,24 @@ set -eu
 # gcc, g++, libc6-dev: the C of liboqs and AWS-LC. cmake: liboqs. clang, mold: the linker. libclang-dev: bindgen.
 # librocksdb-dev: the storage engine, else compiled from source for half an hour.
 PACKAGES="gcc g++ libc6-dev cmake clang libclang-dev mold librocksdb-dev"
+# chromium: the operator's page is tested in it.
+TEST_PACKAGES="chromium"
+
+list=""
+for option in "$@"; do
+    case "$option" in
+        --tests) PACKAGES="$PACKAGES $TEST_PACKAGES" ;;
+        --list) list=1 ;;
+        *)
+            printf '%s\n' "install-deps: unknown option $option" >&2
+            exit 2
+            ;;
+    esac
+done
 
 say() { printf '%s\n' "install-deps: $*" >&2; }
 
-if [ "${1:-}" = "--list" ]; then
+if [ -n "$list" ]; then
     printf '%s\n' $PACKAGES
     exit 0
 fi

@@ -9,8 +9,9 @@ use crate::problem::Problem;
 
 /// Most links in a [`StatusReport`]; a node with more reports the first ones.
 pub const MAX_REPORTED_LINKS: usize = 4096;
-/// Most shards in a [`StatusReport`].
-pub const MAX_REPORTED_SHARDS: usize = 4096;
+/// Most shards in a [`StatusReport`]; a node with more reports the first ones. An idle shard takes few bytes on the wire
+/// and many in memory: so few that a report of empty ones stays within four units of credit.
+pub const MAX_REPORTED_SHARDS: usize = 512;
 /// Most counters in a [`StatusReport`].
 pub const MAX_REPORTED_COUNTERS: usize = 1024;
 /// Most problems in a [`StatusReport`].
@@ -75,7 +76,7 @@ pub struct ShardStatus {
     pub bytes: u64,
     /// Subscriptions now.
     pub subscriptions: u64,
-    /// Records that the subscription furthest behind has not consumed.
+    /// Stored records that still wait to be sent to the subscription furthest behind.
     pub lag_records: u64,
     /// Payload bytes admitted and not yet durable.
     pub unwritten_bytes: u64,
@@ -112,7 +113,7 @@ same_fields!(ShardStatus => pb::ShardStatus {
 wire!(Status => pb::Status);
 wire!(Pong => pb::Pong);
 wire!(StatusReport => pb::StatusReport,
-    bound "links" = 5 at MAX_REPORTED_LINKS,
+    bound "links" = 5 each 34 at MAX_REPORTED_LINKS,
     bound "shards" = 6 at MAX_REPORTED_SHARDS,
     bound "counters" = 7 at MAX_REPORTED_COUNTERS,
     bound "problems" = 8 at MAX_REPORTED_PROBLEMS,

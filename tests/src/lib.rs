@@ -3,6 +3,7 @@
 //! The process tests drive the real binaries, so these must be built: `make test` does, as does
 //! `cargo build -p pqcnet-node --bins`.
 
+pub mod browser;
 pub mod disk;
 pub mod ledger;
 pub mod network;

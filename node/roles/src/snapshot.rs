@@ -227,7 +227,8 @@ pub struct ShardView {
     /// Subscriptions now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscriptions: Option<u64>,
-    /// Records that the subscription furthest behind has not consumed; 0 without subscriptions.
+    /// Stored records that still wait to be sent to the subscription furthest behind, whose window is full or who reads the past;
+    /// 0 without subscriptions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_records: Option<u64>,
     /// Payload bytes admitted and not yet durable.

@@ -51,11 +51,10 @@ impl Watch {
 
     /// What the node is like now, or why it cannot say.
     pub async fn snapshot(&self) -> Result<Snapshot, String> {
-        let (seen, actors) = futures::join!(
-            self.look.ask(Look, ACCOUNT_DEADLINE),
-            self.inspector.inspect()
-        );
+        let seen = self.look.ask(Look, ACCOUNT_DEADLINE).await;
         let seen = seen.map_err(|error| format!("the steward does not answer: {error}"))?;
+        // After it, or this very question would be seen waiting in a mailbox.
+        let actors = self.inspector.inspect().await;
         Ok(Snapshot::take(Parts {
             now_ms: self.env.wall_ms(),
             draining: self.draining.load(Ordering::Acquire),

@@ -46,6 +46,9 @@ export function rtt(us: number): string {
 /** The beginning of an id, as logs print it. */
 export const shortId = (id: string): string => id.slice(0, 8);
 
+/** A text with every whole id in it cut to its beginning. */
+export const brief = (text: string): string => text.replace(/\b[0-9a-f]{64}\b/g, shortId);
+
 export const plural = (count: number, one: string, many = `${one}s`): string =>
   `${number(count)} ${count === 1 ? one : many}`;
 

@@ -278,12 +278,12 @@ impl Delivery {
         self.subscriptions.len()
     }
 
-    /// Records that the subscription furthest behind has not consumed.
+    /// Stored records that still wait to be sent to the subscription furthest behind.
     pub fn lag(&self) -> u64 {
         let behind = self.subscriptions.values().map(|subscription| {
             let watched = self.watched.get(&subscription.channel);
             let head = watched.map_or(0, |watched| watched.head);
-            head.saturating_sub(subscription.consumed_to())
+            head.saturating_sub(subscription.delivered)
         });
         behind.max().unwrap_or(0)
     }

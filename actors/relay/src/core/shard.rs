@@ -99,7 +99,7 @@ pub struct Holdings {
     pub bytes: u64,
     /// Subscriptions now.
     pub subscriptions: u64,
-    /// Records that the subscription furthest behind has not consumed.
+    /// Stored records that still wait to be sent to the subscription furthest behind.
     pub lag_records: u64,
     /// Payload bytes admitted and not yet durable.
     pub unwritten_bytes: u64,

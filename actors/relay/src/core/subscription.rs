@@ -113,11 +113,6 @@ impl Subscription {
         self.delivered = record.offset;
     }
 
-    /// The last offset that is dealt with, or the one presented.
-    pub fn consumed_to(&self) -> u64 {
-        self.delivered.saturating_sub(self.outstanding.len() as u64)
-    }
-
     /// Everything up to `offset` is dealt with. What was consumed before is fine to hear again.
     pub fn consumed(&mut self, offset: u64) -> Result<(), NotDelivered> {
         let behind = self.delivered.checked_sub(offset).ok_or(NotDelivered)?;

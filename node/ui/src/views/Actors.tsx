@@ -1,11 +1,12 @@
-import { number, plural, short } from "../format";
+import { useState } from "preact/hooks";
+import { brief, number, plural, short } from "../format";
 import type { Actor, Lanes, Snapshot } from "../model";
 import type { Rates } from "../rates";
 import { Card, Empty, Meter, Table, type Tone } from "./parts";
 
 const COLUMNS = [
   { name: "Actor" },
-  { name: "Waiting", hint: "messages in its mailbox: control, request, bulk" },
+  { name: "Waiting", hint: "messages in its mailbox: control · request · bulk" },
   { name: "Handled", numeric: true, hint: "messages a second" },
   { name: "Busy", numeric: true, hint: "share of the time spent handling" },
   { name: "Restarts", numeric: true },
@@ -13,8 +14,6 @@ const COLUMNS = [
 ];
 /** Rows at first; a person reads no more, and a button shows all. */
 const SHOWN = 14;
-
-import { useState } from "preact/hooks";
 
 export function Actors({ snapshot, rates }: { snapshot: Snapshot; rates: Rates }) {
   const [all, setAll] = useState(false);
@@ -38,7 +37,9 @@ export function Actors({ snapshot, rates }: { snapshot: Snapshot; rates: Rates }
         rate ? `${short(rate.handled)}/s` : "–",
         rate ? `${(rate.busy * 100).toFixed(rate.busy < 0.1 ? 1 : 0)} %` : "–",
         actor.restarts ? <strong>{number(actor.restarts)}</strong> : "0",
-        <span class="says">{actor.says ?? (actor.life === "running" ? "" : "not running")}</span>,
+        <span class="says" title={actor.says}>
+          {actor.says === undefined ? (actor.life === "running" ? "" : "not running") : brief(actor.says)}
+        </span>,
       ],
     };
   });
@@ -62,7 +63,7 @@ const depth = (lanes: Lanes) => lanes.control + lanes.request + lanes.bulk;
 /** What is remarkable stands first; what comes and goes within a moment does not move rows about. */
 function weight(actor: Actor): number {
   const fullest = Math.max(
-    ...(["control", "request", "bulk"] as const).map((lane) => actor.depth[lane] / Math.max(1, actor.bounds[lane])),
+    ...LANES.map((lane) => actor.depth[lane] / Math.max(1, actor.bounds[lane])),
   );
   return (actor.life === "running" ? 0 : 1e6) + actor.restarts * 1000 + (fullest > 0.5 ? 1 : 0);
 }
@@ -83,19 +84,19 @@ function Path({ path }: { path: string }) {
   );
 }
 
+const LANES = ["control", "request", "bulk"] as const;
+
+/** Counts of the three lanes; a bar for the fullest, once something waits. */
 function Depth({ actor }: { actor: Actor }) {
   const { depth: waits, bounds } = actor;
-  const says = `control ${waits.control} of ${bounds.control}, request ${waits.request} of ${bounds.request}, bulk ${waits.bulk} of ${bounds.bulk}`;
-  const lanes = ["control", "request", "bulk"] as const;
+  const says = LANES.map((lane) => `${lane} ${number(waits[lane])} of ${number(bounds[lane])}`).join(", ");
+  const share = (lane: keyof Lanes) => waits[lane] / Math.max(1, bounds[lane]);
+  const fullest = LANES.reduce((most, lane) => (share(lane) > share(most) ? lane : most));
   return (
-    <span class="depth" title={says}>
+    <span class={`depth ${depth(waits) ? "" : "none"}`} title={says}>
       <span class="sr">{says}</span>
-      {lanes.map((lane) => (
-        <span key={lane} aria-hidden="true">
-          <Meter value={waits[lane]} of={bounds[lane]} label={lane} />
-          <span class="count">{short(waits[lane])}</span>
-        </span>
-      ))}
+      <span aria-hidden="true">{LANES.map((lane) => short(waits[lane])).join(" · ")}</span>
+      {depth(waits) > 0 && <Meter value={waits[fullest]} of={bounds[fullest]} label={`${fullest} lane`} />}
     </span>
   );
 }

@@ -19,7 +19,7 @@ export function Links({ snapshot, rates }: { snapshot: Snapshot; rates: Rates })
   const links = Object.entries(snapshot.links);
   const { totals } = snapshot;
   const serving = (role: string) => (role === "client" || role === "operator" ? 1 : 0);
-  links.sort(([a, x], [b, y]) => serving(x.role) - serving(y.role) || x.role.localeCompare(y.role) || Number(a) - Number(b));
+  links.sort(([a, x], [b, y]) => serving(x.role) - serving(y.role) || x.role.localeCompare(y.role) || x.peer.localeCompare(y.peer) || Number(a) - Number(b));
   const aside =
     totals.links > links.length ? `${links.length} of ${plural(totals.links, "link")}` : plural(totals.links, "link");
   const rows = links.map(([id, link]) => {

@@ -11,7 +11,7 @@ const LABELLED = 18;
 /** Nodes of the list shown at once. */
 const LISTED = 40;
 
-const [W, H] = [560, 340];
+const W = 560;
 
 interface Place {
   id: string;
@@ -28,7 +28,9 @@ export function Mesh({ snapshot }: { snapshot: Snapshot }) {
   const others = Object.entries(snapshot.nodes)
     .filter(([id]) => id !== own)
     .sort(([a, x], [b, y]) => (x.roles[0] ?? "").localeCompare(y.roles[0] ?? "") || a.localeCompare(b));
-  const places = around(others);
+  // A pair needs no height.
+  const H = others.length <= 2 ? 230 : 350;
+  const places = around(others, H);
   const self = snapshot.nodes[own];
   const listed = [...others].sort(([, a], [, b]) => SEVERITY.indexOf(a.state) - SEVERITY.indexOf(b.state));
   const down = others.filter(([, node]) => node.state === "down").length;
@@ -45,7 +47,7 @@ export function Mesh({ snapshot }: { snapshot: Snapshot }) {
               <line class={`edge ${node.state}`} x1={W / 2} y1={H / 2} x2={x} y2={y} />
             )}
             {node.state === "down" && (
-              <path class="cut" d={cross((W / 2 + x * 1.2) / 2.2, (H / 2 + y * 1.2) / 2.2)} />
+              <path class="cut" d={cross((W / 2 + x) / 2, (H / 2 + y) / 2)} />
             )}
           </g>
         ))}
@@ -57,7 +59,7 @@ export function Mesh({ snapshot }: { snapshot: Snapshot }) {
                 <text y={y < H / 2 ? -22 : 31} class="name">
                   {shortId(id)}
                 </text>
-                <text y={y < H / 2 ? -35 : 44} class="sub">
+                <text y={y < H / 2 ? -38 : 46} class="sub">
                   {node.roles.join(", ")}
                 </text>
               </>
@@ -67,11 +69,11 @@ export function Mesh({ snapshot }: { snapshot: Snapshot }) {
         <g class="dot this" transform={`translate(${W / 2} ${H / 2})`}>
           <circle class="halo" r="30" />
           <Shape role={self?.roles[0] ?? ""} r={19} />
-          <text y="46" class="name">
+          <text y="48" class="name">
             this {snapshot.node.role}
           </text>
           {snapshot.totals.clients > 0 && (
-            <text y="60" class="sub">
+            <text y="64" class="sub">
               {plural(snapshot.totals.clients, "client")}
             </text>
           )}
@@ -119,13 +121,13 @@ function told(node: MeshNode, now: number): string {
   }
 }
 
-function around(nodes: [string, MeshNode][]): Place[] {
+function around(nodes: [string, MeshNode][], H: number): Place[] {
   const count = nodes.length;
   return nodes.map(([id, node], index) => {
-    // Two nodes stand left and right, three as a triangle; two rings when there are many.
+    // Two nodes stand left and right, a little above; more as a ring that begins at the top; two rings when there are many.
     const inner = count > 36 && index % 2 === 1;
-    const [rx, ry] = inner ? [W * 0.29, H * 0.27] : [W * 0.42, H * 0.36];
-    const angle = (2 * Math.PI * index) / count + (count === 2 ? 0 : -Math.PI / 2);
+    const [rx, ry] = inner ? [W * 0.27, H * 0.25] : [W * 0.39, H * 0.34];
+    const angle = count === 2 ? [Math.PI + 0.6, -0.6][index]! : (2 * Math.PI * index) / count - Math.PI / 2;
     return { id, node, x: round(W / 2 + rx * Math.cos(angle)), y: round(H / 2 + ry * Math.sin(angle)) };
   });
 }

@@ -24,6 +24,9 @@ export function Shards({ snapshot }: { snapshot: Snapshot }) {
   ];
   return (
     <Card id="shards" title="Shards and lag" aside={aside.filter(Boolean).join(" · ")}>
+      {shards.length > 0 && (
+        <p class="legend">Each tile: the shard, records stored in it, and how many of them still wait for its slowest subscriber.</p>
+      )}
       {shards.length === 0 && <Empty>This network has no shards.</Empty>}
       {[...owners].map(([owner, list]) => (
         <Owned key={owner} owner={owner} list={list} snapshot={snapshot} largest={lag} />

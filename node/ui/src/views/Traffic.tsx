@@ -75,10 +75,11 @@ function Chart({ history, at }: { history: History; at: number }) {
   useEffect(() => {
     plot.current?.setData(data(history), false);
     plot.current?.setScale("x", { min: at / 1000 - SPAN, max: at / 1000 });
-    plot.current?.redraw();
   }, [at]);
   return <div class="chart" ref={place} role="img" aria-label="Bytes a second in and out over the last five minutes" />;
 }
+
+const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 
 const data = (history: History): uPlot.AlignedData => [history.at, history.bytesIn, history.bytesOut];
 
@@ -99,7 +100,7 @@ function options(box: HTMLElement): uPlot.Options {
     padding: [8, 4, 0, 0],
     scales: { x: { time: true }, y: { range: (_, __, max) => [0, Math.max(1000, max * 1.1)] } },
     axes: [
-      { ...axis, space: 70 },
+      { ...axis, space: 70, size: 28, values: (_, ticks) => ticks.map((tick) => clock.format(tick * 1000)) },
       { ...axis, size: 60, values: (_, ticks) => ticks.map((tick) => `${bytes(tick)}/s`) },
     ],
     series: [
