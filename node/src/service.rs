@@ -17,10 +17,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pqcnet_actor::{Env, Exit as TreeExit, Running};
 use pqcnet_crypto::NodeSecrets;
 use pqcnet_crypto::self_test::{self, SelfTestError};
-use pqcnet_messages::Role;
+use pqcnet_messages::{KemAdvert, Role};
 use pqcnet_p2p::network::NetworkFile;
 use pqcnet_roles::snapshot::KeyFacts;
-use pqcnet_roles::{Machine, Setup, StartError, Started};
+use pqcnet_roles::{KeyVersions, Machine, Setup, StartError, Started};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -190,6 +190,13 @@ async fn start(
     network: Arc<NetworkFile>,
     secrets: NodeSecrets,
 ) -> Result<Started, Failed> {
+    let versions = KeyVersions {
+        identity: secrets.versions.identity.version,
+        kem: secrets.versions.kem().map(|kem| KemAdvert {
+            version: kem.version.version,
+            key: kem.key.public().clone(),
+        }),
+    };
     let NodeSecrets { keys, storage, .. } = secrets;
     let setup = Setup {
         keys: Arc::new(keys),
@@ -198,13 +205,18 @@ async fn start(
         control: config.control.into(),
         data: config.data.into(),
         software: crate::SOFTWARE.to_owned(),
+        versions,
     };
     let outcome = match role {
         Role::Relayer => {
-            let machine = Machine::new(env.clone(), Some(config.store.clone()));
+            let store = Some(config.store.clone());
+            let machine = Machine::new(env.clone(), store).with_mesh(&config.mesh);
             pqcnet_roles::relayer(&machine, setup, storage).await
         }
-        Role::Sentry => pqcnet_roles::sentry(&Machine::new(env.clone(), None), setup).await,
+        Role::Sentry => {
+            let machine = Machine::new(env.clone(), None).with_mesh(&config.mesh);
+            pqcnet_roles::sentry(&machine, setup).await
+        }
         other => {
             return Err(Failed::usage(anyhow::anyhow!(
                 "no binary runs the role {other}"
@@ -212,7 +224,7 @@ async fn start(
         }
     };
     outcome.map_err(|error| match error {
-        StartError::NotGranted { .. } => Failed::usage(error),
+        StartError::NotGranted { .. } | StartError::Barred { .. } => Failed::usage(error),
         other => Failed::from(anyhow::Error::new(other)),
     })
 }

@@ -2,10 +2,11 @@
 //!
 //! Rules: [`crate::core::peers`]. Started by: `roles::sentry`. Sends to: whoever was named for a peer ([`Users`]).
 //! How a peer is dialled, and what of a link its user needs, is the role's ([`Dial`]); a link is up only after its
-//! handshake and Hello. Mailbox: nothing is sent to it. A restart forgets the links it made: it dials again, and the new
-//! link replaces the old one at its user.
+//! handshake and Hello. Where it is the herald that chooses, it follows [`Wanted`] and tells the herald of failures.
+//! Mailbox: nothing is sent to it. A restart forgets the links it made: it dials again, and the new link replaces the old
+//! one at its user.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +16,10 @@ use pqcnet_actor::{Alarm, Behaviour, Cx, Pause, Ref, TellError};
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::mesh::{LinkDown, LinkUp};
 use rand::Rng;
+use tokio::sync::watch;
 
 use crate::core::peers::{Peers, State};
+use crate::gossip::DialFailed;
 
 /// How soon a fact that a user's full mailbox refused is told again.
 const RETELL: Duration = Duration::from_millis(50);
@@ -29,9 +32,30 @@ pub struct Linked<L> {
     pub closed: BoxFuture<'static, String>,
 }
 
-/// Dials a peer: connection, handshake, Hello. An error is a reason for the log.
+/// Why there is no link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotLinked {
+    /// For the log.
+    pub reason: String,
+    /// Somebody answered at the peer's address and could not prove to be the peer.
+    pub handshake: bool,
+}
+
+impl<S: Into<String>> From<S> for NotLinked {
+    fn from(reason: S) -> NotLinked {
+        NotLinked {
+            reason: reason.into(),
+            handshake: false,
+        }
+    }
+}
+
+/// Dials a peer: connection, handshake, Hello.
 pub type Dial<L> =
-    Arc<dyn Fn(NodeId) -> BoxFuture<'static, Result<Linked<L>, String>> + Send + Sync + 'static>;
+    Arc<dyn Fn(NodeId) -> BoxFuture<'static, Result<Linked<L>, NotLinked>> + Send + Sync + 'static>;
+
+/// Whom a dialler is to keep links to, by whoever chooses. A link to another one that is open stays until it ends.
+pub type Wanted = watch::Receiver<Arc<BTreeSet<NodeId>>>;
 
 /// Who is told about the link to one peer.
 pub struct User<L: Send + 'static> {
@@ -54,8 +78,14 @@ impl<L: Send + 'static> Clone for User<L> {
 pub struct DiallerConfig<L: Send + 'static> {
     /// How to dial.
     pub dial: Dial<L>,
-    /// The wanted peers and who uses each.
+    /// The peers wanted from the start and who uses each.
     pub users: BTreeMap<NodeId, User<L>>,
+    /// Whom to dial from now on, where that changes; `users` alone else.
+    pub wanted: Option<Wanted>,
+    /// Who uses links to peers that are not among `users`.
+    pub others: Option<User<L>>,
+    /// Who hears of dials that failed.
+    pub failures: Option<Ref<DialFailed>>,
     /// First pause after a failure.
     pub pause_min: Duration,
     /// Longest pause.
@@ -71,6 +101,9 @@ impl<L: Send + 'static> DiallerConfig<L> {
         DiallerConfig {
             dial,
             users,
+            wanted: None,
+            others: None,
+            failures: None,
             pause_min: Duration::from_millis(100),
             pause_max: Duration::from_secs(2),
             settled_after: Duration::from_secs(5),
@@ -83,6 +116,9 @@ impl<L: Send + 'static> Clone for DiallerConfig<L> {
         DiallerConfig {
             dial: self.dial.clone(),
             users: self.users.clone(),
+            wanted: self.wanted.clone(),
+            others: self.others.clone(),
+            failures: self.failures.clone(),
             ..*self
         }
     }
@@ -126,11 +162,44 @@ impl<L: Send + 'static> Dialler<L> {
         self.alarm.set(cx, self.peers.next_deadline());
     }
 
-    fn on_dialled(&mut self, peer: NodeId, outcome: Result<Linked<L>, String>, cx: &mut Cx<Self>) {
+    /// Takes over what is wanted now, and again whenever that changes.
+    fn follow(&mut self, mut wanted: Wanted, cx: &mut Cx<Self>) {
+        let peers = wanted.borrow_and_update().clone();
+        if !peers.is_empty() {
+            self.peers.want(&peers, cx.now());
+        }
+        let changed = async move { wanted.changed().await.map(|()| wanted) };
+        cx.spawn(changed, |dialler, wanted, cx| {
+            // Without a sender, what was wanted last is wanted for ever.
+            if let Ok(wanted) = wanted {
+                dialler.follow(wanted, cx);
+                dialler.drive(cx);
+            }
+        });
+    }
+
+    fn on_dialled(
+        &mut self,
+        peer: NodeId,
+        outcome: Result<Linked<L>, NotLinked>,
+        cx: &mut Cx<Self>,
+    ) {
         match outcome {
             Ok(Linked { link, closed }) => self.announce(peer, link, closed, cx),
-            Err(reason) => self.on_lost(peer, &reason, cx),
+            Err(NotLinked { reason, handshake }) => {
+                let failed = DialFailed { peer, handshake };
+                if let Some(failures) = &self.config.failures
+                    && let Err(error) = failures.try_tell(failed)
+                {
+                    tracing::debug!(%peer, %error, "a failed dial was not noted");
+                }
+                self.on_lost(peer, &reason, cx);
+            }
         }
+    }
+
+    fn user(&self, peer: &NodeId) -> Option<&User<L>> {
+        self.config.users.get(peer).or(self.config.others.as_ref())
     }
 
     fn announce(
@@ -140,7 +209,7 @@ impl<L: Send + 'static> Dialler<L> {
         closed: BoxFuture<'static, String>,
         cx: &mut Cx<Self>,
     ) {
-        let Some(user) = self.config.users.get(&peer) else {
+        let Some(user) = self.user(&peer) else {
             return;
         };
         match user.up.try_tell(LinkUp { peer, link }) {
@@ -162,7 +231,7 @@ impl<L: Send + 'static> Dialler<L> {
 
     /// The next dial waits until the user knows that the link is gone.
     fn on_closed(&mut self, peer: NodeId, reason: String, cx: &mut Cx<Self>) {
-        let Some(user) = self.config.users.get(&peer) else {
+        let Some(user) = self.user(&peer) else {
             return;
         };
         match user.down.try_tell(LinkDown { peer }) {
@@ -177,8 +246,10 @@ impl<L: Send + 'static> Dialler<L> {
 
     fn on_lost(&mut self, peer: NodeId, reason: &str, cx: &mut Cx<Self>) {
         let random = cx.rng().next_u64();
-        let pause = self.peers.on_lost(&peer, cx.now(), random);
-        tracing::warn!(%peer, reason, ?pause, "no link");
+        match self.peers.on_lost(&peer, cx.now(), random) {
+            Some(pause) => tracing::warn!(%peer, reason, ?pause, "no link"),
+            None => tracing::info!(%peer, reason, "no link, and none wanted"),
+        }
         self.drive(cx);
     }
 }
@@ -187,12 +258,15 @@ impl<L: Send + 'static> Behaviour for Dialler<L> {
     const NAME: &'static str = "Dialler";
 
     fn started(&mut self, cx: &mut Cx<Self>) {
+        if let Some(wanted) = self.config.wanted.clone() {
+            self.follow(wanted, cx);
+        }
         self.drive(cx);
     }
 
     fn describe(&self) -> String {
         let states = self.peers.states().map(|(_, state)| state);
         let up = states.filter(|state| matches!(state, State::Up(_))).count();
-        format!("{up} of {} links up", self.config.users.len())
+        format!("{up} of {} links up", self.peers.states().count())
     }
 }

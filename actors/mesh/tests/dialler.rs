@@ -88,7 +88,7 @@ fn start(script: &Shared) -> (Env, Running) {
         let mut script = dialled.lock().unwrap();
         script.dials.push(clock.now());
         let outcome = match script.failures.pop_front() {
-            Some(reason) => Err(reason.to_owned()),
+            Some(reason) => Err(reason.into()),
             None => {
                 let (open, closed) = oneshot::channel();
                 script.open.push(open);

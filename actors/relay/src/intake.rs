@@ -47,12 +47,17 @@ impl Default for IntakeLimits {
     }
 }
 
+/// Whether a customer may be one now.
+pub type Admits = Arc<dyn Fn(NodeId) -> bool + Send + Sync>;
+
 /// The relayer's own view of the network.
 pub struct Domain {
     /// Who this relayer is.
     pub me: NodeId,
     /// Which network grants must be for.
     pub network_id: [u8; 32],
+    /// Whose grants and sessions hold; asked again with each request.
+    pub admits: Admits,
     /// Who owns which shard.
     pub map: ShardMap,
     /// The workers of this relayer's shards.
@@ -124,6 +129,9 @@ impl Intake {
         }
         let customer = *self.sessions.get(&session).ok_or(Refusal::UnknownSession)?;
         let domain = &self.config.domain;
+        if !(domain.admits)(customer) {
+            return Err(Refusal::NotAllowed);
+        }
         let shard = domain.map.shard_of(channel);
         if domain.map.owner_of(shard) != Some(domain.me) {
             return Err(Refusal::NotOwner);
@@ -254,6 +262,10 @@ impl On<OpenSession> for Intake {
         let wall_ms = cx.wall_ms();
         let verify = move || msg.grant.verify(&network_id, &sentry, wall_ms);
         cx.offload(verify, move |intake, verdict, _| match verdict {
+            Ok(Ok(customer)) if !(intake.config.domain.admits)(customer) => {
+                tracing::warn!(%sentry, %customer, "a customer is not admitted");
+                intake.verified(None, promise);
+            }
             Ok(Ok(customer)) => intake.verified(Some(customer), promise),
             Ok(Err(error)) => {
                 tracing::warn!(%sentry, %error, "a grant was refused");

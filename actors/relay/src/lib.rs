@@ -16,5 +16,5 @@ pub mod core;
 mod intake;
 mod shard_worker;
 
-pub use intake::{Domain, Intake, IntakeConfig, IntakeLimits};
+pub use intake::{Admits, Domain, Intake, IntakeConfig, IntakeLimits};
 pub use shard_worker::{ShardWorker, ShardWorkerConfig};

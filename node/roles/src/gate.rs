@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   data:    TCP ─ QSTP handshake ─ Hello ─┐
-//!                                          ├─ role granted by network.toml? ─ Reception ─ serve
+//!                                          ├─ role granted now? (Authority) ─ Reception ─ serve
 //!   control: libp2p substream ───── Hello ─┘
 //! ```
 //!
@@ -17,18 +17,20 @@ use std::sync::Arc;
 use pqcnet_actor::{Behaviour, Cx, Env, NurseryFull, Ref, TellError, Watchable};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::{LinkConfig, PeerHello, Reason, ServiceId};
+use pqcnet_mesh::Authority;
+use pqcnet_mesh::core::scores::Offence;
 use pqcnet_messages::Role;
 use pqcnet_messages::control::{Ping, Plane, Status};
 use pqcnet_p2p::control::{ControlEvent, ControlEvents, Substream};
 use pqcnet_p2p::endpoint::{Connected, Incoming, Rejected};
 use pqcnet_p2p::guard::Prefix;
-use pqcnet_p2p::network::NetworkFile;
 use pqcnet_p2p::streams::ByteStream;
 use pqcnet_p2p::typed::{
     Accepted, Bindings, LinkHandle, PeerInfo, RoleRefused, establish, turn_away,
 };
 use tokio::sync::Mutex;
 
+use crate::mesh::MeshRefs;
 use crate::steward::{LinkOpened, plane_name};
 use crate::telling::Telling;
 
@@ -118,7 +120,7 @@ pub struct GateConfig {
     /// What this node is.
     pub role: Role,
     /// Who may be what.
-    pub network: Arc<NetworkFile>,
+    pub authority: Authority,
     /// Where peers come in.
     pub doors: Doors,
     /// What the role does with them.
@@ -136,14 +138,17 @@ pub struct StewardRefs {
     pub ping: Ref<Ping>,
     /// Served on every link.
     pub status: Ref<Status>,
+    /// Directives and adverts, served on every link.
+    pub mesh: MeshRefs,
 }
 
 impl StewardRefs {
     /// The `control` service, bound.
     pub fn bindings(&self) -> Bindings {
-        Bindings::new()
+        let bindings = Bindings::new()
             .serve(self.ping.clone())
-            .serve(self.status.clone())
+            .serve(self.status.clone());
+        self.mesh.bind(bindings)
     }
 
     /// What of it a peer of this role gets. A client, which may be anybody, can ping: who else is connected is not for it.
@@ -252,6 +257,7 @@ impl Gate {
             }
             ControlEvent::Misbehaved { peer, offence } => {
                 tracing::warn!(%peer, %offence, "control plane closed");
+                self.config.steward.mesh.blame(peer, Offence::BadBytes);
             }
         }
     }
@@ -274,7 +280,7 @@ impl Gate {
         self.greeting += 1;
         self.sources.insert(source, each + 1);
         let check = role_check(
-            self.config.network.clone(),
+            self.config.authority.clone(),
             self.config.reception.clone(),
             plane,
         );
@@ -284,10 +290,12 @@ impl Gate {
             gate.greeted(source);
             match outcome {
                 Ok(accepted) => gate.receive(plane, accepted),
-                Err(error) if gate.tells(cx) => {
-                    tracing::info!(%peer, plane = plane_name(plane), %error, "no link")
+                Err(error) => {
+                    gate.config.steward.mesh.ended(peer, &error.reason);
+                    if gate.tells(cx) {
+                        tracing::info!(%peer, plane = plane_name(plane), %error, "no link");
+                    }
                 }
-                Err(_) => {}
             }
         });
     }
@@ -371,9 +379,9 @@ impl Behaviour for Gate {
 /// Decides whether a peer may have the role it claims.
 pub type RoleCheck = Box<dyn Fn(NodeId, &PeerHello) -> Result<(), RoleRefused> + Send + Sync>;
 
-fn role_check(network: Arc<NetworkFile>, reception: Arc<dyn Reception>, plane: Plane) -> RoleCheck {
+fn role_check(authority: Authority, reception: Arc<dyn Reception>, plane: Plane) -> RoleCheck {
     Box::new(move |peer, hello| {
-        granted(&network, peer, hello)?;
+        granted(&authority, peer, hello)?;
         if reception.admits(plane, hello.role) {
             return Ok(());
         }
@@ -385,15 +393,8 @@ fn role_check(network: Arc<NetworkFile>, reception: Arc<dyn Reception>, plane: P
     })
 }
 
-/// Whether `network.toml` lets the peer be what it claims.
-pub fn granted(network: &NetworkFile, peer: NodeId, hello: &PeerHello) -> Result<(), RoleRefused> {
-    if network.grants(&peer, hello.role) {
-        Ok(())
-    } else {
-        Err(RoleRefused::new(format!(
-            "the network does not grant {} the role {}",
-            peer.short(),
-            hello.role
-        )))
-    }
+/// Whether the peer may be what it claims, now.
+pub fn granted(authority: &Authority, peer: NodeId, hello: &PeerHello) -> Result<(), RoleRefused> {
+    let admitted = authority.admit(peer, hello.role);
+    admitted.map_err(|standing| RoleRefused::new(standing.to_string()))
 }

@@ -1,20 +1,24 @@
 //! What every role does before its tree starts: check that the network grants the role, bind both planes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pqcnet_actor::{Addr, Env, Exit, Running, Spec, Tree};
 use pqcnet_crypto::{NodeId, NodeKeys};
-use pqcnet_mesh::{Dialler, DiallerConfig, User};
+use pqcnet_link::ServiceId;
+use pqcnet_mesh::{Authority, Dialler, DiallerConfig, ShelfError, Standing, User};
 use pqcnet_messages::Role;
 use pqcnet_messages::control::Plane;
-use pqcnet_p2p::control::{ControlConfig, ControlError, ControlPlane};
+use pqcnet_messages::{Advert, KemAdvert};
+use pqcnet_p2p::control::{ControlConfig, ControlError, ControlPlane, GossipConfig};
 use pqcnet_p2p::endpoint::Endpoint;
 use pqcnet_p2p::handshake::{Security, SecurityConfig};
-use pqcnet_p2p::network::{Address, NetworkFile};
+use pqcnet_p2p::network::{Address, NetworkFile, NodeEntry};
 use pqcnet_qstp::Suite;
 
 use crate::gate::{Doors, Gate, GateConfig, Reception, StewardRefs};
+use crate::mesh::{Mesh, MeshRefs};
 use crate::outward::Outward;
 use crate::platform::{Platform, PlatformError};
 use crate::steward::{self, Accounts, Steward, StewardConfig};
@@ -39,6 +43,27 @@ pub struct Setup {
     pub data: Address,
     /// Name and version of its software.
     pub software: String,
+    /// Versions of its keys.
+    pub versions: KeyVersions,
+}
+
+/// What a node advertises of its keys' versions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyVersions {
+    /// How often its identity has been succeeded, from 1.
+    pub identity: u32,
+    /// The key that tunnels to it are opened with, where it takes tunnels.
+    pub kem: Option<KemAdvert>,
+}
+
+impl Default for KeyVersions {
+    /// A first identity that takes no tunnels.
+    fn default() -> KeyVersions {
+        KeyVersions {
+            identity: 1,
+            kem: None,
+        }
+    }
 }
 
 /// Why a role did not start.
@@ -56,6 +81,17 @@ pub enum StartError {
         /// Those that have it.
         granted: String,
     },
+    /// The root has revoked this node, or it was succeeded, or its lease is over; the operator asks whoever keeps the root.
+    #[error("network {network} does not let this node in: {standing}")]
+    Barred {
+        /// The network's name.
+        network: String,
+        /// Why.
+        standing: Standing,
+    },
+    /// What the root has ordered so far cannot be read: this node would let in who is revoked.
+    #[error("directives: {0}")]
+    Directives(#[from] ShelfError),
     /// The platform lacks something.
     #[error(transparent)]
     Platform(#[from] PlatformError),
@@ -104,6 +140,10 @@ pub(crate) struct Ground {
     pub(crate) role: Role,
     pub(crate) node_id: NodeId,
     pub(crate) network: Arc<NetworkFile>,
+    keys: Arc<NodeKeys>,
+    mesh: Mesh,
+    versions: KeyVersions,
+    software_hash: [u8; 32],
     software: String,
     endpoint: Endpoint,
     control: Arc<dyn ControlPlane>,
@@ -124,20 +164,31 @@ impl Ground {
             control: control_at,
             data: data_at,
             software,
+            versions,
         } = setup;
         let node_id = keys.node_id();
-        if !network.grants(&node_id, role) {
-            return Err(not_granted(&network, node_id, role));
+        let mesh = Mesh::prepare(platform, &network).await?;
+        match mesh.authority.admit(node_id, role) {
+            Ok(()) => {}
+            Err(Standing::NotGranted { .. }) => return Err(not_granted(&network, node_id, role)),
+            Err(standing) => {
+                let network = network.name().to_owned();
+                return Err(StartError::Barred { network, standing });
+            }
         }
+        let software_hash = platform.software_hash();
         let env = platform.env().clone();
-        let mut config = SecurityConfig::new(keys, network.network_id());
+        let mut config = SecurityConfig::new(keys.clone(), network.network_id());
         config.suites = suites;
         config.members = Some(Arc::new(
             network.nodes().iter().map(|node| node.id).collect(),
         ));
         let security = Security::new(env.clone(), config)
             .map_err(|error| StartError::Security(error.to_string()))?;
-        let config = ControlConfig::new(security.clone(), MAX_PEERS);
+        let mut config = ControlConfig::new(security.clone(), MAX_PEERS);
+        let authority = mesh.authority.clone();
+        config.gossip = Some(GossipConfig::default());
+        config.gossips_with = Arc::new(move |peer| authority.is_member(*peer));
         let (control, events) = platform.control(config)?;
         let control_bound = control.listen(&control_at).await?;
         let endpoint = Endpoint::new(security, platform.streams());
@@ -154,6 +205,10 @@ impl Ground {
             role,
             node_id,
             network,
+            keys,
+            mesh,
+            versions,
+            software_hash,
             software,
             endpoint,
             control,
@@ -177,7 +232,20 @@ impl Ground {
                 .map(|node| (node.id, Plane::Control))
                 .filter(|(id, _)| *id != self.node_id),
         );
+        let bootstrap = bootstrap(&self.network, self.node_id);
+        let mesh = self.mesh.plant(
+            tree,
+            self.keys.clone(),
+            &self.network,
+            self.advert(),
+            &self.control,
+            bootstrap,
+        );
         let config = StewardConfig {
+            mesh: mesh.clone(),
+            authority: self.mesh.authority.clone(),
+            view: self.mesh.view.clone(),
+            control: self.control.clone(),
             node_id: self.node_id,
             role: self.role,
             software: self.software.clone(),
@@ -193,6 +261,7 @@ impl Ground {
             opened: steward.of(),
             ping: steward.of(),
             status: steward.of(),
+            mesh,
         };
         (steward, refs)
     }
@@ -202,10 +271,42 @@ impl Ground {
             env: self.env.clone(),
             role: self.role,
             network: self.network.clone(),
+            authority: self.mesh.authority.clone(),
+            view: self.mesh.view.clone(),
             endpoint: self.endpoint.clone(),
             control: self.control.clone(),
             steward,
         }
+    }
+
+    /// What this node says of itself; the herald fills in the rest.
+    fn advert(&self) -> Advert {
+        let own = self.network.node(&self.node_id);
+        let listed = |plane: fn(&NodeEntry) -> &Vec<Address>| own.map(plane);
+        let service = match self.role {
+            Role::Sentry => Some(ServiceId::EDGE),
+            Role::Relayer => Some(ServiceId::RELAY),
+            _ => None,
+        };
+        Advert {
+            network_id: self.network.network_id().0,
+            node: self.keys.public().clone(),
+            roles: BTreeSet::from([self.role]),
+            services: service.into_iter().chain([ServiceId::CONTROL]).collect(),
+            software: self.software.clone(),
+            software_hash: self.software_hash,
+            identity_version: self.versions.identity,
+            kem: self.versions.kem.clone(),
+            control: advertised(&self.bound.0, listed(|entry| &entry.control)),
+            data: advertised(&self.bound.1, listed(|entry| &entry.data)),
+            issued_at_ms: 0,
+            lease_ms: 0,
+        }
+    }
+
+    /// Who may be what in this network.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.mesh.authority
     }
 
     /// The dialler of the control plane's neighbours, then the gate.
@@ -220,19 +321,22 @@ impl Ground {
             up: steward.of(),
             down: steward.of(),
         };
-        let neighbours = outward.neighbours(self.node_id);
+        let neighbours = bootstrap(&self.network, self.node_id);
         let users = neighbours
             .into_iter()
             .map(|peer| (peer, user.clone()))
             .collect();
         let dialling = outward.clone();
-        let config = DiallerConfig::new(Arc::new(move |peer| dialling.neighbour(peer)), users);
+        let mut config = DiallerConfig::new(Arc::new(move |peer| dialling.neighbour(peer)), users);
+        config.wanted = Some(self.mesh.wanted.clone());
+        config.others = Some(user);
+        config.failures = Some(outward.steward.mesh.failures());
         tree.child(Spec::new("neighbours", move |_| {
             Dialler::new(config.clone())
         }));
         let config = GateConfig {
             role: self.role,
-            network: self.network.clone(),
+            authority: self.mesh.authority.clone(),
             doors: self.doors.clone(),
             reception,
             steward: outward.steward.clone(),
@@ -244,9 +348,11 @@ impl Ground {
         self,
         tree: Tree,
         steward: Addr<Steward>,
+        mesh: MeshRefs,
     ) -> Result<Started, StartError> {
         let running = tree.start(self.env.clone());
         running.started().await.map_err(StartError::Tree)?;
+        mesh.gossip(&*self.control).await?;
         let (control, data) = self.bound;
         Ok(Started {
             node_id: self.node_id,
@@ -256,6 +362,29 @@ impl Ground {
             control,
             data,
         })
+    }
+}
+
+/// The bootstrap nodes that this one dials. Of two bootstrap nodes the one with the lower id dials, so that a pair has one
+/// link.
+fn bootstrap(network: &NetworkFile, own: NodeId) -> Vec<NodeId> {
+    let bootstrap: Vec<NodeId> = network.bootstrap().iter().map(|node| node.id).collect();
+    let listed = bootstrap.contains(&own);
+    bootstrap
+        .into_iter()
+        .filter(|peer| *peer != own && (!listed || own < *peer))
+        .collect()
+}
+
+/// Where others find this node: where the network file says, else where it listens, unless that is every interface.
+fn advertised(bound: &Address, listed: Option<&Vec<Address>>) -> Vec<String> {
+    match listed {
+        Some(listed) if !listed.is_empty() => listed.iter().map(Address::to_string).collect(),
+        _ => {
+            let anywhere = bound.ip().is_some_and(|ip| ip.is_unspecified());
+            let own = (!anywhere).then(|| bound.to_string());
+            own.into_iter().collect()
+        }
     }
 }
 

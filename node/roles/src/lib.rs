@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`platform`] | what a role stands on; [`Machine`] is the real one |
 //! | [`ground`] | checks and sockets before a tree starts |
+//! | [`mesh`] | the mesh's actors, what peers get of them, gossip |
 //! | [`gate`] | takes links in on both planes, checks roles by `network.toml` |
 //! | [`outward`] | dials other nodes on both planes |
 //! | [`problem`] | what can be wrong, its cause and its remedy |
@@ -13,6 +14,7 @@
 
 pub mod gate;
 pub mod ground;
+pub mod mesh;
 pub mod outward;
 pub mod platform;
 pub mod problem;
@@ -22,7 +24,8 @@ pub mod snapshot;
 pub mod steward;
 mod telling;
 
-pub use ground::{Setup, StartError, Started};
+pub use ground::{KeyVersions, Setup, StartError, Started};
 pub use platform::{Machine, Platform, PlatformError};
+pub use pqcnet_mesh::{Authority, Standing};
 pub use relayer::{MAX_SENTRIES, relayer};
 pub use sentry::{MAX_CLIENTS, sentry};

@@ -6,13 +6,16 @@ use futures::future::{BoxFuture, FutureExt as _};
 use pqcnet_actor::Env;
 use pqcnet_crypto::NodeId;
 use pqcnet_link::{LinkConfig, PeerHello, ServiceId};
-use pqcnet_mesh::Linked;
+use pqcnet_mesh::{Authority, Linked, NotLinked, Route, View};
 use pqcnet_messages::Role;
 use pqcnet_messages::control::Plane;
-use pqcnet_p2p::control::ControlPlane;
+use pqcnet_p2p::control::{ControlError, ControlPlane};
 use pqcnet_p2p::endpoint::Endpoint;
+use pqcnet_p2p::handshake::HandshakeFailed;
 use pqcnet_p2p::network::{Address, NetworkFile};
 use pqcnet_p2p::typed::{Bindings, LinkHandle, RoleRefused, establish};
+use pqcnet_qstp::Reason;
+use tokio::sync::watch;
 
 use crate::gate::{StewardRefs, granted};
 
@@ -23,8 +26,12 @@ pub struct Outward {
     pub env: Env,
     /// What this node is.
     pub role: Role,
-    /// Addresses and roles.
+    /// Addresses.
     pub network: Arc<NetworkFile>,
+    /// Roles.
+    pub authority: Authority,
+    /// Addresses that nodes advertise.
+    pub view: watch::Receiver<Arc<View>>,
     /// The data plane.
     pub endpoint: Endpoint,
     /// The control plane.
@@ -34,70 +41,89 @@ pub struct Outward {
 }
 
 impl Outward {
-    /// A data link to a node of one role, with these services served on it.
+    /// A data link to a node of one role, with these services served on it. Where the node's identity was succeeded, the
+    /// new one is tried first.
     pub async fn data(
         &self,
         peer: NodeId,
         wanted: Role,
         services: Vec<ServiceId>,
         bind: impl FnOnce(&LinkHandle, Bindings) -> Bindings,
-    ) -> Result<LinkHandle, String> {
+    ) -> Result<LinkHandle, NotLinked> {
+        let heir = self.authority.standings().successor(peer);
+        let identities = if heir == peer {
+            vec![peer]
+        } else {
+            vec![heir, peer]
+        };
         let mut failures = Vec::new();
-        for at in self.addresses(&peer) {
-            let connected = match self.endpoint.dial(at, peer).await {
-                Ok(connected) => connected,
-                Err(error) => {
-                    failures.push(error.to_string());
-                    continue;
-                }
-            };
-            let accepted = establish(
-                &self.env,
-                connected.stream,
-                peer,
-                self.link(services),
-                self.check(wanted),
-            )
-            .await
-            .map_err(|error| error.to_string())?;
-            let bindings = bind(accepted.handle(), self.steward.bindings());
-            let handle = accepted.start(bindings);
-            self.steward.opened(Plane::Data, handle.clone());
-            return Ok(handle);
+        for identity in identities {
+            if let Err(standing) = self.authority.valid(identity) {
+                failures.push(standing.to_string());
+                continue;
+            }
+            // The heir answers where its predecessor did.
+            let mut addresses = self.route(&identity).data;
+            if identity != peer {
+                addresses.extend(self.route(&peer).data);
+            }
+            for at in addresses {
+                let connected = match self.endpoint.dial(&at, identity).await {
+                    Ok(connected) => connected,
+                    Err(error) => {
+                        failures.push(error.to_string());
+                        continue;
+                    }
+                };
+                let accepted = establish(
+                    &self.env,
+                    connected.stream,
+                    identity,
+                    self.link(services),
+                    self.check(wanted),
+                )
+                .await
+                .map_err(|error| error.to_string())?;
+                let bindings = bind(accepted.handle(), self.steward.bindings());
+                let handle = accepted.start(bindings);
+                self.steward.opened(Plane::Data, handle.clone());
+                return Ok(handle);
+            }
         }
         if failures.is_empty() {
-            failures.push("network.toml has no data address for it".to_owned());
+            failures.push("no data address of it is known".to_owned());
         }
-        Err(failures.join(", "))
+        Err(failures.join(", ").into())
     }
 
     /// A control link: a libp2p connection if there is none, then a substream of its own.
     pub fn neighbour(
         &self,
         peer: NodeId,
-    ) -> BoxFuture<'static, Result<Linked<LinkHandle>, String>> {
+    ) -> BoxFuture<'static, Result<Linked<LinkHandle>, NotLinked>> {
         let outward = self.clone();
         async move {
-            let entry = outward
-                .network
-                .node(&peer)
-                .ok_or("network.toml does not list it")?;
-            let addresses = entry.control.clone();
-            let wanted = entry.roles.clone();
-            outward
-                .control
-                .dial(peer, &addresses)
-                .await
-                .map_err(|error| error.to_string())?;
+            (outward.authority)
+                .valid(peer)
+                .map_err(|standing| standing.to_string())?;
+            let addresses = outward.route(&peer).control;
+            if addresses.is_empty() {
+                return Err("no control address of it is known".into());
+            }
+            let dialled = outward.control.dial(peer, &addresses).await;
+            dialled.map_err(|error| NotLinked {
+                handshake: is_somebody_else(&error),
+                reason: error.to_string(),
+            })?;
             let stream = outward
                 .control
                 .open(peer)
                 .await
                 .map_err(|error| error.to_string())?;
-            let network = outward.network.clone();
+            let authority = outward.authority.clone();
             let check = move |peer: NodeId, hello: &PeerHello| {
-                granted(&network, peer, hello)?;
-                if wanted.contains(&hello.role) {
+                granted(&authority, peer, hello)?;
+                if hello.role != Role::Client {
                     return Ok(());
                 }
                 Err(RoleRefused::new(format!("not dialled as a {}", hello.role)))
@@ -117,27 +143,21 @@ impl Outward {
         .boxed()
     }
 
-    /// The nodes this one dials on the control plane. Of two bootstrap nodes the one with the lower id dials, so that a
-    /// pair has one link.
-    pub fn neighbours(&self, own: NodeId) -> Vec<NodeId> {
-        let bootstrap: Vec<NodeId> = self
-            .network
-            .bootstrap()
-            .iter()
-            .map(|node| node.id)
-            .collect();
-        let listed = bootstrap.contains(&own);
-        bootstrap
-            .into_iter()
-            .filter(|peer| *peer != own && (!listed || own < *peer))
-            .collect()
-    }
-
-    fn addresses(&self, peer: &NodeId) -> &[Address] {
-        self.network
-            .node(peer)
-            .map(|node| node.data.as_slice())
-            .unwrap_or_default()
+    /// Where a node may be: as it advertises, then as the network file says.
+    fn route(&self, peer: &NodeId) -> Route {
+        let mut route = self.view.borrow().routes.get(peer).cloned();
+        if let Some(entry) = self.network.node(peer) {
+            let route = route.get_or_insert_default();
+            for (known, listed) in [
+                (&mut route.control, &entry.control),
+                (&mut route.data, &entry.data),
+            ] {
+                let new = listed.iter().filter(|at| !known.contains(at));
+                let new: Vec<Address> = new.cloned().collect();
+                known.extend(new);
+            }
+        }
+        route.unwrap_or_default()
     }
 
     fn link(&self, mut services: Vec<ServiceId>) -> LinkConfig {
@@ -149,9 +169,9 @@ impl Outward {
         &self,
         wanted: Role,
     ) -> impl Fn(NodeId, &PeerHello) -> Result<(), RoleRefused> + use<> {
-        let network = self.network.clone();
+        let authority = self.authority.clone();
         move |peer, hello| {
-            granted(&network, peer, hello)?;
+            granted(&authority, peer, hello)?;
             if hello.role == wanted {
                 return Ok(());
             }
@@ -161,4 +181,19 @@ impl Outward {
             )))
         }
     }
+}
+
+/// Whether at one of the addresses somebody answered who could not prove to be the node that was meant.
+fn is_somebody_else(error: &ControlError) -> bool {
+    let ControlError::Dial { failures, .. } = error else {
+        return false;
+    };
+    let mut faults = (failures.iter())
+        .filter_map(|(_, failure)| failure.handshake().and_then(HandshakeFailed::protocol));
+    faults.any(|error| {
+        matches!(
+            error.reason,
+            Reason::Identity { .. } | Reason::BadSignature | Reason::BadFinished
+        )
+    })
 }

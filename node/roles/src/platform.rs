@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pqcnet_actor::Env;
 use pqcnet_log::{EmbeddedLog, ShardLog, keys};
+use pqcnet_mesh::Shelf;
 use pqcnet_p2p::control::{
     ControlConfig, ControlError, ControlEvents, ControlPlane, Libp2pControl,
 };
@@ -22,6 +23,10 @@ pub trait Platform: Send + Sync + 'static {
         &self,
         config: ControlConfig,
     ) -> Result<(Arc<dyn ControlPlane>, ControlEvents), PlatformError>;
+    /// Where the mesh keeps directives and its peer book.
+    fn shelf(&self) -> Shelf;
+    /// SHA-256 of the program that runs; zeros where there is none.
+    fn software_hash(&self) -> [u8; 32];
     /// Opens the shard log; only a relayer asks for it, once.
     fn log(&self) -> Result<Arc<dyn ShardLog>, PlatformError>;
 }
@@ -45,12 +50,24 @@ pub enum PlatformError {
 pub struct Machine {
     env: Env,
     store: Option<PathBuf>,
+    shelf: Shelf,
 }
 
 impl Machine {
     /// A platform in this environment, with a folder for its store if the role keeps one.
     pub fn new(env: Env, store: Option<PathBuf>) -> Machine {
-        Machine { env, store }
+        Machine {
+            env,
+            store,
+            shelf: Shelf::none(),
+        }
+    }
+
+    /// With a folder for what the mesh keeps.
+    #[must_use]
+    pub fn with_mesh(mut self, folder: impl Into<PathBuf>) -> Machine {
+        self.shelf = Shelf::at(folder);
+        self
     }
 }
 
@@ -69,6 +86,21 @@ impl Platform for Machine {
     ) -> Result<(Arc<dyn ControlPlane>, ControlEvents), PlatformError> {
         let (plane, events) = Libp2pControl::start(&self.env, config)?;
         Ok((Arc::new(plane), events))
+    }
+
+    fn shelf(&self) -> Shelf {
+        self.shelf.clone()
+    }
+
+    fn software_hash(&self) -> [u8; 32] {
+        let read = std::env::current_exe().and_then(std::fs::read);
+        match read {
+            Ok(program) => pqcnet_crypto::sha256(&[&program]),
+            Err(error) => {
+                tracing::warn!(%error, "this program cannot read itself; its advert has no hash");
+                [0; 32]
+            }
+        }
     }
 
     fn log(&self) -> Result<Arc<dyn ShardLog>, PlatformError> {

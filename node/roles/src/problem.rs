@@ -93,6 +93,15 @@ codes! {
     /// The node is stopping on request.
     Draining = "draining", Warning, None,
         "wait until it has stopped; start it again when the work is done";
+    /// This node's own key is revoked, succeeded, or granted nothing any more.
+    NodeBarred = "node-barred", Critical, None,
+        "ask whoever keeps the root key: a new identity needs `pqcnet keys rotate` and a directive";
+    /// What the root gave for a time is over.
+    LeaseOver = "lease-over", Warning, None,
+        "sign the directive again with a new lease: `pqcnet root sign`";
+    /// The node has links to so few of the others that it may be cut off.
+    PeersLost = "peers-lost", Warning, None,
+        "mend this node's way to the others' control addresses";
     /// Nodes of one network run different software.
     VersionsDiffer = "versions-differ", Warning, None,
         "finish the rolling upgrade";

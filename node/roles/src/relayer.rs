@@ -22,13 +22,16 @@ use pqcnet_actor::{Addr, Env, Nursery, Spec, Strategy, Tree};
 use pqcnet_crypto::{NodeId, StorageMasterKey};
 use pqcnet_link::ServiceId;
 use pqcnet_log::ShardNo;
+use pqcnet_mesh::Authority;
 use pqcnet_messages::control::Plane;
 use pqcnet_messages::relay;
 use pqcnet_messages::relay_local::DescribeShard;
 use pqcnet_messages::{Role, ShardId, ShardMap};
 use pqcnet_p2p::typed::{Bindings, LinkHandle, PeerInfo};
 use pqcnet_relay::core::shard::ShardLimits;
-use pqcnet_relay::{Domain, Intake, IntakeConfig, IntakeLimits, ShardWorker, ShardWorkerConfig};
+use pqcnet_relay::{
+    Admits, Domain, Intake, IntakeConfig, IntakeLimits, ShardWorker, ShardWorkerConfig,
+};
 
 use crate::gate::{Reception, TurnedAway, close_with_actor, no_room};
 use crate::ground::{Ground, Setup, StartError, Started};
@@ -53,6 +56,8 @@ pub async fn relayer(
     storage: StorageMasterKey,
 ) -> Result<Started, StartError> {
     let ground = Ground::prepare(platform, setup, Role::Relayer).await?;
+    // The place in the shard map is the listed identity's, whoever succeeded it.
+    let seat = ground.authority().standings().seat(ground.node_id);
     let relayers = ground.network.relayers();
     let map = ShardMap::from_relayers(ground.network.shards(), relayers.iter().map(|node| node.id))
         .map_err(|error| StartError::Shards(error.to_string()))?;
@@ -62,7 +67,7 @@ pub async fn relayer(
     let mut shards = Tree::new("shards", Strategy::OneForOne);
     let storage = Arc::new(storage);
     let workers: BTreeMap<ShardId, Addr<ShardWorker>> = map
-        .owned_by(ground.node_id)
+        .owned_by(seat)
         .map(|shard| {
             let config = ShardWorkerConfig {
                 shard: ShardNo(shard.0),
@@ -81,7 +86,8 @@ pub async fn relayer(
     tree.subtree(shards);
     let intakes = tree.nursery("intakes", MAX_SENTRIES);
     let domain = Domain {
-        me: ground.node_id,
+        me: seat,
+        admits: admits(ground.authority()),
         network_id: ground.network.network_id().0,
         map,
         workers,
@@ -95,7 +101,14 @@ pub async fn relayer(
     let (steward, steward_refs) = ground.steward(&mut tree, Vec::new(), reception.clone());
     let outward = ground.outward(steward_refs);
     ground.doors(&mut tree, &steward, &outward, reception);
-    ground.start(tree, steward).await
+    let mesh = outward.steward.mesh.clone();
+    ground.start(tree, steward, mesh).await
+}
+
+/// Whose grants and sessions hold: those of customers that may be clients now.
+fn admits(authority: &Authority) -> Admits {
+    let authority = authority.clone();
+    Arc::new(move |customer| authority.admit(customer, Role::Client).is_ok())
 }
 
 /// Starts an intake for each sentry.

@@ -21,7 +21,7 @@ use futures::future::{BoxFuture, FutureExt as _, ready};
 use pqcnet_actor::{Addr, Env, Nursery, Spec, Strategy, Tree, Watchable as _};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::{Reason, ServiceId};
-use pqcnet_mesh::{Dialler, DiallerConfig, Linked, User};
+use pqcnet_mesh::{Dialler, DiallerConfig, Linked, NotLinked, User};
 use pqcnet_messages::control::Plane;
 use pqcnet_messages::edge;
 use pqcnet_messages::relay::{RelayDeliver, RelaySubscriptionEnded};
@@ -94,7 +94,8 @@ pub async fn sentry(platform: &dyn Platform, setup: Setup) -> Result<Started, St
     let outward = ground.outward(steward_refs);
     tree_of_uplinks(&mut tree, uplinks, &outward);
     ground.doors(&mut tree, &steward, &outward, reception);
-    ground.start(tree, steward).await
+    let mesh = outward.steward.mesh.clone();
+    ground.start(tree, steward, mesh).await
 }
 
 fn tree_of_uplinks(tree: &mut Tree, uplinks: BTreeMap<NodeId, Addr<Uplink>>, outward: &Outward) {
@@ -120,7 +121,7 @@ fn dial(
     outward: Outward,
     uplinks: Arc<BTreeMap<NodeId, Addr<Uplink>>>,
     relayer: NodeId,
-) -> BoxFuture<'static, Result<Linked<RelayLink>, String>> {
+) -> BoxFuture<'static, Result<Linked<RelayLink>, NotLinked>> {
     async move {
         let uplink = uplinks.get(&relayer).ok_or("no uplink for it")?;
         let bind = |_: &LinkHandle, bindings: Bindings| {

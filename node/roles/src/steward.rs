@@ -10,6 +10,7 @@
 //! Mailbox: [`BOUNDS`]. A restart forgets which links are open; those stand as long as the actors they serve hold them.
 
 mod look;
+mod members;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,13 +20,17 @@ use futures::future::BoxFuture;
 use pqcnet_actor::{AskError, Behaviour, Bounds, Class, Cx, Message, On, Reply, Stopping};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::Reason;
+use pqcnet_mesh::{Authority, View};
 use pqcnet_messages::Role;
 use pqcnet_messages::control::{
     LinkStatus, MAX_REPORTED_LINKS, Ping, Plane, Pong, ShardStatus, Status, StatusReport,
 };
 use pqcnet_messages::mesh::{LinkDown, LinkUp};
+use pqcnet_p2p::control::ControlPlane;
 use pqcnet_p2p::typed::LinkHandle;
+use tokio::sync::watch;
 
+use crate::mesh::MeshRefs;
 use crate::problem::{Code, Problem, explain};
 
 use look::Neighbour;
@@ -41,6 +46,9 @@ pub const BOUNDS: Bounds = Bounds {
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
 /// A neighbour that does not answer a ping within this is reported.
 const PING_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a link that is closed for its peer's standing has to say why, before the connection under it goes too.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A link that is up.
 #[derive(Debug)]
@@ -101,6 +109,14 @@ pub trait Accounts: Send + Sync + 'static {
 /// What a steward is started with.
 #[derive(Clone)]
 pub struct StewardConfig {
+    /// Hears of links and offences.
+    pub mesh: MeshRefs,
+    /// Who may be linked now.
+    pub authority: Authority,
+    /// What the mesh looks like from here.
+    pub view: watch::Receiver<Arc<View>>,
+    /// Where nodes that may not be linked are disconnected.
+    pub control: Arc<dyn ControlPlane>,
     /// Who this node is.
     pub node_id: NodeId,
     /// What it is.
@@ -172,13 +188,15 @@ impl Steward {
             mut problems,
         } = collected;
         for (peer, plane) in &self.config.expected {
-            if !self.linked(*peer, *plane) {
+            if !self.linked(*peer, *plane) && self.is_expected(*peer) {
                 problems.push(self.missing(*peer, *plane));
             }
         }
         let silent = self.links.values().filter(|link| link.silent);
         problems.extend(silent.map(|link| silent_peer(link.handle.peer().node_id, link.plane)));
         counters.push(("links_opened".to_owned(), self.opened));
+        counters.extend(self.mesh_counters());
+        problems.extend(self.mesh_problems(cx));
         StatusReport {
             node_id: self.config.node_id,
             role: self.config.role,
@@ -226,6 +244,9 @@ impl Steward {
         self.opened += 1;
         let closed = handle.closed();
         let peer = handle.peer().clone();
+        if plane == Plane::Control {
+            self.config.mesh.opened(number, &handle);
+        }
         tracing::info!(peer = %peer.node_id, role = %peer.role, plane = plane_name(plane), "link open");
         self.links.insert(
             number,
@@ -238,11 +259,15 @@ impl Steward {
                 closing: false,
             },
         );
+        // A directive may have come since the gate let it in.
+        self.expel(cx);
         self.ping(number, cx);
         cx.spawn(closed, move |steward, reason, cx| {
             steward.links.remove(&number);
             let plane = plane_name(plane);
             tracing::info!(peer = %peer.node_id, role = %peer.role, plane, %reason, "link closed");
+            steward.config.mesh.closed(number, peer.node_id);
+            steward.config.mesh.ended(peer.node_id, &reason);
             if steward.stopping {
                 steward.close_next(cx);
             }
@@ -269,6 +294,8 @@ impl Steward {
         for number in numbers {
             self.ping(number, cx);
         }
+        // What a lease or an overlap gave ends by time alone.
+        self.expel(cx);
     }
 
     fn ping(&mut self, number: u64, cx: &mut Cx<Self>) {
@@ -333,6 +360,7 @@ impl Behaviour for Steward {
 
     fn started(&mut self, cx: &mut Cx<Self>) {
         cx.every(HEARTBEAT, Self::heartbeat);
+        self.watch_authority(self.config.authority.clone(), cx);
     }
 
     fn stopping(&mut self, cx: &mut Cx<Self>) -> Stopping {

@@ -144,6 +144,12 @@ pub const KEYS: &[Key] = &[
         "The relayer's shard log; a sentry stores nothing.",
     ),
     key(
+        "mesh.path",
+        Type::Path,
+        None,
+        "Where directives of the root and addresses of peers are kept; else `mesh` beside `keys`.",
+    ),
+    key(
         "log.level",
         Type::Words(&["off", "error", "warn", "info", "debug", "trace"]),
         Some("info"),

@@ -41,6 +41,8 @@ pub struct NodeConfig {
     pub page_url: PathBuf,
     /// The relayer's store.
     pub store: PathBuf,
+    /// What the mesh keeps: the root's directives and the peer book.
+    pub mesh: PathBuf,
     /// What is logged.
     pub log_level: LogLevel,
     /// How it looks.
@@ -244,6 +246,10 @@ impl NodeConfig {
                 None => read.value::<PathBuf>("keys")?.with_file_name("page.url"),
             },
             store: read.value("store.path")?,
+            mesh: match read.optional("mesh.path") {
+                Some(path) => path.into(),
+                None => read.value::<PathBuf>("keys")?.with_file_name("mesh"),
+            },
             log_level: read.value("log.level")?,
             log_format: read.value("log.format")?,
             telemetry: read.telemetry()?,

@@ -222,6 +222,22 @@ impl Standings {
         now
     }
 
+    /// The listed identity that a node stands in for: itself, or the first that its line succeeded.
+    pub fn seat(&self, node: NodeId) -> NodeId {
+        let mut seat = node;
+        for _ in 0..MAX_SUCCESSIONS {
+            if self.network.node(&seat).is_some() {
+                break;
+            }
+            let mut successions = self.successions.values();
+            match successions.find(|leased| leased.given.new == seat) {
+                Some(leased) => seat = leased.given.old,
+                None => return node,
+            }
+        }
+        seat
+    }
+
     /// The root's shard map, while its lease holds.
     pub fn shard_map(&self, wall_ms: u64) -> Option<&ShardMap> {
         let leased = self.shards.as_ref()?;
@@ -371,6 +387,8 @@ mod tests {
             assert_eq!(before.admit(who, Role::Sentry, NOW), Ok(()));
         }
         assert_eq!(before.successor(node(1)), second);
+        assert_eq!(before.seat(second), node(1));
+        assert_eq!((before.seat(node(2)), before.seat(node(9))), (node(2), node(9)));
         let gone = |node, by| Err(Standing::Succeeded { node, by });
         assert_eq!(
             before.admit(node(1), Role::Sentry, NOW + 10),

@@ -1,0 +1,628 @@
+//! Says what this node is, hears what others are, keeps the peer book and the scores, and chooses whom to link with.
+//!
+//! Rules: [`crate::core::announcer`], [`book`](crate::core::book), [`scores`](crate::core::scores),
+//! [`circle`](crate::core::circle). Spec: docs/spec/control.md. Started by: every role, before whoever lets anybody in.
+//! Hears from: peers ([`PullAdverts`]), gossip ([`JudgeAdvert`]), the steward (links, offences), the dialler (failures),
+//! the registrar (offences). Sends to: gossip, the dialler (whom to dial), the node's [`Authority`] (bans), and
+//! whoever watches its [`View`]: diallers for addresses, the steward for reports.
+//!
+//! Mailbox: usual bounds; full means `Busy`, and a pull is tried again. A restart reads the peer book again, forgets
+//! scores and who is linked, and asks nobody to link anew: links that stand are told again when they change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pqcnet_actor::{Alarm, AskError, Behaviour, Cx, Message, On, Ref, Reply};
+use pqcnet_crypto::{NodeId, NodeKeys};
+use pqcnet_link::Wire as _;
+use pqcnet_messages::{
+    Advert, AdvertError, MAX_HAVE, MAX_PULLED, PullAdverts, PulledAdverts, SignedAdvert,
+};
+use pqcnet_p2p::network::{Address, NetworkFile};
+use rand::Rng as _;
+use tokio::sync::watch;
+
+use crate::authority::{Authority, Bans};
+use crate::core::announcer::{Announcer, LEASE_MS};
+use crate::core::book::{Book, Heard};
+use crate::core::circle::Circle;
+use crate::core::scores::{Offence, ScoreConfig, Scores};
+use crate::gossip::{
+    ADVERTS, DialFailed, JudgeAdvert, Judgement, Misbehaved, NotSent, PeerLinked, PeerUnlinked,
+    Publish,
+};
+use crate::shelf::{Kind, Shelf, ShelfError};
+
+/// A peer that has not answered a pull by then is not asked again on that link.
+const PULL_DEADLINE: Duration = Duration::from_secs(10);
+/// Pages of one pull: as many as hold a full book, and one.
+const MAX_PAGES: usize = MAX_HAVE / MAX_PULLED + 1;
+/// Changes within this time are looked at together.
+const SETTLE: Duration = Duration::from_millis(50);
+/// The book is swept, bans and addresses are looked through, this often.
+const SWEEP: Duration = Duration::from_secs(30);
+/// Between attempts to gossip what nobody took, and after a link came up: a new neighbour's mesh needs a heartbeat.
+const SEND_AGAIN: Duration = Duration::from_secs(1);
+/// A write of the book waits this long for each node in it, and [`SAVE_AFTER`] more: a large one is written rarely.
+const SAVE_EACH: Duration = Duration::from_millis(2);
+/// See [`SAVE_EACH`].
+const SAVE_AFTER: Duration = Duration::from_millis(500);
+
+/// Where to find a node: its own word if it was heard of, else the network file's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Route {
+    /// Its control plane.
+    pub control: Vec<Address>,
+    /// Its direct streams.
+    pub data: Vec<Address>,
+}
+
+/// What the mesh looks like from here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// Where nodes are; of those that were heard of.
+    pub routes: BTreeMap<NodeId, Route>,
+    /// Nodes in the peer book.
+    pub known: usize,
+    /// Of these, heard of since this node started.
+    pub heard: usize,
+    /// Peers with an open link on the control plane.
+    pub linked: usize,
+    /// Peers that are banned.
+    pub banned: usize,
+    /// This node may be cut off: it has fewer links than this number.
+    pub short_of: Option<usize>,
+    /// Adverts of its own that it has sent.
+    pub announced: u64,
+}
+
+/// Asks a herald to say something else of its node from now on.
+#[derive(Clone, Debug)]
+pub struct Announce {
+    /// Keys, network, time of issue and lease are filled in.
+    pub advert: Advert,
+}
+
+impl Message for Announce {
+    type Reply = ();
+    const NAME: &'static str = "mesh.Announce";
+}
+
+/// What a herald is started with.
+#[derive(Clone)]
+pub struct HeraldConfig {
+    /// The node's identity.
+    pub keys: Arc<NodeKeys>,
+    /// What it says of itself; keys, network, time of issue and lease are filled in.
+    pub advert: Advert,
+    /// The network.
+    pub network: Arc<NetworkFile>,
+    /// Who may advertise.
+    pub authority: Authority,
+    /// Where bans go.
+    pub bans: watch::Sender<Arc<Bans>>,
+    /// Where the view goes.
+    pub view: watch::Sender<Arc<View>>,
+    /// Where the peer book is kept.
+    pub shelf: Shelf,
+    /// Gossip.
+    pub publish: Publish,
+    /// Where it goes whom to dial.
+    pub wanted: watch::Sender<Arc<BTreeSet<NodeId>>>,
+    /// Nodes that are dialled always.
+    pub bootstrap: Vec<NodeId>,
+}
+
+/// The actor.
+pub struct Herald {
+    config: HeraldConfig,
+    announcer: Announcer,
+    own: Option<SignedAdvert>,
+    announced: u64,
+    sending: bool,
+    book: Book,
+    scores: Scores,
+    circle: Circle,
+    links: BTreeMap<u64, (NodeId, Ref<PullAdverts>)>,
+    disk: Disk,
+    look: Alarm<Self>,
+    look_due: Option<Duration>,
+    speak: Alarm<Self>,
+}
+
+/// The file against the book.
+#[derive(Default)]
+struct Disk {
+    read: bool,
+    saving: bool,
+    behind: bool,
+}
+
+impl Herald {
+    /// Reads its file first.
+    pub fn new(config: HeraldConfig) -> Herald {
+        let me = config.keys.node_id();
+        Herald {
+            announcer: Announcer::new(Duration::ZERO),
+            own: None,
+            announced: 0,
+            sending: false,
+            book: Book::new(me),
+            scores: Scores::new(ScoreConfig::default()),
+            circle: Circle::new(me, config.bootstrap.iter().copied()),
+            links: BTreeMap::new(),
+            disk: Disk::default(),
+            look: Alarm::new(Self::look),
+            look_due: None,
+            speak: Alarm::new(Self::speak),
+            config,
+        }
+    }
+
+    // ---- own adverts ----
+
+    fn speak(&mut self, cx: &mut Cx<Self>) {
+        let random = cx.rng().next_u64();
+        if let Some(issued_at_ms) = self.announcer.poll(cx.now(), cx.wall_ms(), random) {
+            let mut advert = self.config.advert.clone();
+            advert.network_id = self.config.network.network_id().0;
+            advert.issued_at_ms = issued_at_ms;
+            advert.lease_ms = LEASE_MS;
+            let keys = self.config.keys.clone();
+            cx.offload(
+                move || advert.sign(&keys),
+                |herald, signed, cx| match signed {
+                    Ok(signed) => {
+                        herald.own = Some(signed);
+                        herald.send(cx);
+                        herald.introduce(cx);
+                    }
+                    Err(error) => tracing::error!(%error, "no advert"),
+                },
+            );
+        }
+        self.speak.set(cx, Some(self.announcer.due()));
+    }
+
+    /// Gossips the own advert until somebody takes it.
+    fn send(&mut self, cx: &mut Cx<Self>) {
+        let Some(own) = self.own.as_ref().filter(|_| !self.sending) else {
+            return;
+        };
+        self.sending = true;
+        let fingerprint = own.fingerprint();
+        let published = (self.config.publish)(ADVERTS, own.to_wire());
+        cx.spawn(published, move |herald, outcome, cx| {
+            let newer = (herald.own.as_ref()).is_some_and(|own| own.fingerprint() != fingerprint);
+            match outcome {
+                Ok(()) => {
+                    herald.announced += 1;
+                    herald.sending = false;
+                    if newer {
+                        herald.send(cx);
+                    }
+                }
+                Err(NotSent::Never(reason)) => {
+                    tracing::error!(reason, "this node's advert cannot be gossiped");
+                    herald.sending = false;
+                }
+                Err(NotSent::Later(reason)) => {
+                    tracing::trace!(reason, "an advert waits for somebody to gossip with");
+                    cx.after(SEND_AGAIN, |herald, cx| {
+                        herald.sending = false;
+                        herald.send(cx);
+                    });
+                }
+            }
+        });
+    }
+
+    /// Shows every neighbour the own advert, and asks each what it has.
+    fn introduce(&mut self, cx: &mut Cx<Self>) {
+        let links: Vec<u64> = self.links.keys().copied().collect();
+        for link in links {
+            self.pull(link, 0, cx);
+        }
+    }
+
+    // ---- others' adverts ----
+
+    /// Whether an advert is worth checking its signature.
+    fn considers(&self, signed: &SignedAdvert) -> bool {
+        !self.book.is_known(signed) && self.config.authority.is_member(signed.advert.node_id())
+    }
+
+    /// Checks signatures off this thread. What is only too old or too early is left out; of the rest it is said whether
+    /// all were right.
+    fn check(
+        &self,
+        adverts: Vec<SignedAdvert>,
+        cx: &mut Cx<Self>,
+        then: impl FnOnce(&mut Self, (Vec<SignedAdvert>, bool), &mut Cx<Self>) + 'static,
+    ) {
+        let (network, wall_ms) = (self.config.network.network_id().0, cx.wall_ms());
+        let checking = move || {
+            let (mut right, mut all) = (Vec::new(), true);
+            for signed in adverts {
+                match signed.verify(&network, wall_ms) {
+                    Ok(()) => right.push(signed),
+                    Err(AdvertError::NotYetValid | AdvertError::Expired) => {}
+                    Err(AdvertError::WrongNetwork | AdvertError::BadSignature) => all = false,
+                }
+            }
+            (right, all)
+        };
+        cx.offload(checking, move |herald, checked, cx| match checked {
+            Ok(checked) => then(herald, checked, cx),
+            Err(error) => tracing::error!(%error, "adverts were not checked"),
+        });
+    }
+
+    /// Takes what has been checked. Says whether it was new.
+    fn hear(&mut self, signed: SignedAdvert, cx: &mut Cx<Self>) -> bool {
+        let (node, issued_at_ms) = (signed.advert.node_id(), signed.advert.issued_at_ms);
+        let heard = self.book.hear(signed);
+        match heard {
+            Heard::New => tracing::info!(peer = %node, known = self.book.len(), "found"),
+            Heard::Own => self.announcer.surpass(issued_at_ms, cx.now()),
+            Heard::Full => tracing::warn!(peer = %node, "the peer book is full"),
+            Heard::Younger | Heard::Known => {}
+        }
+        let new = matches!(heard, Heard::New | Heard::Younger);
+        if new {
+            self.disk.behind = true;
+        }
+        self.look_soon(cx);
+        new
+    }
+
+    // ---- pulls ----
+
+    fn pull(&mut self, link: u64, page: usize, cx: &mut Cx<Self>) {
+        let Some((peer, to)) = self.links.get(&link) else {
+            return;
+        };
+        if page >= MAX_PAGES {
+            return;
+        }
+        let (peer, to) = (*peer, to.clone());
+        let ask = PullAdverts {
+            have: self.book.have(),
+            mine: self.own.clone(),
+        };
+        cx.ask(&to, ask, PULL_DEADLINE, move |herald, answer, cx| {
+            herald.on_pulled((link, peer, page), answer, cx);
+        });
+    }
+
+    fn on_pulled(
+        &mut self,
+        (link, peer, page): (u64, NodeId, usize),
+        answer: Result<PulledAdverts, AskError>,
+        cx: &mut Cx<Self>,
+    ) {
+        let pulled = match answer {
+            Ok(Ok(pulled)) => pulled,
+            Ok(Err(refusal)) => return tracing::debug!(%peer, %refusal, "no adverts from it"),
+            Err(error) => return tracing::debug!(%peer, %error, "no adverts from it"),
+        };
+        let items: Vec<SignedAdvert> = pulled.items;
+        let fresh: Vec<SignedAdvert> = (items.into_iter())
+            .filter(|signed| self.considers(signed))
+            .collect();
+        // A page with nothing new is the last: what is left are nodes that are no members here.
+        let more = pulled.more && !fresh.is_empty();
+        self.check(fresh, cx, move |herald, (right, all), cx| {
+            if !all {
+                herald.blame(peer, Offence::BadBytes, cx);
+            }
+            for signed in right {
+                herald.hear(signed, cx);
+            }
+            if more {
+                herald.pull(link, page + 1, cx);
+            }
+        });
+    }
+
+    // ---- scores ----
+
+    fn blame(&mut self, peer: NodeId, offence: Offence, cx: &mut Cx<Self>) {
+        let banned = self.scores.blame(peer, offence, cx.now());
+        tracing::info!(%peer, offence = offence.name(), points = self.scores.points(&peer, cx.now()), "misbehaved");
+        if let Some(until) = banned {
+            let minutes = until.saturating_sub(cx.now()).as_secs().div_ceil(60);
+            tracing::warn!(%peer, minutes, "banned");
+            self.tell_bans(cx);
+            self.look_soon(cx);
+        }
+    }
+
+    fn tell_bans(&self, cx: &Cx<Self>) {
+        let bans = Arc::new(self.scores.bans(cx.now()));
+        self.config.bans.send_if_modified(|told| {
+            let changed = *told != bans;
+            *told = bans;
+            changed
+        });
+    }
+
+    // ---- whom to link with ----
+
+    fn look_soon(&mut self, cx: &mut Cx<Self>) {
+        self.look_at(cx.now() + SETTLE, cx);
+    }
+
+    fn look_at(&mut self, at: Duration, cx: &mut Cx<Self>) {
+        let due = self.look_due.map_or(at, |due| due.min(at));
+        self.look_due = Some(due);
+        self.look.set(cx, Some(due));
+    }
+
+    /// Looks at everything that has changed: whom to link with, what to show, what to write.
+    fn look(&mut self, cx: &mut Cx<Self>) {
+        self.look_due = None;
+        let candidates = self.candidates();
+        let now = cx.now();
+        let peers = self.circle.choose(&candidates, now, || cx.rng().next_u64());
+        self.config.wanted.send_if_modified(|wanted| {
+            let changed = **wanted != peers;
+            *wanted = Arc::new(peers);
+            changed
+        });
+        if let Some(next) = self.circle.next_look(now) {
+            self.look_at(next, cx);
+        }
+        self.show(candidates.len(), cx);
+        self.save(cx);
+    }
+
+    /// Members with an address that are not banned.
+    fn candidates(&self) -> BTreeSet<NodeId> {
+        let me = self.config.keys.node_id();
+        let listed = self.config.network.nodes().iter();
+        let listed = listed.filter(|entry| !entry.control.is_empty());
+        let booked = self.book.iter();
+        let booked = booked.filter(|(_, signed)| !signed.advert.control.is_empty());
+        (listed.map(|entry| entry.id))
+            .chain(booked.map(|(node, _)| node))
+            .filter(|node| *node != me && self.config.authority.is_member(*node))
+            .collect()
+    }
+
+    fn show(&self, others: usize, cx: &Cx<Self>) {
+        let read = |texts: &[String]| texts.iter().filter_map(|at| at.parse().ok()).collect();
+        let routes = self.book.iter().map(|(node, signed)| {
+            let route = Route {
+                control: read(&signed.advert.control),
+                data: read(&signed.advert.data),
+            };
+            (node, route)
+        });
+        let known = self.book.len();
+        let view = Arc::new(View {
+            routes: routes.collect(),
+            known,
+            heard: self.book.heard(cx.wall_ms()),
+            linked: self.circle.linked(),
+            banned: self.scores.bans(cx.now()).len(),
+            short_of: self.circle.short_of(others),
+            announced: self.announced,
+        });
+        self.config.view.send_if_modified(|shown| {
+            let changed = *shown != view;
+            *shown = view;
+            changed
+        });
+    }
+
+    fn sweep(&mut self, cx: &mut Cx<Self>) {
+        let authority = self.config.authority.clone();
+        let swept = (self.book).sweep(cx.wall_ms(), |node| authority.is_member(node));
+        self.disk.behind |= swept;
+        self.tell_bans(cx);
+        self.look_soon(cx);
+    }
+
+    // ---- disk ----
+
+    fn save(&mut self, cx: &mut Cx<Self>) {
+        if self.disk.saving || !self.disk.behind || !self.disk.read {
+            return;
+        }
+        self.disk.saving = true;
+        let nodes = u32::try_from(self.book.len()).unwrap_or(u32::MAX);
+        let wait = SAVE_AFTER + SAVE_EACH.saturating_mul(nodes);
+        cx.after(wait, |herald, cx| {
+            herald.disk.behind = false;
+            let items: Vec<Bytes> = (herald.book.iter())
+                .map(|(_, signed)| signed.to_wire())
+                .collect();
+            let shelf = herald.config.shelf.clone();
+            cx.offload(
+                move || shelf.save(Kind::Adverts, &items),
+                |herald, saved, cx| {
+                    herald.disk.saving = false;
+                    match saved {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => tracing::warn!(%error, "the peer book is not kept"),
+                        Err(error) => tracing::warn!(%error, "the peer book is not kept"),
+                    }
+                    herald.save(cx);
+                },
+            );
+        });
+    }
+
+    fn on_loaded(&mut self, loaded: Result<Vec<SignedAdvert>, ShelfError>, cx: &mut Cx<Self>) {
+        match loaded {
+            Ok(adverts) => {
+                tracing::info!(peers = adverts.len(), "peer book read");
+                for signed in adverts {
+                    self.book.recall(signed);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the peer book begins anew"),
+        }
+        self.disk.read = true;
+        self.sweep(cx);
+    }
+}
+
+/// Reads a peer book. Signatures are checked again; leases need not hold, since an old address is worth a try.
+fn load(shelf: &Shelf, network_id: &[u8; 32]) -> Result<Vec<SignedAdvert>, ShelfError> {
+    let items = shelf.load(Kind::Adverts)?;
+    let read = items.into_iter().filter_map(|item| {
+        let signed = SignedAdvert::from_wire(item).ok()?;
+        let then = signed.advert.issued_at_ms;
+        let verified = signed.verify(network_id, then);
+        verified.is_ok().then_some(signed)
+    });
+    Ok(read.take(MAX_HAVE).collect())
+}
+
+impl Behaviour for Herald {
+    const NAME: &'static str = "Herald";
+
+    fn started(&mut self, cx: &mut Cx<Self>) {
+        let shelf = self.config.shelf.clone();
+        let network_id = self.config.network.network_id().0;
+        cx.offload(
+            move || load(&shelf, &network_id),
+            |herald, loaded, cx| match loaded {
+                Ok(loaded) => herald.on_loaded(loaded, cx),
+                Err(error) => tracing::error!(%error, "the peer book was not read"),
+            },
+        );
+        cx.every(SWEEP, Self::sweep);
+        self.announcer = Announcer::new(cx.now());
+        self.speak(cx);
+    }
+
+    fn describe(&self) -> String {
+        let (known, linked) = (self.book.len(), self.circle.linked());
+        format!("{known} peers known, {linked} linked")
+    }
+}
+
+impl On<Announce> for Herald {
+    fn on(&mut self, msg: Announce, cx: &mut Cx<Self>) -> Reply<Announce> {
+        if self.config.advert != msg.advert {
+            self.config.advert = msg.advert;
+            self.announcer.changed(cx.now());
+            self.speak.set(cx, Some(self.announcer.due()));
+        }
+        Reply::Now(())
+    }
+}
+
+impl On<PullAdverts> for Herald {
+    fn on(&mut self, msg: PullAdverts, cx: &mut Cx<Self>) -> Reply<PullAdverts> {
+        let asker = msg.mine.as_ref().map(|mine| mine.advert.node_id());
+        let nobody = self.config.keys.node_id();
+        let mut pulled = (self.book).lacking(asker.unwrap_or(nobody), &msg.have, cx.wall_ms());
+        if let Some(own) = &self.own
+            && !msg.have.contains(&own.fingerprint())
+        {
+            pulled.items.truncate(MAX_PULLED - 1);
+            pulled.items.push(own.clone());
+        }
+        if let Some(mine) = msg.mine.filter(|mine| self.considers(mine)) {
+            self.check(vec![mine], cx, |herald, (right, _), cx| {
+                for signed in right {
+                    let bytes = signed.to_wire();
+                    if herald.hear(signed, cx) {
+                        herald.pass_on(bytes, cx);
+                    }
+                }
+            });
+        }
+        Reply::Now(Ok(pulled))
+    }
+}
+
+impl Herald {
+    /// A newcomer's word, which it could not gossip yet, goes to whoever this node gossips with.
+    fn pass_on(&mut self, advert: Bytes, cx: &mut Cx<Self>) {
+        let published = (self.config.publish)(ADVERTS, advert);
+        cx.spawn(published, |_, outcome, _| {
+            if let Err(error) = outcome {
+                tracing::trace!(%error, "a newcomer's advert was not passed on");
+            }
+        });
+    }
+}
+
+impl On<JudgeAdvert> for Herald {
+    fn on(&mut self, msg: JudgeAdvert, cx: &mut Cx<Self>) -> Reply<JudgeAdvert> {
+        let signed = msg.advert;
+        if signed.advert.node_id() == self.config.keys.node_id() {
+            // Only a signature of ours makes us speak again.
+            self.check(vec![signed], cx, |herald, (right, _), cx| {
+                for signed in right {
+                    herald.hear(signed, cx);
+                }
+                herald.speak.set(cx, Some(herald.announcer.due()));
+            });
+            return Reply::Now(Judgement::Keep);
+        }
+        if !self.considers(&signed) {
+            return Reply::Now(Judgement::Keep);
+        }
+        let (promise, reply) = Reply::later();
+        self.check(vec![signed], cx, |herald, (mut right, all), cx| {
+            let new = right.pop().is_some_and(|signed| herald.hear(signed, cx));
+            promise.fulfil(match (new, all) {
+                (_, false) => Judgement::Wrong,
+                (true, true) => Judgement::Forward,
+                (false, true) => Judgement::Keep,
+            });
+        });
+        reply
+    }
+}
+
+impl On<PeerLinked> for Herald {
+    fn on(&mut self, msg: PeerLinked, cx: &mut Cx<Self>) -> Reply<PeerLinked> {
+        if self
+            .links
+            .insert(msg.link, (msg.peer, msg.adverts))
+            .is_none()
+        {
+            self.circle.on_link(msg.peer);
+        }
+        self.pull(msg.link, 0, cx);
+        self.look_soon(cx);
+        Reply::Now(())
+    }
+}
+
+impl On<PeerUnlinked> for Herald {
+    fn on(&mut self, msg: PeerUnlinked, cx: &mut Cx<Self>) -> Reply<PeerUnlinked> {
+        if self.links.remove(&msg.link).is_some() {
+            self.circle.on_unlink(&msg.peer);
+        }
+        self.look_soon(cx);
+        Reply::Now(())
+    }
+}
+
+impl On<DialFailed> for Herald {
+    fn on(&mut self, msg: DialFailed, cx: &mut Cx<Self>) -> Reply<DialFailed> {
+        self.circle.on_failure(msg.peer);
+        if msg.handshake {
+            self.blame(msg.peer, Offence::FailedHandshake, cx);
+        }
+        self.look_soon(cx);
+        Reply::Now(())
+    }
+}
+
+impl On<Misbehaved> for Herald {
+    fn on(&mut self, msg: Misbehaved, cx: &mut Cx<Self>) -> Reply<Misbehaved> {
+        self.blame(msg.peer, msg.offence, cx);
+        Reply::Now(())
+    }
+}

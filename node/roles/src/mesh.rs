@@ -1,0 +1,276 @@
+//! The mesh in a node: its actors, what is bound to links for them, gossip in and out.
+//!
+//! ```text
+//!   mesh (a subtree, one-for-one: neither forgets what the other knows)
+//!     herald      adverts, peer book, scores, whom to link with
+//!     registrar   the root's directives
+//! ```
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt as _};
+use pqcnet_actor::{Message, Ref, Spec, Strategy, Tree};
+use pqcnet_crypto::{NodeId, NodeKeys};
+use pqcnet_link::{DownReason, Fault, Wire};
+use pqcnet_mesh::core::scores::Offence;
+use pqcnet_mesh::core::standing::Standings;
+use pqcnet_mesh::gossip::{
+    ADVERTS, DIRECTIVES, DialFailed, JudgeAdvert, JudgeDirective, Judgement, Misbehaved, NotSent,
+    PeerLinked, PeerUnlinked, Publish, read,
+};
+use pqcnet_mesh::{
+    Authority, Herald, HeraldConfig, Registrar, RegistrarConfig, Rulings, Shelf, ShelfError, View,
+    Wanted, load_directives,
+};
+use pqcnet_messages::{Advert, PullAdverts, PullDirectives, Role, SubmitDirective};
+use pqcnet_p2p::control::{ControlError, ControlPlane, Gossip, Verdict};
+use pqcnet_p2p::network::NetworkFile;
+use pqcnet_p2p::typed::{Bindings, LinkHandle};
+use tokio::sync::watch;
+
+use crate::platform::Platform;
+
+/// An actor that has not judged a message by then has ignored it.
+const JUDGED_WITHIN: Duration = Duration::from_secs(3);
+
+/// What the mesh has before its actors start.
+pub(crate) struct Mesh {
+    /// Who may be what.
+    pub(crate) authority: Authority,
+    /// What the mesh looks like from here.
+    pub(crate) view: watch::Receiver<Arc<View>>,
+    /// Whom to dial.
+    pub(crate) wanted: Wanted,
+    rulings: Rulings,
+    show: watch::Sender<Arc<View>>,
+    want: watch::Sender<Arc<BTreeSet<NodeId>>>,
+    shelf: Shelf,
+}
+
+/// What others need of the mesh's actors.
+#[derive(Clone, Debug)]
+pub struct MeshRefs {
+    submit: Ref<SubmitDirective>,
+    directives: Ref<PullDirectives>,
+    adverts: Ref<PullAdverts>,
+    judge_directive: Ref<JudgeDirective>,
+    judge_advert: Ref<JudgeAdvert>,
+    linked: [Ref<PeerLinked>; 2],
+    unlinked: [Ref<PeerUnlinked>; 2],
+    misbehaved: Ref<Misbehaved>,
+    failed: Ref<DialFailed>,
+}
+
+impl Mesh {
+    /// Reads what the root has ordered so far, so that nobody is let in who is revoked.
+    pub(crate) async fn prepare(
+        platform: &dyn Platform,
+        network: &Arc<NetworkFile>,
+    ) -> Result<Mesh, ShelfError> {
+        let (env, shelf) = (platform.env(), platform.shelf());
+        let (from, of) = (shelf.clone(), network.clone());
+        let loaded = env.offload(move || load_directives(&from, &of)).await;
+        // A pool that does not work keeps nothing from being read here.
+        let table = loaded.unwrap_or_else(|_| load_directives(&shelf, network))?;
+        let directives = table.iter().map(|signed| &signed.directive);
+        let standings = Standings::new(network.clone(), directives);
+        let (authority, rulings) = Authority::new(env, standings);
+        let (show, view) = watch::channel(Arc::default());
+        let (want, wanted) = watch::channel(Arc::default());
+        Ok(Mesh {
+            authority,
+            view,
+            wanted,
+            rulings,
+            show,
+            want,
+            shelf,
+        })
+    }
+
+    /// Adds the actors.
+    pub(crate) fn plant(
+        &self,
+        tree: &mut Tree,
+        keys: Arc<NodeKeys>,
+        network: &Arc<NetworkFile>,
+        advert: Advert,
+        control: &Arc<dyn ControlPlane>,
+        bootstrap: Vec<NodeId>,
+    ) -> MeshRefs {
+        let publish = publish(control.clone());
+        let mut mesh = Tree::new("mesh", Strategy::OneForOne);
+        let config = HeraldConfig {
+            keys,
+            advert,
+            network: network.clone(),
+            authority: self.authority.clone(),
+            bans: self.rulings.bans.clone(),
+            view: self.show.clone(),
+            shelf: self.shelf.clone(),
+            publish: publish.clone(),
+            wanted: self.want.clone(),
+            bootstrap,
+        };
+        let herald = mesh.child(Spec::new("herald", move |_| Herald::new(config.clone())));
+        let config = RegistrarConfig {
+            network: network.clone(),
+            shelf: self.shelf.clone(),
+            standings: self.rulings.standings.clone(),
+            publish,
+            scores: herald.of(),
+        };
+        let registrar = mesh.child(Spec::new("registrar", move |_| {
+            Registrar::new(config.clone())
+        }));
+        tree.subtree(mesh);
+        MeshRefs {
+            submit: registrar.of(),
+            directives: registrar.of(),
+            adverts: herald.of(),
+            judge_directive: registrar.of(),
+            judge_advert: herald.of(),
+            linked: [registrar.of(), herald.of()],
+            unlinked: [registrar.of(), herald.of()],
+            misbehaved: herald.of(),
+            failed: herald.of(),
+        }
+    }
+}
+
+impl MeshRefs {
+    /// The mesh's part of the `control` service.
+    pub fn bind(&self, bindings: Bindings) -> Bindings {
+        bindings
+            .serve(self.submit.clone())
+            .serve(self.directives.clone())
+            .serve(self.adverts.clone())
+    }
+
+    /// Hears of dials that failed.
+    pub(crate) fn failures(&self) -> Ref<DialFailed> {
+        self.failed.clone()
+    }
+
+    /// A link on the control plane opened. Clients and operators have nothing to say of the network.
+    pub(crate) fn opened(&self, link: u64, handle: &LinkHandle) {
+        let peer = handle.peer();
+        if matches!(peer.role, Role::Client | Role::Operator) {
+            return;
+        }
+        for to in &self.linked {
+            let linked = PeerLinked {
+                link,
+                peer: peer.node_id,
+                directives: handle.remote(),
+                adverts: handle.remote(),
+            };
+            tell(to, linked);
+        }
+    }
+
+    /// It closed.
+    pub(crate) fn closed(&self, link: u64, peer: NodeId) {
+        for to in &self.unlinked {
+            tell(to, PeerUnlinked { link, peer });
+        }
+    }
+
+    /// A link ended, or did not come about: whether that is held against the peer.
+    pub(crate) fn ended(&self, peer: NodeId, why: &DownReason) {
+        if let Some(offence) = offence(why) {
+            self.blame(peer, offence);
+        }
+    }
+
+    /// Notes an offence.
+    pub(crate) fn blame(&self, peer: NodeId, offence: Offence) {
+        tell(&self.misbehaved, Misbehaved { peer, offence });
+    }
+
+    /// Begins to take part in gossip.
+    pub(crate) async fn gossip(&self, control: &dyn ControlPlane) -> Result<(), ControlError> {
+        let (judge, scores) = (self.judge_directive.clone(), self.misbehaved.clone());
+        let directives = move |heard: Gossip| -> BoxFuture<'static, Verdict> {
+            let (judge, scores) = (judge.clone(), scores.clone());
+            judged(heard, judge, scores, |directive| JudgeDirective {
+                directive,
+            })
+        };
+        control.subscribe(DIRECTIVES, Arc::new(directives)).await?;
+        let (judge, scores) = (self.judge_advert.clone(), self.misbehaved.clone());
+        let adverts = move |heard: Gossip| -> BoxFuture<'static, Verdict> {
+            let (judge, scores) = (judge.clone(), scores.clone());
+            judged(heard, judge, scores, |advert| JudgeAdvert { advert })
+        };
+        control.subscribe(ADVERTS, Arc::new(adverts)).await
+    }
+}
+
+fn tell<M: Message<Reply = ()>>(to: &Ref<M>, msg: M) {
+    if let Err(error) = to.try_tell(msg) {
+        tracing::warn!(message = M::NAME, %error, "the mesh did not hear");
+    }
+}
+
+/// Bytes that no honest peer sends. Slowness and silence are no offence, nor is another version.
+fn offence(why: &DownReason) -> Option<Offence> {
+    let DownReason::Misbehaved { fault, .. } = why else {
+        return None;
+    };
+    match fault {
+        Fault::Version { .. }
+        | Fault::UnknownRole(_)
+        | Fault::Limits { .. }
+        | Fault::HelloTimeout
+        | Fault::Silent => None,
+        _ => Some(Offence::BadBytes),
+    }
+}
+
+/// Bytes, then the actor that knows.
+fn judged<T: Wire, M: Message<Reply = Judgement>>(
+    heard: Gossip,
+    judge: Ref<M>,
+    scores: Ref<Misbehaved>,
+    ask: impl FnOnce(T) -> M + Send + 'static,
+) -> BoxFuture<'static, Verdict> {
+    async move {
+        let judgement = match read(heard.data) {
+            Ok(item) => {
+                let answer = judge.ask(ask(item), JUDGED_WITHIN).await;
+                answer.unwrap_or(Judgement::Keep)
+            }
+            Err(judgement) => judgement,
+        };
+        match judgement {
+            Judgement::Forward => Verdict::Accept,
+            Judgement::Keep => Verdict::Ignore,
+            Judgement::Wrong => {
+                let (peer, offence) = (heard.from, Offence::InvalidGossip);
+                tell(&scores, Misbehaved { peer, offence });
+                Verdict::Reject
+            }
+        }
+    }
+    .boxed()
+}
+
+fn publish(control: Arc<dyn ControlPlane>) -> Publish {
+    Arc::new(move |topic, message: Bytes| {
+        let control = control.clone();
+        async move {
+            match control.publish(topic, message).await {
+                Ok(()) | Err(ControlError::Duplicate) => Ok(()),
+                Err(error @ (ControlError::NoPeers | ControlError::Publish(_))) => {
+                    Err(NotSent::Later(error.to_string()))
+                }
+                Err(error) => Err(NotSent::Never(error.to_string())),
+            }
+        }
+        .boxed()
+    })
+}
