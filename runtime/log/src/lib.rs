@@ -9,12 +9,14 @@
 //! - *One append under way a shard.* A failed append may or may not be found later, so a generation whose append failed
 //!   is over: open again and read the heads.
 //!
-//! Keys and values on disk: [`keys`].
+//! Keys and values on disk: [`keys`]. [`check`] holds them against each other; [`restored`] sets a copy apart.
 
 mod batch;
+pub mod check;
 mod embedded;
 mod error;
 pub mod keys;
+pub mod restored;
 mod types;
 
 pub use batch::{AppendBatch, Base, ChannelSlot};

@@ -4,6 +4,7 @@
 mod support;
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -18,7 +19,10 @@ use support::{A, B, batch, config, embedded, gate, head, read};
 const S: ShardNo = ShardNo(3);
 
 async fn opened(log: &EmbeddedLog, shard: ShardNo) -> u32 {
-    log.open(shard, [0; 16]).await.unwrap().generation
+    support::soon(log.open(shard, [0; 16]))
+        .await
+        .unwrap()
+        .generation
 }
 
 async fn put(store: &RocksStore, fill: impl FnOnce(&mut Batch)) {
@@ -38,13 +42,13 @@ async fn shards_share_a_synced_write() {
     for shard in 0..8 {
         pass.send(()).unwrap();
         generations.push(opened(&log, ShardNo(shard)).await);
-        arrived.recv().unwrap();
+        arrived.recv_timeout(support::SOON).unwrap();
     }
     // Something else is being written.
     let mut other = Batch::new();
     other.put(keys::ABOUT, b"other", b"");
     let other = store.submit(other).unwrap();
-    arrived.recv().unwrap();
+    arrived.recv_timeout(support::SOON).unwrap();
     let before = store.stats().groups;
     let appends: Vec<_> = (0..8u16)
         .zip(generations)
@@ -68,14 +72,14 @@ async fn a_busy_store_hands_the_batch_back() {
     let (log, store) = embedded(config);
     pass.send(()).unwrap();
     let generation = opened(&log, S).await;
-    arrived.recv().unwrap();
+    arrived.recv_timeout(support::SOON).unwrap();
     let fill = |n: u8| {
         let mut other = Batch::new();
         other.put(keys::ABOUT, &[n], b"");
         store.submit(other).unwrap()
     };
     let first = fill(1);
-    arrived.recv().unwrap();
+    arrived.recv_timeout(support::SOON).unwrap();
     let second = fill(2);
     let Err(AppendError::Busy(back)) = log.append(batch(S, generation, A, 0, &["x"])) else {
         panic!("taken by a full queue");
@@ -105,18 +109,21 @@ async fn an_append_that_ends_during_an_open_opens_nothing() {
     let (log, _store) = embedded(config);
     pass.send(()).unwrap();
     let generation = opened(&log, ShardNo(1)).await;
-    arrived.recv().unwrap();
+    arrived.recv_timeout(support::SOON).unwrap();
     let appending = log
         .append(batch(ShardNo(1), generation, A, 0, &["a"]))
         .unwrap();
-    arrived.recv().unwrap();
+    arrived.recv_timeout(support::SOON).unwrap();
     let opening = log.open(ShardNo(1), [2; 16]);
     pass.send(()).unwrap();
-    appending.await.unwrap();
+    support::soon(appending).await.unwrap();
     let late = log.append(batch(ShardNo(1), generation, A, 1, &["late"]));
     assert!(matches!(late, Err(AppendError::Fenced { .. })));
     pass.send(()).unwrap();
-    assert_eq!(opening.await.unwrap().generation, generation + 1);
+    assert_eq!(
+        support::soon(opening).await.unwrap().generation,
+        generation + 1
+    );
     let heads = log.heads(ShardNo(1)).await.unwrap();
     assert_eq!(heads[0].head, 1);
 }
@@ -370,7 +377,8 @@ async fn what_was_appended_survives_kill_9() {
                 child.kill().unwrap();
             }
         }
-        child.wait().unwrap();
+        let ended = child.wait().unwrap();
+        assert_eq!(ended.signal(), Some(9), "it ended by itself: {ended}");
     }
     let (log, _store) = embedded(config(dir.path()));
     for shard in 0..SHARDS {
@@ -406,10 +414,8 @@ async fn child_appends_until_killed() {
                     .map(|o| format!("{}/{o}", shard.0))
                     .collect();
                 let texts: Vec<_> = texts.iter().map(String::as_str).collect();
-                log.append(batch(shard, generation, A, at, &texts))
-                    .unwrap()
-                    .await
-                    .unwrap();
+                let appending = log.append(batch(shard, generation, A, at, &texts));
+                support::soon(appending.unwrap()).await.unwrap();
                 at += 3;
                 let mut out = std::io::stdout().lock();
                 writeln!(out, "acked {} {at}", shard.0).unwrap();

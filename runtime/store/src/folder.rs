@@ -8,7 +8,7 @@ use crate::OpenError;
 
 const FORMAT_FILE: &str = "FORMAT";
 const LOCK_FILE: &str = "LOCK";
-const DB_FOLDER: &str = "db";
+pub(crate) const DB_FOLDER: &str = "db";
 const MAGIC: &str = "pqcnet-store";
 
 /// A folder held exclusively; dropping it lets go.
@@ -30,22 +30,7 @@ impl Folder {
         let lock = take_lock(path)?;
         match stamp {
             None => write_stamp(path, kind, version)?,
-            Some(found) if found.kind != kind => {
-                return Err(OpenError::WrongKind {
-                    path: path.into(),
-                    found: found.kind,
-                    wanted: kind,
-                });
-            }
-            Some(found) if found.version > version => {
-                return Err(OpenError::TooNew {
-                    path: path.into(),
-                    found: found.version,
-                    supported: version,
-                });
-            }
-            // Version 1 is the first, so there is none below it to convert from.
-            Some(_) => {}
+            Some(found) => found.suits(path, kind, version)?,
         }
         Ok(Self {
             db: path.join(DB_FOLDER),
@@ -54,9 +39,58 @@ impl Folder {
     }
 }
 
+/// A folder that is only read: no node may have it open meanwhile, other readers may.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    _lock: Option<File>,
+}
+
+impl Reading {
+    /// Checks what the folder holds and that nobody writes to it. Creates and changes nothing.
+    pub(crate) fn open(path: &Path, kind: &'static str, version: u32) -> Result<Self, OpenError> {
+        let stamp = read_stamp(path)?.ok_or_else(|| OpenError::NotAStore { path: path.into() })?;
+        stamp.suits(path, kind, version)?;
+        let name = path.join(LOCK_FILE);
+        let lock = match File::open(&name) {
+            Ok(file) => file,
+            // A backup has none.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self { _lock: None }),
+            Err(e) => return Err(io("opening", &name)(e)),
+        };
+        match lock.try_lock_shared() {
+            Ok(()) => Ok(Self { _lock: Some(lock) }),
+            Err(TryLockError::WouldBlock) => Err(held(path, lock)),
+            Err(TryLockError::Error(e)) => Err(io("locking", &name)(e)),
+        }
+    }
+}
+
 struct Stamp {
     kind: String,
     version: u32,
+}
+
+impl Stamp {
+    /// Version 1 is the first, so there is none below it to convert from.
+    fn suits(&self, path: &Path, kind: &'static str, version: u32) -> Result<(), OpenError> {
+        let path = path.to_owned();
+        if self.kind != kind {
+            let (found, wanted) = (self.kind.clone(), kind);
+            return Err(OpenError::WrongKind {
+                path,
+                found,
+                wanted,
+            });
+        }
+        if self.version > version {
+            return Err(OpenError::TooNew {
+                path,
+                found: self.version,
+                supported: version,
+            });
+        }
+        Ok(())
+    }
 }
 
 fn read_stamp(path: &Path) -> Result<Option<Stamp>, OpenError> {
@@ -77,7 +111,7 @@ fn read_stamp(path: &Path) -> Result<Option<Stamp>, OpenError> {
 }
 
 /// Written beside and renamed, so a crash leaves either no stamp or a whole one.
-fn write_stamp(path: &Path, kind: &str, version: u32) -> Result<(), OpenError> {
+pub(crate) fn write_stamp(path: &Path, kind: &str, version: u32) -> Result<(), OpenError> {
     let (file, fresh) = (path.join(FORMAT_FILE), path.join("FORMAT.new"));
     let mut out = File::create(&fresh).map_err(io("creating", &fresh))?;
     writeln!(out, "{MAGIC} {kind} {version}").map_err(io("writing", &fresh))?;
@@ -108,23 +142,26 @@ fn take_lock(path: &Path) -> Result<File, OpenError> {
         .map_err(io("opening", &name))?;
     match file.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let holder = match file.read_to_string(&mut text) {
-                Ok(_) => text.trim().parse().ok(),
-                Err(_) => None,
-            };
-            return Err(OpenError::Locked {
-                path: path.into(),
-                holder,
-            });
-        }
+        Err(TryLockError::WouldBlock) => return Err(held(path, file)),
         Err(TryLockError::Error(e)) => return Err(io("locking", &name)(e)),
     }
     file.set_len(0).map_err(io("writing", &name))?;
     file.rewind().map_err(io("writing", &name))?;
     writeln!(file, "{}", std::process::id()).map_err(io("writing", &name))?;
     Ok(file)
+}
+
+/// Somebody else holds the lock; the file says who.
+fn held(path: &Path, mut lock: File) -> OpenError {
+    let mut text = String::new();
+    let holder = match lock.read_to_string(&mut text) {
+        Ok(_) => text.trim().parse().ok(),
+        Err(_) => None,
+    };
+    OpenError::Locked {
+        path: path.into(),
+        holder,
+    }
 }
 
 pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> OpenError {

@@ -1,23 +1,27 @@
 //! RocksDB as a [`Store`].
 
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::RwLock;
 use pqcnet_actor::{DedicatedThread, Env};
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
     DBRecoveryMode, ErrorKind, LogLevel, Options, ReadOptions, SnapshotWithThreadMode,
 };
 
-use crate::folder::{Folder, io};
+use crate::backup::{self, BackupError, Manifest};
+use crate::folder::{DB_FOLDER, Folder, io};
 use crate::queue::{Limits, Queue};
 use crate::space::{FreeSpace, free_space_of};
 use crate::{
     Batch, Commit, Family, OpenError, ReadError, Scan, Store, SubmitError, View, Visit, WriteError,
     writer,
 };
+use tokio::sync::watch;
 
 /// What a store holds. A change of `families` or of any key or value layout raises `version`.
 #[derive(Debug, Clone)]
@@ -91,6 +95,15 @@ pub(crate) struct Counters {
     pub reopened: AtomicU64,
 }
 
+/// How a store's writer thread ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriterEnd {
+    /// The store was closed.
+    Closed,
+    /// It panicked: a bug. Nothing can be written before the store is opened anew.
+    Panicked,
+}
+
 /// The database, or why there is none.
 pub(crate) enum Slot {
     Open(DB),
@@ -101,6 +114,7 @@ pub(crate) enum Slot {
 
 pub(crate) struct Inner {
     pub queue: Queue,
+    pub ended: watch::Sender<Option<WriterEnd>>,
     pub counters: Counters,
     pub config: StoreConfig,
     pub slot: RwLock<Slot>,
@@ -125,6 +139,7 @@ impl RocksStore {
                 bytes: config.queue_bytes,
                 group_bytes: config.group_bytes,
             }),
+            ended: watch::channel(None).0,
             counters: Counters::default(),
             slot: RwLock::new(Slot::Open(db)),
             config,
@@ -150,6 +165,30 @@ impl RocksStore {
             failures: c.failures.load(Relaxed),
             reopened: c.reopened.load(Relaxed),
         }
+    }
+
+    /// Resolves when the writer thread has ended: from then on nothing is written any more. It keeps no store open.
+    pub fn writer_ended(&self) -> impl Future<Output = WriterEnd> + Send + 'static {
+        let mut ended = self.inner.ended.subscribe();
+        async move {
+            let told = ended.wait_for(Option::is_some).await;
+            // Gone without a word: the store was dropped.
+            told.ok().and_then(|end| *end).unwrap_or(WriterEnd::Closed)
+        }
+    }
+
+    /// Bytes free where the store lies, as its writer sees it; `None` when unknown.
+    pub fn free_bytes(&self) -> Option<u64> {
+        (self.inner.config.free_space)(&self.inner.config.path)
+    }
+
+    /// Copies what is settled, consistently, into a new folder while writing goes on; see [`crate::backup`]. Blocks.
+    pub fn back_up(&self, to: &Path) -> Result<Manifest, BackupError> {
+        let schema = &self.inner.config.schema;
+        backup::make(to, schema, |db| match &*self.inner.slot.read() {
+            Slot::Open(open) => checkpoint(open, db),
+            Slot::ReadOnly(_) | Slot::Closed => Err("the store cannot be written now".to_owned()),
+        })
     }
 
     /// The store's folder.
@@ -190,21 +229,29 @@ impl Store for RocksStore {
         read: &mut dyn FnMut(&dyn View) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
         match &*self.inner.slot.read() {
-            Slot::Open(db) | Slot::ReadOnly(db) => read(&RocksView {
-                db,
-                snapshot: db.snapshot(),
-            }),
+            Slot::Open(db) | Slot::ReadOnly(db) => read(&RocksView::of(db)),
             Slot::Closed => Err(ReadError::Closed),
         }
     }
 }
 
-struct RocksView<'a> {
+/// A checkpoint holds everything settled so far: tables by hard link where it can, logs by copy.
+fn checkpoint(db: &DB, to: &Path) -> Result<(), String> {
+    let made = Checkpoint::new(db).and_then(|checkpoint| checkpoint.create_checkpoint(to));
+    made.map_err(rocksdb::Error::into_string)
+}
+
+pub(crate) struct RocksView<'a> {
     db: &'a DB,
     snapshot: SnapshotWithThreadMode<'a, DB>,
 }
 
-impl RocksView<'_> {
+impl<'a> RocksView<'a> {
+    pub(crate) fn of(db: &'a DB) -> Self {
+        let snapshot = db.snapshot();
+        Self { db, snapshot }
+    }
+
     fn family(&self, family: Family) -> Result<&ColumnFamily, ReadError> {
         let handle = self.db.cf_handle(family.0);
         handle.ok_or(ReadError::UnknownFamily(family.0))
@@ -280,6 +327,20 @@ fn open_read_only(path: &Path, config: &StoreConfig) -> Result<DB, OpenError> {
     let families = config.schema.families.iter().map(|f| (f.0, family.clone()));
     DB::open_cf_with_opts_for_read_only(&options, path, families, false)
         .map_err(|e| open_error(config, e))
+}
+
+/// Opens for reading and writes nothing, not even the engine's own log, into the folder. The error is the engine's words.
+pub(crate) fn open_to_check(path: &Path, schema: &Schema) -> Result<DB, String> {
+    let aside = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let (mut options, mut family) = options();
+    options.create_missing_column_families(false);
+    options.set_db_log_dir(aside.path());
+    // Every version of a key is stepped over, none jumped: what is behind it is read too.
+    family.set_max_sequential_skip_in_iterations(u64::MAX);
+    let families = schema.families.iter().map(|f| (f.0, family.clone()));
+    let db = path.join(DB_FOLDER);
+    DB::open_cf_with_opts_for_read_only(&options, db, families, false)
+        .map_err(rocksdb::Error::into_string)
 }
 
 /// Options of the database and of each of its families.

@@ -4,22 +4,27 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use rocksdb::{DB, WriteBatch, WriteOptions};
 
-use crate::queue::{Queue, Queued};
-use crate::rocks::{Inner, Slot, write_error};
+use crate::queue::Queued;
+use crate::rocks::{Inner, Slot, WriterEnd, write_error};
 use crate::{Op, WriteError};
 
-/// Closes the queue however the writer ends, so that a panic in it leaves nobody waiting for ever.
-struct CloseAtEnd<'a>(&'a Queue);
+/// Closes the queue however the writer ends, and says how, so that a panic in it leaves nobody waiting for ever.
+struct CloseAtEnd<'a>(&'a Inner);
 
 impl Drop for CloseAtEnd<'_> {
     fn drop(&mut self) {
-        self.0.abandon();
+        self.0.queue.abandon();
+        self.0.ended.send_replace(Some(if std::thread::panicking() {
+            WriterEnd::Panicked
+        } else {
+            WriterEnd::Closed
+        }));
     }
 }
 
 /// Runs until the queue is closed and empty.
 pub(crate) fn run(inner: &Inner) {
-    let _close = CloseAtEnd(&inner.queue);
+    let _close = CloseAtEnd(inner);
     let mut sync = WriteOptions::default();
     sync.set_sync(true);
     let mut group = Vec::new();

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pqcnet_actor::Env;
@@ -11,6 +12,15 @@ use pqcnet_log::{
     ShardLog, ShardNo, keys,
 };
 use pqcnet_store::{RocksStore, Schema, StoreConfig};
+
+/// Nothing here takes a second; what takes so long never ends, and must fail instead of hanging.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// What `future` gives, or a failed test.
+pub async fn soon<T>(future: impl Future<Output = T>) -> T {
+    let within = tokio::time::timeout(SOON, future).await;
+    within.expect("it is over within 20 s, or never")
+}
 
 pub const A: ChannelId = ChannelId([0xaa; 32]);
 pub const B: ChannelId = ChannelId([0xbb; 32]);
@@ -40,7 +50,8 @@ pub fn gate(config: &mut StoreConfig) -> (mpsc::Receiver<()>, mpsc::SyncSender<(
     let pass_rx = Mutex::new(pass_rx);
     config.free_space = Arc::new(move |_| {
         arrived_tx.send(()).ok();
-        pass_rx.lock().recv().ok();
+        // A test that fails closes the store before it lets go of this: the writer must not wait for that for ever.
+        pass_rx.lock().recv_timeout(SOON).ok();
         None
     });
     (arrived, pass)
