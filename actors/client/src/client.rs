@@ -93,6 +93,7 @@ impl Client {
     pub async fn connect(config: ClientConfig) -> Result<Client, ConnectError> {
         let config = config.clamped();
         let env = Env::plain();
+        env.set_sampling(config.trace_ratio);
         let node_id = config.keys.node_id();
         let identity = SecurityConfig::new(config.keys.clone(), config.network.network_id());
         let security = Security::new(env.clone(), identity);

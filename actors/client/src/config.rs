@@ -39,6 +39,9 @@ pub struct ClientConfig {
     pub subscription_window_bytes: usize,
     /// First and longest pause between attempts.
     pub pause: (Duration, Duration),
+    /// Of the messages published outside any trace so many begin one: 0 none, 1 all. What is recorded are `tracing` spans
+    /// under the target [`crate::TRACE_TARGET`]; the application brings the subscriber that exports them.
+    pub trace_ratio: f64,
 }
 
 /// Smallest window of a subscription: four of the largest messages, so that three quarters always fit one.
@@ -48,7 +51,8 @@ const MAX_WINDOW: usize = 8 * 1024 * 1024;
 
 impl ClientConfig {
     /// The usual values: 15 s to connect, 10 s an attempt, 15 s a request, 60 s a message; 8 MiB of messages waiting to be
-    /// published, full batches, 4 in flight; 2 MiB a subscription; pauses from 50 ms to 2 s.
+    /// published, full batches, 4 in flight; 2 MiB a subscription; pauses from 50 ms to 2 s; no
+    /// traces.
     pub fn new(network: NetworkFile, keys: Arc<NodeKeys>) -> ClientConfig {
         ClientConfig {
             network: Arc::new(network),
@@ -63,6 +67,7 @@ impl ClientConfig {
             batches_in_flight: 4,
             subscription_window_bytes: 2 * 1024 * 1024,
             pause: (Duration::from_millis(50), Duration::from_secs(2)),
+            trace_ratio: 0.0,
         }
     }
 

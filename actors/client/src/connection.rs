@@ -168,7 +168,7 @@ impl Connector {
         };
         let established = typed::establish(env, connected.stream, sentry, config, is_sentry).await;
         let accepted = established.map_err(|error| of_link(sentry, &error))?;
-        let (deliver, ended) = inbound::refs(&self.shared.inboxes);
+        let (deliver, ended) = inbound::refs(&self.shared.env, &self.shared.inboxes);
         let edge = Edge::new(accepted.handle());
         let link = accepted.start(Bindings::new().serve(deliver).serve(ended));
         let grant = self.grant(env, sentry).await?;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pqcnet_actor::{Carrier, Letter, Message, Path, Posting, Ref, TellError, Watch, Watcher};
+use pqcnet_actor::{
+    Carrier, Env, Letter, Message, Path, Posting, Ref, StepKind, TellError, Watch, Watcher,
+};
 use pqcnet_messages::edge::{Deliver, SubscriptionEnded};
 use tokio::sync::Notify;
 
@@ -119,6 +121,7 @@ impl Inboxes {
 
 /// Takes one kind of message into the [`Inboxes`].
 struct Inlet<M: Message> {
+    env: Env,
     inboxes: Arc<Inboxes>,
     take: fn(&Inboxes, M),
     path: Path,
@@ -126,7 +129,12 @@ struct Inlet<M: Message> {
 
 impl<M: Message<Reply = ()>> Inlet<M> {
     fn take(&self, letter: Letter<M>) {
+        // The last step of a traced message; the application takes it from its inbox when it likes.
+        let step = self
+            .env
+            .step(letter.trace, M::NAME, StepKind::Consumer, &self.path);
         (self.take)(&self.inboxes, letter.msg);
+        drop(step);
         if let Some(reply) = letter.reply {
             reply.send(Ok(()));
         }
@@ -167,13 +175,15 @@ impl<M: Message<Reply = ()>> Carrier<M> for Inlet<M> {
 }
 
 /// The refs that a link is bound to.
-pub(crate) fn refs(inboxes: &Arc<Inboxes>) -> (Ref<Deliver>, Ref<SubscriptionEnded>) {
+pub(crate) fn refs(env: &Env, inboxes: &Arc<Inboxes>) -> (Ref<Deliver>, Ref<SubscriptionEnded>) {
     let deliver = Inlet {
+        env: env.clone(),
         inboxes: inboxes.clone(),
         take: Inboxes::deliver,
         path: Path::root("client").join("deliver"),
     };
     let ended = Inlet {
+        env: env.clone(),
         inboxes: inboxes.clone(),
         take: Inboxes::ended,
         path: Path::root("client").join("ended"),

@@ -58,6 +58,7 @@ mod subscription;
 pub use client::{Client, MAX_PUBLISHERS};
 pub use config::ClientConfig;
 pub use error::{ConfigError, ConnectError, PublishError, RequestError, SubscribeError};
+pub use pqcnet_actor::{TRACE_TARGET, TraceCx};
 pub use pqcnet_crypto::{NodeId, NodeKeys};
 pub use pqcnet_messages::{Channel, ChannelName, MAX_PAYLOAD, Record, Refusal};
 pub use pqcnet_p2p::network::NetworkFile;

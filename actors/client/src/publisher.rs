@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use pqcnet_actor::{AskError, Env, Pause};
+use pqcnet_actor::{AskError, Env, Pause, Step, StepKind, TraceCx};
 use pqcnet_messages::edge::{OpenProducer, Publish, Published as Stored};
 use pqcnet_messages::{Channel, MAX_BATCH_BYTES, MAX_PAYLOAD, Refusal};
 use rand::Rng;
@@ -48,8 +48,16 @@ type Outcome = Result<Published, PublishError>;
 
 struct Ticket {
     outcome: oneshot::Sender<Outcome>,
+    /// Only of a message in a trace.
+    traced: Option<Box<Traced>>,
     /// Room in the window, given back with the ticket.
     _room: OwnedSemaphorePermit,
+}
+
+/// A message's trace, and the step in it that ends with the message's outcome, where one is recorded.
+struct Traced {
+    trace: TraceCx,
+    step: Option<Step>,
 }
 
 struct Item {
@@ -79,6 +87,7 @@ pub struct Publisher {
     intake: Arc<Intake>,
     client: Client,
     publish_timeout: Duration,
+    trace: TraceCx,
 }
 
 impl Publisher {
@@ -88,6 +97,17 @@ impl Publisher {
             intake,
             client,
             publish_timeout,
+            trace: TraceCx::NONE,
+        }
+    }
+
+    /// The same publisher, whose messages belong to this trace of the application's: the network's steps become its
+    /// children. Without one, [`crate::ClientConfig::trace_ratio`] decides how many messages begin a trace of their own.
+    #[must_use]
+    pub fn within(&self, trace: TraceCx) -> Publisher {
+        Publisher {
+            trace,
+            ..self.clone()
         }
     }
 
@@ -145,6 +165,7 @@ impl Publisher {
         let (outcome, receipt) = oneshot::channel();
         let ticket = Ticket {
             outcome,
+            traced: self.traced(),
             _room: room,
         };
         let deadline = self.client.shared().env.now() + self.publish_timeout;
@@ -154,6 +175,20 @@ impl Publisher {
             deadline,
         };
         (item, Receipt(receipt))
+    }
+
+    fn traced(&self) -> Option<Box<Traced>> {
+        let env = &self.client.shared().env;
+        let trace = match self.trace {
+            TraceCx::NONE => env.begin_trace(),
+            given => given,
+        };
+        if trace == TraceCx::NONE {
+            return None;
+        }
+        let step = env.step(trace, "publish", StepKind::Producer, &"client");
+        let trace = step.as_ref().map_or(trace, Step::cx);
+        Some(Box::new(Traced { trace, step }))
     }
 
     /// Hands a message over and waits until it is durable.
@@ -320,11 +355,16 @@ impl Driver {
     }
 
     fn send(&mut self, attempt: u64, publish: Publish) {
+        // A batch goes out in one trace: that of its first message whose trace is recorded.
+        let traces = self.producer.tickets(attempt);
+        let traces = traces.filter_map(|ticket| ticket.traced.as_ref().map(|traced| traced.trace));
+        let trace = traces.reduce(|first, next| if first.sampled { first } else { next });
         // Posted here, not when the future is polled: batches must go out in the order of their sequences.
         let live = self.live.borrow();
-        let pending = live
-            .as_ref()
-            .map(|live| live.edge.publish.try_ask(publish, self.request_timeout));
+        let pending = live.as_ref().map(|live| {
+            let ask = || live.edge.publish.try_ask(publish, self.request_timeout);
+            trace.unwrap_or(TraceCx::NONE).scope(ask)
+        });
         drop(live);
         let answer: BoxFuture<'static, Answered> = match pending {
             None => Box::pin(async move { Answered::Sent(attempt, Answer::Lost) }),
@@ -344,6 +384,13 @@ impl Driver {
 }
 
 fn settle(ticket: Ticket, outcome: Outcome) {
+    let step = ticket
+        .traced
+        .as_ref()
+        .and_then(|traced| traced.step.as_ref());
+    if let (Some(step), Err(error)) = (step, &outcome) {
+        step.fail(error);
+    }
     if ticket.outcome.send(outcome).is_err() {
         tracing::trace!("nobody waits for this message's outcome");
     }

@@ -239,6 +239,13 @@ impl<T> Producer<T> {
         self.settle(now, random);
     }
 
+    /// Tickets of the batch that this attempt sends.
+    pub fn tickets(&self, attempt: u64) -> impl Iterator<Item = &T> {
+        let sent = self.in_flight.iter().find(|b| b.attempt == Some(attempt));
+        sent.into_iter()
+            .flat_map(|batch| batch.records.iter().map(|record| &record.ticket))
+    }
+
     /// When [`Producer::poll`] must be called again though nothing happened.
     pub fn next_deadline(&self) -> Option<Duration> {
         let oldest = self.in_flight.front().and_then(|b| b.records.first());
