@@ -29,6 +29,7 @@ mod check;
 mod error;
 mod folder;
 mod framing;
+mod meters;
 mod queue;
 mod rocks;
 mod space;

@@ -15,6 +15,7 @@ use rocksdb::{
 
 use crate::backup::{self, BackupError, Manifest};
 use crate::folder::{DB_FOLDER, Folder, io};
+use crate::meters::Meters;
 use crate::queue::{Limits, Queue};
 use crate::space::{FreeSpace, free_space_of};
 use crate::{
@@ -116,6 +117,7 @@ pub(crate) struct Inner {
     pub queue: Queue,
     pub ended: watch::Sender<Option<WriterEnd>>,
     pub counters: Counters,
+    pub meters: Meters,
     pub config: StoreConfig,
     pub slot: RwLock<Slot>,
     // After `slot`: the database closes before the folder is let go.
@@ -141,6 +143,7 @@ impl RocksStore {
             }),
             ended: watch::channel(None).0,
             counters: Counters::default(),
+            meters: Meters::new(env),
             slot: RwLock::new(Slot::Open(db)),
             config,
             folder,

@@ -34,7 +34,9 @@ pub(crate) fn run(inner: &Inner) {
         if group.is_empty() {
             continue;
         }
+        let began = inner.meters.now();
         let result = write(inner, &group, &sync, broken);
+        inner.meters.wrote(began, &group, result.is_ok());
         match &result {
             Ok(bytes) => {
                 broken = false;

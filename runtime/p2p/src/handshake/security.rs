@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::future::{Either, select};
 use futures::io::{AsyncRead, AsyncWrite};
 use parking_lot::{Mutex, RwLock};
-use pqcnet_actor::{Env, OffloadError};
+use pqcnet_actor::{Counter, Env, Histogram, Labels, OffloadError};
 use pqcnet_crypto::{NodeId, NodeKeys, NodePublic};
 use pqcnet_qstp::{
     Admission, Config, ConfigError, Failure, Initiator, InitiatorStep, Profile, Responder,
@@ -43,6 +43,46 @@ pub struct Security {
     serial: AtomicU64,
     buffers: Buffers,
     members: Option<Arc<BTreeSet<NodeId>>>,
+    dialled: Meters,
+    answered: Meters,
+}
+
+/// How one side's handshakes fare.
+struct Meters {
+    done: Histogram,
+    failed: Counter,
+}
+
+impl Meters {
+    fn new(env: &Env, labels: Labels) -> Meters {
+        Meters {
+            done: env.histogram(
+                "handshake_seconds",
+                "Handshakes that ended in a channel, from the first message on",
+                labels,
+            ),
+            failed: env.counter(
+                "handshake_failures",
+                "Handshakes that ended without a channel, at whatever stage",
+                labels,
+            ),
+        }
+    }
+
+    fn attempt(&self) -> Attempt<'_> {
+        Attempt(Some(&self.failed))
+    }
+}
+
+/// A handshake under way: one that is given up, also by its deadline, has failed.
+struct Attempt<'a>(Option<&'a Counter>);
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if let Some(failed) = self.0 {
+            failed.bump();
+        }
+    }
 }
 
 /// One handshake that the guard counts, until it is dropped.
@@ -88,6 +128,8 @@ impl Security {
             serial: AtomicU64::new(0),
             buffers: Buffers::new(BUFFER, config.idle_buffers),
             members: config.members,
+            dialled: Meters::new(&env, &[("side", "dialling")]),
+            answered: Meters::new(&env, &[("side", "answering")]),
             env,
         }))
     }
@@ -202,6 +244,7 @@ impl Security {
         plane: Plane,
     ) -> Result<Secured<S>, HandshakeFailed> {
         let began = self.env.now();
+        let mut attempt = self.dialled.attempt();
         let mut wire = Wire::new(io);
         let (mut initiator, m1) = Initiator::new(self.config(plane).clone(), expect)?;
         wire.send(Stage::M1, &m1).await?;
@@ -230,6 +273,8 @@ impl Security {
                     peer,
                 }) => {
                     wire.send(Stage::M3, &send).await?;
+                    attempt.0 = None;
+                    self.dialled.done.observe(self.env.now().saturating_sub(began));
                     return Ok(self.secured(wire, *session, peer, began));
                 }
                 Err(failure) => return Err(wire.give_up(&self.env, failure).await),
@@ -245,6 +290,7 @@ impl Security {
         plane: Plane,
     ) -> Result<Secured<S>, HandshakeFailed> {
         let began = self.env.now();
+        let mut attempt = self.answered.attempt();
         let mut wire = Wire::new(io);
         let mut responder = Responder::new(self.config(plane).clone());
         let mut stage = Stage::M1;
@@ -284,6 +330,8 @@ impl Security {
                     stage = Stage::M3;
                 }
                 Ok(ResponderStep::Done { session, peer }) => {
+                    attempt.0 = None;
+                    self.answered.done.observe(self.env.now().saturating_sub(began));
                     return Ok(self.secured(wire, *session, peer, began));
                 }
                 Err(failure) => return Err(wire.give_up(&self.env, failure).await),
