@@ -255,6 +255,9 @@ impl Gate {
                     tracing::info!(?from, %error, "not let in");
                 }
             }
+            ControlEvent::Found { peer, at } => {
+                tracing::debug!(%peer, %at, "a node on the LAN");
+            }
             ControlEvent::Misbehaved { peer, offence } => {
                 tracing::warn!(%peer, %offence, "control plane closed");
                 self.config.steward.mesh.blame(peer, Offence::BadBytes);

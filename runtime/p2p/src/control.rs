@@ -23,20 +23,26 @@ use crate::handshake::HandshakeFailed;
 use crate::network::Address;
 use crate::streams::BoxStream;
 
+mod carrier;
+mod chosen;
 mod driver;
 pub mod gossip;
 mod handle;
-mod judging;
+pub mod judging;
+mod lan;
+pub mod lookup;
 mod muxer;
 mod peers;
 pub mod substreams;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod ws;
 
 pub use gossip::{GossipConfig, TOPICS};
 pub use handle::{ControlConfig, ControlEvents, GossipsWith, Libp2pControl};
 pub use judging::{Gossip, PeerCounters, Validator, Verdict};
+pub use lookup::{LookupConfig, RecordCheck};
 pub use upgrade::{PROTOCOL, UpgradeError, peer_id_of};
 
 /// What a role asks of the control plane.
@@ -70,6 +76,20 @@ pub trait ControlPlane: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<(), ControlError>>;
     /// What each connected node has done, in the order of their NodeIds.
     fn counters(&self) -> BoxFuture<'_, Result<Vec<PeerCounters>, ControlError>>;
+    /// Tells lookups where a node listens; replaces what they were told before, and without addresses forgets it. Lookups
+    /// know of no other nodes.
+    fn learn<'a>(
+        &'a self,
+        node: NodeId,
+        at: &'a [Address],
+    ) -> BoxFuture<'a, Result<(), ControlError>>;
+    /// Holds others' records that this accepts, and judges those that lookups find by it. Until then none is held or found.
+    fn keep_records(&self, check: Arc<dyn RecordCheck>) -> BoxFuture<'_, Result<(), ControlError>>;
+    /// Puts this node's own record at the nodes that are nearest to it; at one of them is success.
+    fn announce(&self, record: Bytes) -> BoxFuture<'_, Result<(), ControlError>>;
+    /// A node's newest record that was found and passed the check; `None` when there was none within
+    /// [`lookup::TIMEOUT`].
+    fn lookup(&self, node: NodeId) -> BoxFuture<'_, Result<Option<Bytes>, ControlError>>;
 }
 
 /// What happens on the control plane without being asked for.
@@ -95,6 +115,13 @@ pub enum ControlEvent {
         from: Option<SocketAddr>,
         /// Stage and reason.
         error: UpgradeError,
+    },
+    /// Somebody on the LAN says that a node listens there. Only dialling tells whether it does.
+    Found {
+        /// Who.
+        peer: NodeId,
+        /// Where.
+        at: Address,
     },
     /// A node did what no honest one does; its connections are being closed. Held against it by whoever keeps scores.
     Misbehaved {
@@ -144,6 +171,9 @@ pub enum ControlError {
     /// gossipsub does not take the configuration.
     #[error("gossip cannot run like this: {0}")]
     Setup(String),
+    /// The machine's network does not let us listen on the LAN.
+    #[error("mDNS does not start: {0}")]
+    Lan(String),
     /// The driver has stopped.
     #[error("the control plane has stopped")]
     Stopped,
@@ -169,6 +199,15 @@ pub enum ControlError {
     /// Gossip is not enabled on this node.
     #[error("gossip is not enabled on this node")]
     NoGossip,
+    /// Lookups are not enabled on this node, or nobody checks records yet.
+    #[error("lookups are not enabled on this node")]
+    NoLookup,
+    /// As many lookups are under way as may be.
+    #[error("too many lookups are under way")]
+    LookupsBusy,
+    /// No node took the record: none is known ([`ControlPlane::learn`]), or none answered.
+    #[error("no node has taken the record: {0}")]
+    NotStored(String),
     /// The topic is none of the network's.
     #[error("`{0}` is no topic of this network; GossipConfig::topics lists them")]
     NoTopic(String),

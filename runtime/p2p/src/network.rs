@@ -282,6 +282,9 @@ fn check_node(node: &NodeEntry) -> Result<(), Problem> {
     if node.control.len() > MAX_ADDRESSES || node.data.len() > MAX_ADDRESSES {
         return Err(Problem::TooManyAddresses(node.id));
     }
+    if node.data.iter().any(Address::is_web_socket) {
+        return Err(Problem::DataOverWebSocket(node.id));
+    }
     Ok(())
 }
 

@@ -57,6 +57,7 @@ pub struct TcpStreams;
 impl Streams for TcpStreams {
     fn dial<'a>(&'a self, to: &'a Address) -> BoxFuture<'a, io::Result<BoxStream>> {
         Box::pin(async move {
+            plain(to)?;
             let stream = match to.socket_addr() {
                 Some(at) => TcpStream::connect(at).await?,
                 None => TcpStream::connect((to.host(), to.port())).await?,
@@ -67,12 +68,21 @@ impl Streams for TcpStreams {
 
     fn listen<'a>(&'a self, at: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
+            plain(at)?;
             // On Unix this sets SO_REUSEADDR: a restarted node gets its port back at once.
             let listener = TcpListener::bind((at.host(), at.port())).await?;
             let local = listener.local_addr()?.into();
             Ok(Box::new(TcpAccepts { listener, local }) as Box<dyn Listener>)
         })
     }
+}
+
+fn plain(at: &Address) -> io::Result<()> {
+    if at.is_web_socket() {
+        let what = "only the control plane has WebSockets";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+    }
+    Ok(())
 }
 
 struct TcpAccepts {

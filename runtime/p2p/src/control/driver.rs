@@ -27,12 +27,15 @@ use pqcnet_actor::Env;
 use pqcnet_crypto::NodeId;
 use tokio::sync::mpsc;
 
+use super::chosen::Chosen;
 use super::handle::{Answer, Command, ControlConfig, Dialled};
 use super::judging::{self, Court, Gossip, PeerCounters, Validator, Verdict};
 use super::peers::Peers;
 use super::substreams::{self, OpenError};
 use super::upgrade::{self, UpgradeError, node_id_of, peer_id_of};
-use super::{ControlError, ControlEvent, DialFailure, Substream, gossip};
+use super::{ControlError, ControlEvent, DialFailure, Substream, gossip, lan, lookup};
+
+mod lookups;
 
 /// Events that wait for the role: a burst of peers and substreams fits.
 const EVENTS: usize = 256;
@@ -48,15 +51,20 @@ const IDLE: Duration = Duration::from_secs(1 << 30);
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     substreams: substreams::Behaviour,
-    gossip: Toggle<gossip::Behaviour>,
+    gossip: Toggle<Chosen<gossip::Behaviour>>,
+    lookup: Toggle<Chosen<lookup::Behaviour>>,
+    lan: Toggle<lan::Behaviour>,
 }
 
 /// A verdict on its way back from its task.
-struct Judged {
-    id: [u8; 32],
-    from: NodeId,
-    size: usize,
-    verdict: Verdict,
+enum Judged {
+    Gossip {
+        id: [u8; 32],
+        from: NodeId,
+        size: usize,
+        verdict: Verdict,
+    },
+    Record(lookups::Checked),
 }
 
 pub(super) struct Driver {
@@ -67,6 +75,7 @@ pub(super) struct Driver {
     dialling: BTreeMap<ConnectionId, Answer<Dialled>>,
     env: Env,
     court: Court,
+    lookups: lookups::Lookups,
     max_message: usize,
     judged: mpsc::Receiver<Judged>,
     /// Given to tasks, and kept, so that the channel never ends.
@@ -76,16 +85,25 @@ pub(super) struct Driver {
 impl Driver {
     /// A swarm that neither listens nor dials yet.
     pub(super) fn new(env: &Env, config: ControlConfig) -> Result<Driver, ControlError> {
+        let own = peer_id_of(&config.security.node_id());
         let peers = Peers::new(config.max_peers, config.security.members());
         let transport = upgrade::transport(config.security.clone(), peers.clone());
         let behaviour = Behaviour {
             substreams: substreams::Behaviour::default(),
             gossip: (config.gossip.as_ref())
-                .map(|gossip| {
-                    gossip::Behaviour::new(env.clone(), gossip, config.gossips_with.clone())
-                })
+                .map(|gossip| gossip::Behaviour::new(env.clone(), gossip))
                 .transpose()
                 .map_err(ControlError::Setup)?
+                .map(|gossip| Chosen::new(gossip, config.gossips_with.clone()))
+                .into(),
+            lookup: (config.lookup)
+                .map(|lookup| lookup::behaviour(own, lookup))
+                .map(|lookup| Chosen::new(lookup, config.gossips_with.clone()))
+                .into(),
+            lan: (config.lan)
+                .then(|| lan::Behaviour::new(own))
+                .transpose()
+                .map_err(|error| ControlError::Lan(error.to_string()))?
                 .into(),
         };
         let spawner = env.clone();
@@ -93,12 +111,12 @@ impl Driver {
             .with_substream_upgrade_protocol_override(libp2p::core::upgrade::Version::V1Lazy)
             .with_idle_connection_timeout(IDLE)
             .with_per_connection_event_buffer_size(EVENTS_EACH);
-        let local = peer_id_of(&config.security.node_id());
-        let swarm = Swarm::new(transport, behaviour, local, swarm_config);
+        let swarm = Swarm::new(transport, behaviour, own, swarm_config);
         let (verdicts, judged) = mpsc::channel(VERDICTS);
         Ok(Driver {
             env: env.clone(),
             court: Court::default(),
+            lookups: lookups::Lookups::new(config.lookup.map_or(0, |lookup| lookup.max_record)),
             max_message: config.gossip.map_or(0, |gossip| gossip.max_message),
             judged,
             verdicts,
@@ -146,6 +164,7 @@ impl Driver {
             },
             Command::Dial { peer, at, answer } => self.dial(peer, at, answer),
             Command::Open { peer, answer } => {
+                self.lookups.keep(&peer);
                 if self.swarm.is_connected(&peer) {
                     self.swarm.behaviour_mut().substreams.open(peer, answer);
                 } else {
@@ -174,6 +193,10 @@ impl Driver {
                 reply(answer, done);
             }
             Command::Counters { answer } => reply(answer, self.counters()),
+            Command::Learn { peer, at } => self.learn(peer, at),
+            Command::KeepRecords { check, answer } => reply(answer, self.keep_records(check)),
+            Command::Announce { record, answer } => self.announce(record, answer),
+            Command::Lookup { node, answer } => self.look_up(node, answer),
         }
     }
 
@@ -183,7 +206,7 @@ impl Driver {
         validator: Arc<dyn Validator>,
     ) -> Result<(), ControlError> {
         let gossip = self.swarm.behaviour_mut().gossip.as_mut();
-        let gossip = gossip.ok_or(ControlError::NoGossip)?.gossipsub();
+        let gossip = gossip.ok_or(ControlError::NoGossip)?.inner().gossipsub();
         match gossip.subscribe(&IdentTopic::new(&topic)) {
             Ok(_) => {
                 self.court.appoint(topic, validator);
@@ -196,7 +219,7 @@ impl Driver {
 
     fn publish(&mut self, topic: String, message: Bytes) -> Result<(), ControlError> {
         let gossip = self.swarm.behaviour_mut().gossip.as_mut();
-        let gossip = gossip.ok_or(ControlError::NoGossip)?.gossipsub();
+        let gossip = gossip.ok_or(ControlError::NoGossip)?.inner().gossipsub();
         if message.len() > self.max_message {
             return Err(ControlError::TooLarge {
                 size: message.len(),
@@ -215,7 +238,7 @@ impl Driver {
             let mut counters = PeerCounters::new(node);
             self.court.count(&mut counters);
             if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
-                let sent = gossip.sent(&peer_id_of(&node));
+                let sent = gossip.inner().sent(&peer_id_of(&node));
                 counters.rpcs = sent.rpcs;
                 counters.elements = sent.elements;
                 counters.bytes = sent.bytes;
@@ -254,14 +277,22 @@ impl Driver {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Substreams(inbound)) => self.on_inbound(inbound),
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.on_gossip(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Lookup(event)) => self.on_lookup(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Lan(found)) => self.on_found(found),
             SwarmEvent::ConnectionEstablished {
                 peer_id,
                 connection_id,
                 num_established,
+                endpoint,
                 ..
             } => {
-                if let Some(answer) = self.dialling.remove(&connection_id) {
-                    reply(answer, Ok(()));
+                match self.dialling.remove(&connection_id) {
+                    Some(answer) => {
+                        self.lookups.keep(&peer_id);
+                        reply(answer, Ok(()));
+                    }
+                    None if endpoint.is_dialer() => self.lookups.errand(peer_id),
+                    None => self.lookups.keep(&peer_id),
                 }
                 if num_established.get() == 1
                     && let Some(peer) = self.public(&peer_id)
@@ -276,6 +307,7 @@ impl Driver {
                 cause,
                 ..
             } => {
+                self.lookups.keep(&peer_id);
                 if let Some(peer) = node_id_of(&peer_id) {
                     self.court.close(&peer);
                     let reason = cause.map(|cause| cause.to_string());
@@ -329,7 +361,16 @@ impl Driver {
         }
     }
 
+    fn on_found(&mut self, found: Vec<(PeerId, Multiaddr)>) {
+        for (peer, at) in found {
+            if let Some((peer, at)) = node_id_of(&peer).zip(upgrade::address(&at)) {
+                self.queue.push_back(ControlEvent::Found { peer, at });
+            }
+        }
+    }
+
     fn on_inbound(&mut self, inbound: substreams::Inbound) {
+        self.lookups.keep(&inbound.peer);
         match self.public(&inbound.peer) {
             Some(peer) => {
                 let stream = Box::new(inbound.stream);
@@ -394,7 +435,7 @@ impl Driver {
                 }
                 Either::Right(_) => Verdict::Ignore,
             };
-            let judged = Judged {
+            let judged = Judged::Gossip {
                 id,
                 from,
                 size,
@@ -407,17 +448,20 @@ impl Driver {
     }
 
     fn on_judged(&mut self, judged: Judged) {
-        let Judged {
-            id,
-            from,
-            size,
-            verdict,
-        } = judged;
+        let (id, from, size, verdict) = match judged {
+            Judged::Gossip {
+                id,
+                from,
+                size,
+                verdict,
+            } => (id, from, size, verdict),
+            Judged::Record(checked) => return self.on_checked(checked),
+        };
         self.report(&id, &from, verdict);
         if let Err(offence) = self.court.book(self.env.now(), &from, size, verdict)
             && let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut()
         {
-            gossip.offend(peer_id_of(&from), offence);
+            gossip.inner().offend(peer_id_of(&from), offence);
         }
     }
 
@@ -430,9 +474,11 @@ impl Driver {
         };
         if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
             let id = MessageId::from(id.to_vec());
-            gossip
-                .gossipsub()
-                .report_message_validation_result(&id, &peer_id_of(from), acceptance);
+            gossip.inner().gossipsub().report_message_validation_result(
+                &id,
+                &peer_id_of(from),
+                acceptance,
+            );
         }
     }
 

@@ -16,12 +16,11 @@
 //! So it is tied by a wrapper around its behaviour and its connection handler, and takes part only with nodes that may
 //! ([`super::ControlConfig::gossips_with`]): with others there is no gossip substream at all.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use either::Either;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::gossipsub::{
@@ -29,16 +28,14 @@ use libp2p::gossipsub::{
     ValidationMode, Version, WhitelistSubscriptionFilter,
 };
 use libp2p::swarm::{
-    CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour,
-    THandler, THandlerInEvent, THandlerOutEvent, ToSwarm, dummy,
+    CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler,
+    THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
 use parking_lot::Mutex;
 use pqcnet_actor::Env;
 
 use super::Offence;
-use super::handle::GossipsWith;
-use super::upgrade::node_id_of;
 
 pub mod budget;
 mod handler;
@@ -140,38 +137,23 @@ pub(super) enum Event {
     Offence { peer: PeerId, offence: Offence },
 }
 
-/// A connected peer; its budget outlives none of its connections.
-struct Peer {
-    takes_part: bool,
-    connections: usize,
-    budget: Arc<Mutex<Budget>>,
-}
-
-/// gossipsub, its peers chosen and metered.
+/// gossipsub, its peers metered.
 pub(super) struct Behaviour {
     inner: Inner,
     env: Env,
-    with: GossipsWith,
-    peers: BTreeMap<PeerId, Peer>,
-    /// Connections that gossipsub does not know of.
-    mute: BTreeSet<ConnectionId>,
+    /// A connected peer's budget, and how many connections share it.
+    budgets: BTreeMap<PeerId, (Arc<Mutex<Budget>>, usize)>,
     connections: u64,
     closing: VecDeque<(PeerId, CloseConnection)>,
     offences: VecDeque<(PeerId, Offence)>,
 }
 
 impl Behaviour {
-    pub(super) fn new(
-        env: Env,
-        config: &GossipConfig,
-        with: GossipsWith,
-    ) -> Result<Behaviour, String> {
+    pub(super) fn new(env: Env, config: &GossipConfig) -> Result<Behaviour, String> {
         Ok(Behaviour {
             inner: inner(config)?,
             env,
-            with,
-            peers: BTreeMap::new(),
-            mute: BTreeSet::new(),
+            budgets: BTreeMap::new(),
             connections: 0,
             closing: VecDeque::new(),
             offences: VecDeque::new(),
@@ -182,8 +164,8 @@ impl Behaviour {
         &mut self.inner
     }
 
-    pub(super) fn sent(&self, node: &PeerId) -> Sent {
-        (self.peers.get(node)).map_or_else(Sent::default, |peer| peer.budget.lock().sent())
+    pub(super) fn sent(&self, peer: &PeerId) -> Sent {
+        (self.budgets.get(peer)).map_or_else(Sent::default, |(budget, _)| budget.lock().sent())
     }
 
     /// Closes a peer's connections and says why.
@@ -195,35 +177,27 @@ impl Behaviour {
         self.closing.push_back((peer, CloseConnection::All));
     }
 
-    /// The handler of a new connection: gossipsub's, or none at all.
-    fn handler(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        inner: impl FnOnce(&mut Inner) -> Result<InnerHandler, ConnectionDenied>,
-    ) -> Result<Either<Metered, dummy::ConnectionHandler>, ConnectionDenied> {
+    fn metered(&mut self, peer: PeerId, handler: InnerHandler) -> Metered {
         let now = self.env.now();
-        let with = &self.with;
-        // Decided when the first connection comes, so that a peer's connections agree.
-        let entry = self.peers.entry(peer).or_insert_with(|| Peer {
-            takes_part: node_id_of(&peer).is_some_and(|node| with(&node)),
-            connections: 0,
-            budget: Arc::new(Mutex::new(Budget::new(now))),
-        });
-        if !entry.takes_part {
-            self.mute.insert(connection);
-            return Ok(Either::Right(dummy::ConnectionHandler));
-        }
-        let budget = entry.budget.clone();
-        let handler = inner(&mut self.inner)?;
+        let fresh = || (Arc::new(Mutex::new(Budget::new(now))), 0);
+        let (budget, connections) = self.budgets.entry(peer).or_insert_with(fresh);
+        *connections += 1;
         self.connections += 1;
-        let metered = Metered::new(self.env.clone(), self.connections, handler, budget);
-        Ok(Either::Left(metered))
+        Metered::new(self.env.clone(), self.connections, handler, budget.clone())
+    }
+
+    fn ended(&mut self, peer: &PeerId) {
+        if let Some((_, connections)) = self.budgets.get_mut(peer) {
+            *connections = connections.saturating_sub(1);
+            if *connections == 0 {
+                self.budgets.remove(peer);
+            }
+        }
     }
 }
 
 impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = Either<Metered, dummy::ConnectionHandler>;
+    type ConnectionHandler = Metered;
     type ToSwarm = Event;
 
     fn handle_established_inbound_connection(
@@ -233,9 +207,9 @@ impl NetworkBehaviour for Behaviour {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.handler(peer, connection, |inner| {
-            inner.handle_established_inbound_connection(connection, peer, local, remote)
-        })
+        let handler =
+            (self.inner).handle_established_inbound_connection(connection, peer, local, remote)?;
+        Ok(self.metered(peer, handler))
     }
 
     fn handle_established_outbound_connection(
@@ -246,27 +220,16 @@ impl NetworkBehaviour for Behaviour {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.handler(peer, connection, |inner| {
-            inner.handle_established_outbound_connection(connection, peer, at, role, port)
-        })
+        let handler = (self.inner)
+            .handle_established_outbound_connection(connection, peer, at, role, port)?;
+        Ok(self.metered(peer, handler))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        let known = match &event {
-            FromSwarm::ConnectionEstablished(established) => {
-                if let Some(peer) = self.peers.get_mut(&established.peer_id) {
-                    peer.connections += 1;
-                }
-                !self.mute.contains(&established.connection_id)
-            }
-            FromSwarm::ConnectionClosed(closed) => self.closed(closed),
-            FromSwarm::AddressChange(change) => !self.mute.contains(&change.connection_id),
-            // The rest is not about one connection. The enum is the library's.
-            _ => true,
-        };
-        if known {
-            self.inner.on_swarm_event(event);
+        if let FromSwarm::ConnectionClosed(closed) = &event {
+            self.ended(&closed.peer_id);
         }
+        self.inner.on_swarm_event(event);
     }
 
     fn on_connection_handler_event(
@@ -276,15 +239,14 @@ impl NetworkBehaviour for Behaviour {
         event: THandlerOutEvent<Self>,
     ) {
         match event {
-            Either::Left(Heard::Gossip(event)) => {
+            Heard::Gossip(event) => {
                 (self.inner).on_connection_handler_event(peer, connection, event);
             }
-            Either::Left(Heard::Surplus) => {
+            Heard::Surplus => {
                 self.closing
                     .push_back((peer, CloseConnection::One(connection)));
             }
-            Either::Left(Heard::Offence(offence)) => self.offend(peer, offence),
-            Either::Right(never) => match never {},
+            Heard::Offence(offence) => self.offend(peer, offence),
         }
     }
 
@@ -301,18 +263,6 @@ impl NetworkBehaviour for Behaviour {
                 connection,
             });
         }
-        (self.inner.poll(cx)).map(|action| action.map_out(Event::Inner).map_in(Either::Left))
-    }
-}
-
-impl Behaviour {
-    fn closed(&mut self, closed: &ConnectionClosed<'_>) -> bool {
-        if let Some(peer) = self.peers.get_mut(&closed.peer_id) {
-            peer.connections = peer.connections.saturating_sub(1);
-            if peer.connections == 0 {
-                self.peers.remove(&closed.peer_id);
-            }
-        }
-        !self.mute.remove(&closed.connection_id)
+        (self.inner.poll(cx)).map(|action| action.map_out(Event::Inner))
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use futures::future::BoxFuture;
 use libp2p::PeerId;
-use libp2p::multiaddr::{Multiaddr, Protocol};
+use libp2p::multiaddr::Multiaddr;
 use pqcnet_actor::Env;
 use pqcnet_crypto::NodeId;
 use tokio::sync::mpsc;
@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::driver::Driver;
 use super::gossip::GossipConfig;
 use super::judging::{PeerCounters, Validator};
+use super::lookup::{LookupConfig, RecordCheck};
 use super::substreams::OpenError;
 use super::upgrade::{self, peer_id_of};
 use super::{ControlError, ControlEvent, ControlPlane, DialFailure};
@@ -24,7 +25,7 @@ use crate::streams::BoxStream;
 /// Commands that wait for the driver.
 const COMMANDS: usize = 64;
 
-/// Which nodes a node gossips with; asked when the first connection to one stands.
+/// Which nodes a node gossips and shares lookups with; asked when the first connection to one stands.
 pub type GossipsWith = Arc<dyn Fn(&NodeId) -> bool + Send + Sync>;
 
 /// What the control plane runs with.
@@ -36,18 +37,25 @@ pub struct ControlConfig {
     pub max_peers: usize,
     /// Gossip, where this node takes part.
     pub gossip: Option<GossipConfig>,
-    /// With whom it gossips; others have no gossip substream, and cost no memory for one.
+    /// With whom it gossips and shares lookups; others have no substream for either, and cost no memory for one.
     pub gossips_with: GossipsWith,
+    /// Lookups, where this node takes part.
+    pub lookup: Option<LookupConfig>,
+    /// Whether to look for nodes on the LAN, and to be found there.
+    pub lan: bool,
 }
 
 impl ControlConfig {
-    /// Substreams only: no gossip. Where it is turned on, it is with the network's own nodes if they are known.
+    /// Substreams only: no gossip, no lookups, nothing on the LAN. Where the first two are turned on, it is with the
+    /// network's own nodes if they are known.
     pub fn new(security: Arc<Security>, max_peers: usize) -> ControlConfig {
         let members = security.members();
         ControlConfig {
             security,
             max_peers,
             gossip: None,
+            lookup: None,
+            lan: false,
             gossips_with: Arc::new(move |node| {
                 members
                     .as_ref()
@@ -87,6 +95,22 @@ pub(super) enum Command {
     },
     Counters {
         answer: Answer<Vec<PeerCounters>>,
+    },
+    Learn {
+        peer: PeerId,
+        at: Vec<Multiaddr>,
+    },
+    KeepRecords {
+        check: Arc<dyn RecordCheck>,
+        answer: Answer<Result<(), ControlError>>,
+    },
+    Announce {
+        record: Bytes,
+        answer: Answer<Result<(), ControlError>>,
+    },
+    Lookup {
+        node: NodeId,
+        answer: Answer<Result<Option<Bytes>, ControlError>>,
     },
 }
 
@@ -165,8 +189,7 @@ impl ControlPlane for Libp2pControl {
             }
             let bound = self.call(|answer| Command::Listen { at, answer }).await?;
             let bound = bound.map_err(&refused)?;
-            upgrade::socket_addr(&bound)
-                .map(Address::from)
+            upgrade::address(&bound)
                 .ok_or_else(|| refused(format!("listening at {bound}, which is no TCP address")))
         })
     }
@@ -256,6 +279,35 @@ impl ControlPlane for Libp2pControl {
     fn counters(&self) -> BoxFuture<'_, Result<Vec<PeerCounters>, ControlError>> {
         Box::pin(self.call(|answer| Command::Counters { answer }))
     }
+
+    fn learn<'a>(
+        &'a self,
+        node: NodeId,
+        at: &'a [Address],
+    ) -> BoxFuture<'a, Result<(), ControlError>> {
+        // Names are for dials: a lookup that resolved them would tell a stranger's name server of itself.
+        let at = at.iter().filter_map(upgrade::multiaddr).collect();
+        let peer = peer_id_of(&node);
+        Box::pin(self.tell(Command::Learn { peer, at }))
+    }
+
+    fn keep_records(&self, check: Arc<dyn RecordCheck>) -> BoxFuture<'_, Result<(), ControlError>> {
+        Box::pin(async move {
+            self.call(|answer| Command::KeepRecords { check, answer })
+                .await?
+        })
+    }
+
+    fn announce(&self, record: Bytes) -> BoxFuture<'_, Result<(), ControlError>> {
+        Box::pin(async move {
+            self.call(|answer| Command::Announce { record, answer })
+                .await?
+        })
+    }
+
+    fn lookup(&self, node: NodeId) -> BoxFuture<'_, Result<Option<Bytes>, ControlError>> {
+        Box::pin(async move { self.call(|answer| Command::Lookup { node, answer }).await? })
+    }
 }
 
 /// Every IP address behind an address, as libp2p writes it.
@@ -268,6 +320,6 @@ async fn resolve(at: &Address) -> std::io::Result<Vec<Multiaddr>> {
     };
     Ok(found
         .into_iter()
-        .map(|at| Multiaddr::from(at.ip()).with(Protocol::Tcp(at.port())))
+        .map(|found| upgrade::carried(found, at.is_web_socket()))
         .collect())
 }

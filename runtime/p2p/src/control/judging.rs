@@ -121,6 +121,17 @@ struct Docket {
     reckoned: Duration,
 }
 
+impl Docket {
+    fn admit(&mut self, size: usize) -> bool {
+        let room = self.messages < PENDING && self.bytes + size <= PENDING_BYTES;
+        if room {
+            self.messages += 1;
+            self.bytes += size;
+        }
+        room
+    }
+}
+
 /// Who judges what, and how much of each peer is being judged.
 #[derive(Default)]
 pub(super) struct Court {
@@ -144,20 +155,24 @@ impl Court {
 
     /// A place for a message and who judges it; `None` drops it.
     pub(super) fn admit(&mut self, message: &Gossip) -> Option<Arc<dyn Validator>> {
+        let validator = self.validators.get(&message.topic).cloned();
         let docket = self.dockets.get_mut(&message.from)?;
-        let size = message.data.len();
-        let room = docket.messages < PENDING && docket.bytes + size <= PENDING_BYTES;
-        match self.validators.get(&message.topic) {
-            Some(validator) if room => {
-                docket.messages += 1;
-                docket.bytes += size;
-                Some(validator.clone())
-            }
-            _ => {
+        validator
+            .filter(|_| docket.admit(message.data.len()))
+            .or_else(|| {
                 docket.dropped += 1;
                 None
-            }
-        }
+            })
+    }
+
+    /// A place for a record that a peer wants stored.
+    pub(super) fn admit_record(&mut self, from: &NodeId, size: usize) -> bool {
+        let docket = self.dockets.get_mut(from);
+        docket.is_some_and(|docket| {
+            let admitted = docket.admit(size);
+            docket.dropped += u64::from(!admitted);
+            admitted
+        })
     }
 
     /// Books a verdict on a message of this size that was admitted.

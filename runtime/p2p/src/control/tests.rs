@@ -11,8 +11,10 @@ use crate::handshake::{Security, SecurityConfig};
 use crate::network::NetworkId;
 use crate::testing::{config, loopback, security};
 
+mod carriers;
 mod flood;
 mod gossip;
+mod lookup;
 
 struct Node {
     plane: Libp2pControl,

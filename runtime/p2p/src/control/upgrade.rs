@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either};
 use libp2p::core::ConnectedPoint;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
@@ -22,9 +22,12 @@ use libp2p::{PeerId, Transport as _, tcp};
 use multistream_select::{NegotiationError, Version, dialer_select_proto, listener_select_proto};
 use pqcnet_crypto::NodeId;
 
+use super::carrier::{self, Carrier};
 use super::muxer::Muxer;
 use super::peers::{Owned, Peers};
+use super::ws;
 use crate::handshake::{HandshakeFailed, Plane, Security};
+use crate::network::Address;
 
 /// The name of the security upgrade, on the wire and in the transcript.
 pub const PROTOCOL: &str = "/pqcnet/qstp/1";
@@ -38,6 +41,9 @@ pub enum UpgradeError {
     /// TCP: refused, reset, unreachable.
     #[error("connection: {0}")]
     Io(io::Error),
+    /// The peer does not speak WebSocket where the address says so, or its first words are no HTTP.
+    #[error("WebSocket: {0}")]
+    WebSocket(io::Error),
     /// The peer does not speak multistream-select, or none of our protocols.
     #[error("negotiating {protocol}: {source}")]
     Negotiation {
@@ -103,13 +109,39 @@ pub(super) fn socket_addr(address: &Multiaddr) -> Option<SocketAddr> {
     }
 }
 
+/// The address that a multiaddress starts with, with its carrier.
+pub(super) fn address(address: &Multiaddr) -> Option<Address> {
+    let at = Address::from(socket_addr(address)?);
+    Some(if carrier::is_web(address) {
+        at.over_web_socket()
+    } else {
+        at
+    })
+}
+
+/// A socket address as libp2p writes it.
+pub(super) fn carried(at: SocketAddr, web_socket: bool) -> Multiaddr {
+    let tcp = Multiaddr::from(at.ip()).with(Protocol::Tcp(at.port()));
+    if web_socket {
+        tcp.with(carrier::ws())
+    } else {
+        tcp
+    }
+}
+
+/// An address that is no name, as libp2p writes it.
+pub(super) fn multiaddr(at: &Address) -> Option<Multiaddr> {
+    at.socket_addr()
+        .map(|found| carried(found, at.is_web_socket()))
+}
+
 /// How an address is shown to people.
-pub(super) fn plain(address: &Multiaddr) -> String {
-    socket_addr(address).map_or_else(|| address.to_string(), |at| at.to_string())
+pub(super) fn plain(at: &Multiaddr) -> String {
+    address(at).map_or_else(|| at.to_string(), |at| at.to_string())
 }
 
 pub(super) fn transport(security: Arc<Security>, peers: Peers) -> Boxed<(PeerId, StreamMuxerBox)> {
-    tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+    Carrier::new()
         .and_then(move |socket, point| upgraded(security, peers, socket, point))
         .map_err(|error| error.either(UpgradeError::Io, |upgrade| upgrade))
         .boxed()
@@ -148,6 +180,13 @@ async fn outbound(
         Some(Protocol::P2p(peer)) => node_id_of(&peer).ok_or(UpgradeError::NoNode)?,
         _ => return Err(UpgradeError::NoNode),
     };
+    let socket = if carrier::is_web(address) {
+        let host = socket_addr(address).map_or_else(|| "localhost".into(), |at| at.to_string());
+        let connected = ws::connect(&host, socket).await;
+        Either::Left(connected.map_err(UpgradeError::WebSocket)?)
+    } else {
+        Either::Right(socket)
+    };
     let (_, socket) = dialer_select_proto(socket, iter::once(PROTOCOL), Version::V1Lazy)
         .await
         .map_err(|source| UpgradeError::Negotiation {
@@ -178,10 +217,11 @@ async fn inbound(
     let half_open = match security.open(socket_addr(from).map(|at| at.ip())) {
         Ok(half_open) => half_open,
         Err(refused) => {
-            farewell(security, socket).await;
+            farewell(security, socket, from).await;
             return Err(HandshakeFailed::from(refused).into());
         }
     };
+    let socket = accepted(socket, from).await?;
     let (_, socket) = listener_select_proto(socket, iter::once(PROTOCOL))
         .await
         .map_err(|source| UpgradeError::Negotiation {
@@ -201,9 +241,22 @@ async fn inbound(
     Ok((peer, StreamMuxerBox::new(Owned::new(muxer, entry))))
 }
 
+type Socket = Either<ws::WebSocket<tcp::tokio::TcpStream>, tcp::tokio::TcpStream>;
+
+async fn accepted(socket: tcp::tokio::TcpStream, from: &Multiaddr) -> Result<Socket, UpgradeError> {
+    if !carrier::is_web(from) {
+        return Ok(Either::Right(socket));
+    }
+    let accepted = ws::accept(socket).await;
+    Ok(Either::Left(accepted.map_err(UpgradeError::WebSocket)?))
+}
+
 /// Tells a stranger that there is no place for it, where it says anything in time.
-async fn farewell(security: &Security, socket: tcp::tokio::TcpStream) {
+async fn farewell(security: &Security, socket: tcp::tokio::TcpStream, from: &Multiaddr) {
     let steps = async {
+        let Ok(socket) = accepted(socket, from).await else {
+            return;
+        };
         let negotiated = listener_select_proto(socket, iter::once(PROTOCOL)).await;
         if let Ok((_, socket)) = negotiated {
             security.turn_away(socket, Plane::Control).await;

@@ -1,4 +1,4 @@
-//! `host:port`, where the host is a name or an IP address.
+//! `host:port`, where the host is a name or an IP address, or `ws://host:port`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -14,7 +14,12 @@ const MAX_HOST: usize = 253;
 pub struct Address {
     host: String,
     port: u16,
+    /// Control plane only: the socket carries a WebSocket.
+    web_socket: bool,
 }
+
+/// What an address starts with whose socket carries a WebSocket.
+const WEB_SOCKET: &str = "ws://";
 
 /// Text that is no `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +46,17 @@ impl Address {
         self.port
     }
 
+    /// Whether its socket carries a WebSocket; only the control plane has such.
+    pub fn is_web_socket(&self) -> bool {
+        self.web_socket
+    }
+
+    /// The same, its socket carrying a WebSocket.
+    pub fn over_web_socket(mut self) -> Address {
+        self.web_socket = true;
+        self
+    }
+
     /// The IP address, when the host is one.
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
@@ -57,6 +73,7 @@ impl From<SocketAddr> for Address {
         Address {
             host: at.ip().to_string(),
             port: at.port(),
+            web_socket: false,
         }
     }
 }
@@ -65,46 +82,56 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Address, AddressError> {
-        let (host, port) = text
-            .rsplit_once(':')
-            .ok_or_else(|| AddressError::NoPort(text.to_owned()))?;
-        if port.is_empty() {
-            return Err(AddressError::NoPort(text.to_owned()));
+        if let Some(rest) = text.strip_prefix(WEB_SOCKET) {
+            return host_and_port(rest).map(Address::over_web_socket);
         }
-        let digits = port.bytes().all(|b| b.is_ascii_digit());
-        let port: u16 = match port.parse() {
-            Ok(number) if digits => number,
-            _ => return Err(AddressError::Port(port.to_owned())),
-        };
-        if let Some(inner) = host
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-        {
-            let ip: Ipv6Addr = inner
-                .parse()
-                .map_err(|_| AddressError::Host(host.to_owned()))?;
-            return Ok(Address {
-                host: ip.to_string(),
-                port,
-            });
-        }
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_';
-        if host.is_empty() || host.len() > MAX_HOST || !host.bytes().all(plain) {
-            return Err(AddressError::Host(host.to_owned()));
-        }
-        Ok(Address {
-            host: host.to_ascii_lowercase(),
-            port,
-        })
+        host_and_port(text)
     }
+}
+
+fn host_and_port(text: &str) -> Result<Address, AddressError> {
+    let (host, port) = text
+        .rsplit_once(':')
+        .ok_or_else(|| AddressError::NoPort(text.to_owned()))?;
+    if port.is_empty() {
+        return Err(AddressError::NoPort(text.to_owned()));
+    }
+    let digits = port.bytes().all(|b| b.is_ascii_digit());
+    let port: u16 = match port.parse() {
+        Ok(number) if digits => number,
+        _ => return Err(AddressError::Port(port.to_owned())),
+    };
+    if let Some(inner) = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
+        let ip: Ipv6Addr = inner
+            .parse()
+            .map_err(|_| AddressError::Host(host.to_owned()))?;
+        return Ok(Address {
+            host: ip.to_string(),
+            port,
+            web_socket: false,
+        });
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_';
+    if host.is_empty() || host.len() > MAX_HOST || !host.bytes().all(plain) {
+        return Err(AddressError::Host(host.to_owned()));
+    }
+    Ok(Address {
+        host: host.to_ascii_lowercase(),
+        port,
+        web_socket: false,
+    })
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.web_socket { WEB_SOCKET } else { "" };
         if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
+            write!(f, "{scheme}[{}]:{}", self.host, self.port)
         } else {
-            write!(f, "{}:{}", self.host, self.port)
+            write!(f, "{scheme}{}:{}", self.host, self.port)
         }
     }
 }
@@ -123,7 +150,13 @@ mod tests {
     /// Names, IPv4 and bracketed IPv6 read back as written; what cannot be an address says what is wrong.
     #[test]
     fn reads_and_writes() {
-        for text in ["127.0.0.1:7000", "[::1]:7000", "relayer-1.example.org:0"] {
+        for text in [
+            "127.0.0.1:7000",
+            "[::1]:7000",
+            "relayer-1.example.org:0",
+            "ws://[::1]:7000",
+            "ws://relayer-1.example.org:80",
+        ] {
             let address: Address = text.parse().unwrap();
             assert_eq!(address.to_string(), text);
         }
@@ -131,6 +164,8 @@ mod tests {
         assert_eq!(Address::from(socket).socket_addr(), Some(socket));
         let parse = |text: &str| text.parse::<Address>().unwrap_err();
         assert_eq!(parse("localhost"), AddressError::NoPort("localhost".into()));
+        assert_eq!(parse("ws://"), AddressError::NoPort(String::new()));
+        assert_eq!(parse("wss://a:1"), AddressError::Host("wss://a".into()));
         assert_eq!(
             parse("localhost:"),
             AddressError::NoPort("localhost:".into())

@@ -39,6 +39,11 @@ pub enum Problem {
     /// More addresses than are ever tried.
     #[error("node {0} has more than {max} addresses on one plane", max = super::MAX_ADDRESSES)]
     TooManyAddresses(NodeId),
+    /// Direct QSTP connections are TCP.
+    #[error(
+        "node {0} has a ws:// address on the data plane, which has no WebSockets; write host:port"
+    )]
+    DataOverWebSocket(NodeId),
     /// No relayer: nobody would own a shard.
     #[error("no node has the role relayer, so no shard has an owner")]
     NoRelayer,
@@ -323,9 +328,10 @@ impl Spans {
         match problem {
             Problem::Name(_) => self.name,
             Problem::Shards(_) => self.shards,
-            Problem::DuplicateNode(id) | Problem::NoRole(id) | Problem::TooManyAddresses(id) => {
-                last(&self.nodes, id)
-            }
+            Problem::DuplicateNode(id)
+            | Problem::NoRole(id)
+            | Problem::TooManyAddresses(id)
+            | Problem::DataOverWebSocket(id) => last(&self.nodes, id),
             Problem::DuplicateBootstrap(id)
             | Problem::BootstrapUnlisted(id)
             | Problem::BootstrapWithoutAddress(id) => last(&self.bootstrap, id),

@@ -210,6 +210,11 @@ fn every_problem_is_found() {
         refusal(&many),
         (node_line(&many, 1), Problem::TooManyAddresses(id(1)), None)
     );
+    let web = good.replacen("data = [\"", "data = [\"ws://", 1);
+    assert_eq!(
+        refusal(&web),
+        (node_line(&web, 1), Problem::DataOverWebSocket(id(1)), None)
+    );
     let none = good.replace("\"relayer\"", "\"watcher\"");
     assert_eq!(refusal(&none).1, Problem::NoRelayer);
     let boot = format!("\n[[bootstrap]]\nid = \"{}\"\n", id(1));

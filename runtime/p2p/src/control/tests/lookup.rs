@@ -1,0 +1,168 @@
+use std::sync::Mutex;
+
+use futures::FutureExt as _;
+
+use super::*;
+
+/// Records here: a version, then the node they are about. Good is what names its node and is no older than what is held.
+fn record(node: &NodeId, version: u8) -> Bytes {
+    [&[version], &node.as_bytes()[..]].concat().into()
+}
+
+fn check() -> Arc<dyn RecordCheck> {
+    Arc::new(|node: NodeId, record: Bytes, held: Option<Bytes>| {
+        let names = record.get(1..) == Some(&node.as_bytes()[..]);
+        let newer = held.is_none_or(|held| held[0] <= record[0]);
+        async move { names && newer }.boxed()
+    })
+}
+
+async fn member() -> Node {
+    let security = security(config());
+    let config = ControlConfig {
+        lookup: Some(LookupConfig::default()),
+        ..ControlConfig::new(security.clone(), 32)
+    };
+    let (plane, events) = Libp2pControl::start(&Env::plain(), config).unwrap();
+    let at = plane.listen(&loopback()).await.unwrap();
+    plane.keep_records(check()).await.unwrap();
+    Node {
+        plane,
+        events,
+        security,
+        at,
+    }
+}
+
+async fn learns(node: &Node, other: &Node) {
+    let at = std::slice::from_ref(&other.at);
+    node.plane.learn(other.id(), at).await.unwrap();
+}
+
+/// Six nodes, each of which knows the first and is known by it.
+async fn star() -> Vec<Node> {
+    let mut nodes = Vec::new();
+    for _ in 0..6 {
+        nodes.push(member().await);
+    }
+    for node in &nodes[1..] {
+        learns(node, &nodes[0]).await;
+        learns(&nodes[0], node).await;
+    }
+    nodes
+}
+
+/// A node finds another one's record without having met it, through the one that both know; the newest is found.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn finds_a_stranger() {
+    let nodes = star().await;
+    let wanted = &nodes[5];
+    for version in [1, 2] {
+        let record = record(&wanted.id(), version);
+        wanted.plane.announce(record.clone()).await.unwrap();
+        let found = nodes[1].plane.lookup(wanted.id()).await.unwrap();
+        assert_eq!(found, Some(record));
+    }
+    let nobody = NodeKeys::generate().node_id();
+    assert_eq!(nodes[2].plane.lookup(nobody).await.unwrap(), None);
+}
+
+/// What a query dialled is closed when it is over; what somebody uses is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaves_nothing_behind() {
+    let (mut a, b, c) = (member().await, member().await, member().await);
+    learns(&b, &c).await;
+    learns(&a, &b).await;
+    a.dial(&b).await.unwrap();
+    assert_eq!(a.peer_up().await.node_id(), b.id());
+    c.plane
+        .learn(b.id(), std::slice::from_ref(&b.at))
+        .await
+        .unwrap();
+    c.plane.announce(record(&c.id(), 1)).await.unwrap();
+    let found = a.plane.lookup(c.id()).await.unwrap();
+    assert_eq!(found, Some(record(&c.id(), 1)));
+    // If the query went to the node itself as well, the connection to it is closed again.
+    while let Some(event) = a.events.next().now_or_never() {
+        match event.unwrap() {
+            ControlEvent::PeerUp { peer } => {
+                assert_eq!(peer.node_id(), c.id());
+                match a.events.next().await.unwrap() {
+                    ControlEvent::PeerDown { peer, .. } => assert_eq!(peer, c.id()),
+                    other => panic!("{other:?}"),
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    a.plane.open(b.id()).await.unwrap();
+}
+
+/// Records that do not pass our check are neither stored nor handed out, whoever brings them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forged_records() {
+    let (honest, asker, liar) = (member().await, member().await, member().await);
+    let victim = NodeKeys::generate().node_id();
+    let asked: Arc<Mutex<Vec<Bytes>>> = Arc::default();
+    let seen = asked.clone();
+    let watching = move |node, record: Bytes, held| {
+        seen.lock().unwrap().push(record.clone());
+        check().check(node, record, held)
+    };
+    honest.plane.keep_records(Arc::new(watching)).await.unwrap();
+    learns(&liar, &honest).await;
+    learns(&asker, &honest).await;
+    learns(&asker, &liar).await;
+    // The liar's own record names another node: the honest node checks it, and does not keep it.
+    let forged = record(&victim, 9);
+    liar.plane.announce(forged.clone()).await.unwrap();
+    while asked.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*asked.lock().unwrap(), [forged]);
+    // The liar still has it, and hands it to whoever asks: it is not believed.
+    assert_eq!(asker.plane.lookup(liar.id()).await.unwrap(), None);
+}
+
+/// What cannot be looked up or announced says why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fails_by_name() {
+    let without = Node::start(config(), None).await;
+    let refused = without.plane.lookup(without.id()).await;
+    assert!(
+        matches!(refused, Err(ControlError::NoLookup)),
+        "{refused:?}"
+    );
+    let refused = without.plane.keep_records(check()).await;
+    assert!(
+        matches!(refused, Err(ControlError::NoLookup)),
+        "{refused:?}"
+    );
+
+    let alone = member().await;
+    let large = vec![0; LookupConfig::default().max_record + 1];
+    let refused = alone.plane.announce(large.into()).await;
+    assert!(
+        matches!(refused, Err(ControlError::TooLarge { .. })),
+        "{refused:?}"
+    );
+    let nowhere = alone.plane.announce(record(&alone.id(), 1)).await;
+    assert!(
+        matches!(nowhere, Err(ControlError::NotStored(_))),
+        "{nowhere:?}"
+    );
+    let own = alone.plane.lookup(alone.id()).await.unwrap();
+    assert_eq!(own, Some(record(&alone.id(), 1)));
+
+    let mut busy = Vec::new();
+    learns(&alone, &without).await;
+    for _ in 0..200 {
+        let node = NodeKeys::generate().node_id();
+        busy.push(alone.plane.lookup(node));
+    }
+    let outcomes = futures::future::join_all(busy).await;
+    let refused = outcomes
+        .iter()
+        .filter(|outcome| matches!(outcome, Err(ControlError::LookupsBusy)));
+    assert!(refused.count() > 0);
+}
