@@ -3,6 +3,7 @@
 # make lint    formatting and clippy, warnings denied
 # make bench   the figures of docs/performance.md, each beside a named peer
 # make soak    the kill test for longer, ten million seals
+# make fuzz    every decoder under libFuzzer, MINUTES=n in all (default 20); TARGETS="a b" for some
 # make fmt     format the tree
 # make ui      build the operator's page from node/ui/src into node/ui/dist, which is committed; needs Node.js and npm
 
@@ -54,6 +55,9 @@ soak: deps
 	@$(CARGO) test --locked --release -p pqcnet-tests --tests -- --ignored --nocapture
 	@$(CARGO) test --locked --release -p pqcnet-qstp --lib -- --ignored --exact --nocapture \
 		tests::ledger::ten_million_seals_repeat_nothing
+
+fuzz: deps
+	@deploy/scripts/fuzz.sh "$(or $(MINUTES),20)" $(TARGETS)
 
 fmt:
 	@$(CARGO) fmt --all

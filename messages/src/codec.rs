@@ -5,16 +5,20 @@ use pqcnet_crypto::NodeId;
 use pqcnet_link::WireError;
 
 /// Implements [`pqcnet_link::Wire`] through the message's protobuf form (`From<&T> for P`, `TryFrom<P> for T`). Each
-/// `bound` names a repeated field, its tag and the most elements it may have, checked before anything is decoded.
+/// `bound` names a repeated field, its tag, where it is known the bytes that each element has at least, and the most
+/// elements it may have, checked before anything is decoded.
 macro_rules! wire {
-    ($ty:ty => $proto:ty $(, bound $field:literal = $tag:literal at $limit:expr)* $(,)?) => {
+    ($ty:ty => $proto:ty $(, bound $field:literal = $tag:literal $(each $shortest:literal)? at $limit:expr)* $(,)?) => {
         impl pqcnet_link::Wire for $ty {
             fn to_wire(&self) -> bytes::Bytes {
                 pqcnet_link::wire::encode(&<$proto>::from(self))
             }
 
             fn from_wire(bytes: bytes::Bytes) -> Result<Self, pqcnet_link::WireError> {
-                $(pqcnet_link::wire::bound_repeated(&bytes, $tag, $field, $limit)?;)*
+                $({
+                    let shortest = [0usize $(, $shortest)?].into_iter().max().unwrap_or(0);
+                    pqcnet_link::wire::bound_repeated(&bytes, $tag, $field, shortest, $limit)?;
+                })*
                 pqcnet_link::wire::decode::<$proto>(bytes)?.try_into()
             }
         }

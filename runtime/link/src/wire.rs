@@ -108,15 +108,18 @@ pub fn decode<P: prost::Message + Default>(bytes: Bytes) -> Result<P, WireError>
     P::decode(bytes).map_err(|_| WireError::Malformed)
 }
 
-/// Refuses an encoding whose repeated field `tag` has more than `limit` elements, before anything is allocated for it:
-/// an empty element costs two bytes on the wire but a whole struct in memory.
+/// Refuses an encoding whose repeated field `tag` has more than `limit` elements, or one of fewer bytes than the shortest
+/// honest one, before anything is allocated for it: an empty element costs two bytes on the wire but a whole struct in
+/// memory.
 ///
 /// # Errors
-/// [`WireError::TooMany`], or [`WireError::Malformed`] if the bytes are no protobuf encoding.
+/// [`WireError::TooMany`]; [`WireError::Invalid`] for a short element; [`WireError::Malformed`] if the bytes are no
+/// protobuf encoding.
 pub fn bound_repeated(
     bytes: &Bytes,
     tag: u32,
     field: &'static str,
+    shortest: usize,
     limit: usize,
 ) -> Result<(), WireError> {
     let mut rest: &[u8] = bytes;
@@ -129,7 +132,13 @@ pub fn bound_repeated(
                 return Err(WireError::TooMany { field, limit });
             }
         }
+        let before = rest.len();
         skip(wire_type, found, &mut rest)?;
+        // The length in front of the element counts too, so this lets one pass that is a byte too short, never an honest one.
+        if found == tag && before - rest.len() < shortest {
+            let problem = "an element too short to be one";
+            return Err(WireError::Invalid { field, problem });
+        }
     }
     Ok(())
 }
@@ -197,9 +206,16 @@ mod tests {
             Err(WireError::Malformed)
         );
         let three = Bytes::from_static(&[0x0a, 0, 0x0a, 0, 0x12, 0, 0x0a, 0]);
-        assert_eq!(bound_repeated(&three, 1, "list", 3), Ok(()));
+        assert_eq!(bound_repeated(&three, 1, "list", 0, 3), Ok(()));
         assert_eq!(
-            bound_repeated(&three, 1, "list", 2),
+            bound_repeated(&three, 1, "list", 2, 3),
+            Err(WireError::Invalid {
+                field: "list",
+                problem: "an element too short to be one"
+            })
+        );
+        assert_eq!(
+            bound_repeated(&three, 1, "list", 0, 2),
             Err(WireError::TooMany {
                 field: "list",
                 limit: 2
@@ -212,7 +228,7 @@ mod tests {
         #[test]
         fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), tag in 1u32..20) {
             let bytes = Bytes::from(bytes);
-            let scanned = bound_repeated(&bytes, tag, "list", 3);
+            let scanned = bound_repeated(&bytes, tag, "list", 0, 3);
             let impossible = matches!(scanned, Err(WireError::Invalid { .. } | WireError::Trailing));
             prop_assert!(!impossible);
             if let Ok(outcome) = Result::<Blob, Blob>::from_wire(bytes) {

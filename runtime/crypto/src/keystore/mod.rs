@@ -232,6 +232,19 @@ fn create_with<C: Contents>(
     disk::write_new(path, &sealed_file(path, contents, unlock, protection)?)
 }
 
+/// The bytes of a new file; `path` only names them in errors.
+pub fn sealed<C: Contents>(
+    path: &Path,
+    contents: &C,
+    unlock: Unlock<'_>,
+) -> Result<Vec<u8>, KeystoreError> {
+    let protection = match unlock {
+        Unlock::Passphrase(_) => Protection::Passphrase(Argon2Cost::DEFAULT),
+        Unlock::KeyFile(_) => Protection::KeyFile,
+    };
+    sealed_file(path, contents, unlock, protection)
+}
+
 /// The bytes of a file with fresh salt and nonce.
 fn sealed_file<C: Contents>(
     path: &Path,

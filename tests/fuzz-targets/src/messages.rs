@@ -1,0 +1,413 @@
+//! Messages of every service, grants, adverts, directives.
+
+use bytes::Bytes;
+use pqcnet_crypto::{KemSecret, MlDsaKeyPair, NodeId, NodeKeys, seeded};
+use pqcnet_link::{ServiceId, Wire};
+use pqcnet_messages::control::*;
+use pqcnet_messages::edge::*;
+use pqcnet_messages::relay::*;
+use pqcnet_messages::*;
+
+use crate::{Target, choose};
+
+/// One message or reply: its name and what reads it.
+pub struct Decoder {
+    /// As in the code.
+    pub name: &'static str,
+    /// Reads it; whether it was one.
+    pub reads: fn(Bytes) -> bool,
+    /// Reads it, writes it, reads it again.
+    settles: fn(Bytes),
+}
+
+fn reads<T: Wire>(bytes: Bytes) -> bool {
+    T::from_wire(bytes).is_ok()
+}
+
+/// What was read is written in one form, which reads as the same.
+fn settles<T: Wire>(bytes: Bytes) {
+    if let Ok(value) = T::from_wire(bytes) {
+        let written = value.to_wire();
+        match T::from_wire(written.clone()) {
+            Ok(again) => assert_eq!(again.to_wire(), written),
+            Err(error) => panic!("what this side writes, it refuses: {error}"),
+        }
+    }
+}
+
+macro_rules! decoders {
+    ($($list:ident: [$($ty:ty),* $(,)?])*) => {
+        $(const $list: &[Decoder] = &[$(Decoder {
+            name: stringify!($ty),
+            reads: reads::<$ty>,
+            settles: settles::<$ty>,
+        }),*];)*
+
+        /// Every message and reply that a peer can send.
+        pub const DECODERS: &[&[Decoder]] = &[$($list),*];
+    };
+}
+
+decoders! {
+    EDGE_MESSAGES: [
+        Attach, OpenProducer, Publish, SetReaders, Subscribe, Consumed, Unsubscribe, Deliver, SubscriptionEnded,
+        Result<Attached, Refusal>, Result<ProducerOpened, Refusal>, Result<Published, Refusal>,
+        Result<Subscribed, Refusal>, Result<(), Refusal>,
+    ]
+    RELAY_MESSAGES: [
+        OpenSession, CloseSession, RelayOpenProducer, RelayPublish, RelaySetReaders, RelaySubscribe, RelayConsumed,
+        RelayUnsubscribe, RelayDeliver, RelaySubscriptionEnded, Result<SessionOpened, Refusal>,
+    ]
+    CONTROL_MESSAGES: [
+        Ping, Pong, Status, StatusReport, SubmitDirective, Submitted, Result<Submitted, Refusal>, PullDirectives,
+        PullAdverts, PulledDirectives, PulledAdverts, SignedAdvert, SignedDirective, Refusal,
+    ]
+}
+
+fn of(list: &[Decoder], data: &[u8]) {
+    if let Some((which, rest)) = choose(data) {
+        (list[which % list.len()].settles)(Bytes::copy_from_slice(rest));
+    }
+}
+
+fn place<T: Wire>(list: &[Decoder], value: &T) -> Vec<u8> {
+    let name = std::any::type_name::<T>().replace("alloc::vec::", "");
+    let short = |name: &str| -> String {
+        name.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'))
+            .filter_map(|part| part.rsplit("::").next())
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let at = list
+        .iter()
+        .position(|decoder| short(decoder.name) == short(&name));
+    let at = at.unwrap_or_else(|| panic!("{name} is not listed"));
+    let mut seed = vec![u8::try_from(at).unwrap_or(u8::MAX)];
+    seed.extend_from_slice(&value.to_wire());
+    seed
+}
+
+fn node(byte: u8) -> NodeId {
+    NodeId::from_bytes([byte; 32])
+}
+
+fn name() -> ChannelName {
+    ChannelName::new("orders/eu").unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn channel() -> Channel {
+    Channel {
+        owner: node(0xaa),
+        name: name(),
+    }
+}
+
+fn payloads() -> Vec<Bytes> {
+    vec![Bytes::from_static(b"one"), Bytes::new()]
+}
+
+fn records() -> Vec<Record> {
+    (7..)
+        .zip(payloads())
+        .map(|(offset, payload)| Record {
+            offset,
+            published_at_ms: 1_700_000_000_000,
+            payload,
+        })
+        .collect()
+}
+
+fn grant() -> Grant {
+    let _same = seeded::from_seed(b"grant");
+    let keys = NodeKeys::generate();
+    let at = 1_700_000_000_000;
+    Grant::issue(&keys, [7; 32], node(1), at, 3_600_000, [9; 16])
+}
+
+/// Messages of the client's edge.
+pub const EDGE: Target = Target {
+    name: "edge",
+    body: |data| of(EDGE_MESSAGES, data),
+    seeds: || {
+        let list = EDGE_MESSAGES;
+        let (subscription, window_bytes) = (9, 1 << 20);
+        let refusal = Refusal::Gap { expected: 301 };
+        vec![
+            place(list, &Attach { grant: grant() }),
+            place(list, &OpenProducer { channel: channel() }),
+            place(
+                list,
+                &Publish {
+                    channel: channel(),
+                    epoch: 3,
+                    first_seq: 300,
+                    payloads: payloads(),
+                },
+            ),
+            place(
+                list,
+                &SetReaders {
+                    channel: name(),
+                    readers: vec![node(1), node(2)],
+                },
+            ),
+            place(
+                list,
+                &Subscribe {
+                    subscription,
+                    channel: channel(),
+                    after: 6,
+                    window_bytes,
+                },
+            ),
+            place(
+                list,
+                &Consumed {
+                    subscription,
+                    offset: 8,
+                },
+            ),
+            place(list, &Unsubscribe { subscription }),
+            place(
+                list,
+                &Deliver {
+                    subscription,
+                    records: records(),
+                },
+            ),
+            place(
+                list,
+                &SubscriptionEnded {
+                    subscription,
+                    refusal: refusal.clone(),
+                },
+            ),
+            place(list, &Err::<(), Refusal>(refusal)),
+            place(
+                list,
+                &Ok::<Published, Refusal>(Published {
+                    last_seq: 301,
+                    last_offset: 8,
+                }),
+            ),
+        ]
+    },
+};
+
+/// Messages between a sentry and a relayer.
+pub const RELAY: Target = Target {
+    name: "relay",
+    body: |data| of(RELAY_MESSAGES, data),
+    seeds: || {
+        let list = RELAY_MESSAGES;
+        let (session, subscription) = (5, 9);
+        vec![
+            place(list, &OpenSession { grant: grant() }),
+            place(list, &CloseSession { session }),
+            place(
+                list,
+                &RelayOpenProducer {
+                    session,
+                    channel: channel(),
+                },
+            ),
+            place(
+                list,
+                &RelayPublish {
+                    session,
+                    channel: channel(),
+                    epoch: 3,
+                    first_seq: 300,
+                    payloads: payloads(),
+                },
+            ),
+            place(
+                list,
+                &RelaySetReaders {
+                    session,
+                    channel: name(),
+                    readers: vec![node(1)],
+                },
+            ),
+            place(
+                list,
+                &RelaySubscribe {
+                    session,
+                    subscription,
+                    channel: channel(),
+                    after: 6,
+                    window_bytes: 1 << 20,
+                },
+            ),
+            place(
+                list,
+                &RelayDeliver {
+                    subscription,
+                    records: records(),
+                },
+            ),
+            place(
+                list,
+                &RelaySubscriptionEnded {
+                    subscription,
+                    refusal: Refusal::Storage,
+                },
+            ),
+        ]
+    },
+};
+
+fn directive(order: Order) -> SignedDirective {
+    let _same = seeded::from_seed(b"root");
+    let root = MlDsaKeyPair::generate();
+    let directive = Directive {
+        network_id: [7; 32],
+        version: 3,
+        issued_at_ms: 1_700_000_000_000,
+        lease_ms: 0,
+        order,
+    };
+    directive
+        .sign(&root)
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn directives() -> Vec<SignedDirective> {
+    let new = {
+        let _same = seeded::from_seed(b"new");
+        NodeKeys::generate().public().clone()
+    };
+    let map = ShardMap::new(4, vec![node(1), node(2), node(1)]);
+    vec![
+        directive(Order::Revoke {
+            node: node(1),
+            reason: "its disk was stolen".to_owned(),
+        }),
+        directive(Order::Succeed {
+            old: node(1),
+            new,
+            overlap_until_ms: 1_800_000_000_000,
+        }),
+        directive(Order::GrantRole {
+            node: node(1),
+            roles: [Role::Sentry, Role::Relayer].into(),
+        }),
+        directive(Order::ShardMap(
+            map.unwrap_or_else(|error| panic!("{error}")),
+        )),
+    ]
+}
+
+fn advert() -> SignedAdvert {
+    let _same = seeded::from_seed(b"advert");
+    let keys = NodeKeys::generate();
+    let advert = Advert {
+        network_id: [7; 32],
+        node: keys.public().clone(),
+        roles: [Role::Relayer].into(),
+        services: [ServiceId::CONTROL, ServiceId::RELAY].into(),
+        software: "pqcnet/0.1.0".to_owned(),
+        software_hash: [5; 32],
+        identity_version: 2,
+        kem: Some(KemAdvert {
+            version: 3,
+            key: KemSecret::generate().public().clone(),
+        }),
+        control: vec!["127.0.0.1:7410".to_owned()],
+        data: vec!["[::1]:7411".to_owned()],
+        issued_at_ms: 1_700_000_000_000,
+        lease_ms: 1_800_000,
+    };
+    advert.sign(&keys)
+}
+
+/// Messages between any two nodes, and what gossip carries.
+pub const CONTROL: Target = Target {
+    name: "control",
+    body: |data| of(CONTROL_MESSAGES, data),
+    seeds: || {
+        let list = CONTROL_MESSAGES;
+        let directive = directives().swap_remove(0);
+        vec![
+            place(list, &Ping { nonce: 7 }),
+            place(
+                list,
+                &Pong {
+                    nonce: 7,
+                    role: Role::Relayer,
+                    software: "pqcnet/0.1.0".to_owned(),
+                    uptime_ms: 12,
+                },
+            ),
+            place(list, &Status {}),
+            place(
+                list,
+                &SubmitDirective {
+                    directive: directive.clone(),
+                },
+            ),
+            place(list, &directive),
+            place(list, &advert()),
+            place(
+                list,
+                &PullDirectives {
+                    have: vec![[1; 8], [2; 8]],
+                },
+            ),
+            place(
+                list,
+                &PullAdverts {
+                    have: vec![[1; 8]],
+                    mine: Some(advert()),
+                },
+            ),
+            place(list, &Refusal::Invalid("why".to_owned())),
+        ]
+    },
+};
+
+/// Grants: read, and checked against a network and a sentry.
+pub const GRANT: Target = Target {
+    name: "grant",
+    body: |data| {
+        if let Ok(Attach { grant }) = Attach::from_wire(Bytes::copy_from_slice(data)) {
+            // Everything but the signature decides first, so the expensive check is reached by an honest one alone.
+            let outcome = grant.verify(&[7; 32], &node(1), 1_700_000_000_001);
+            let before = grant.canonical_bytes();
+            assert!(
+                outcome.is_err() || before.len() == 2_094,
+                "{}",
+                before.len()
+            );
+        }
+    },
+    seeds: || vec![Attach { grant: grant() }.to_wire().to_vec()],
+};
+
+/// Adverts in their canonical bytes, which have one form each.
+pub const ADVERT: Target = Target {
+    name: "advert",
+    body: |data| {
+        if let Ok(advert) = Advert::from_canonical(data) {
+            assert_eq!(advert.canonical_bytes(), data);
+        }
+    },
+    seeds: || vec![advert().advert.canonical_bytes()],
+};
+
+/// Directives in their canonical bytes, which have one form each.
+pub const DIRECTIVE: Target = Target {
+    name: "directive",
+    body: |data| {
+        if let Ok(directive) = Directive::from_canonical(data) {
+            assert_eq!(directive.canonical_bytes(), data);
+            let _subject = directive.subject();
+            assert!(!directive.to_string().is_empty());
+        }
+    },
+    seeds: || {
+        let bytes = |signed: SignedDirective| signed.directive.canonical_bytes();
+        directives().into_iter().map(bytes).collect()
+    },
+};
