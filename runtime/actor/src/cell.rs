@@ -21,6 +21,7 @@ use std::task::{Context, Poll};
 use actix::dev::ContextFut;
 use actix::fut::ActorFuture;
 use actix::{Actor, ActorContext, AsyncContext, Supervised};
+use rand_core::Rng;
 use tokio::time::Sleep;
 
 use crate::counters::bump;
@@ -256,6 +257,12 @@ impl<B: Behaviour> Cell<B> {
             if let Some(home) = self.mail.home() {
                 bump(&home.env.count().restarts);
             }
+        }
+        if let Some(home) = self.mail.home() {
+            let purpose = format!("{}#incarnation", home.path);
+            let restarts = self.mail.stats.restarts.load(Relaxed);
+            let mut rng = home.env.actor_rng(&purpose, restarts);
+            self.mail.begin_incarnation(rng.next_u64());
         }
         self.state = State::Running;
     }

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::watch::Incarnation;
+
 /// Why a message was not taken; it comes back with the error.
 pub enum TellError<M> {
     /// The receiver's lane for this class is full.
     Full(M),
-    /// The receiver has stopped for good.
+    /// The receiver has stopped for good, or the one incarnation that the message was for has.
     Closed(M),
 }
 
@@ -68,6 +70,14 @@ pub enum AskError {
     /// The receiver dropped its promise to answer.
     #[error("the receiver dropped the request without an answer")]
     Abandoned,
+    /// The one incarnation that the request was for is over. Nothing happened.
+    #[error("incarnation {held} of the receiver is over")]
+    Stale {
+        /// The one that it was for.
+        held: Incarnation,
+        /// The one that receives now, if there is one.
+        present: Option<Incarnation>,
+    },
     /// The remote node refuses this message from this peer.
     #[error("the remote node refused: {0}")]
     Refused(String),

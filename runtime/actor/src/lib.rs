@@ -95,4 +95,4 @@ pub use supervise::spec::Spec;
 pub use supervise::tree::{Running, Tree};
 pub use timers::{Alarm, TimerId};
 pub use trace::{IDS_FIELD, Ids, NoIds, Step, StepKind, TARGET as TRACE_TARGET, TraceCx};
-pub use watch::{Down, DownReason, Watch, Watchable, Watcher};
+pub use watch::{Down, DownReason, Incarnation, Watch, Watchable, Watcher};

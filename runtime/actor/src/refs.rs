@@ -10,7 +10,7 @@ use crate::message::Message;
 use crate::path::Path;
 use crate::reply::{Pending, ReplyTo};
 use crate::trace::TraceCx;
-use crate::watch::{Watch, Watchable};
+use crate::watch::{Incarnation, Watch, Watchable};
 
 /// A message under way, with the trace it belongs to and where its answer goes.
 pub struct Letter<M: Message> {
@@ -20,6 +20,8 @@ pub struct Letter<M: Message> {
     pub trace: TraceCx,
     /// Where the answer goes; `None` for a tell.
     pub reply: Option<ReplyTo<M>>,
+    /// The one incarnation of the receiver that it is for; `None` for any.
+    pub only: Option<Incarnation>,
 }
 
 impl<M: Message> Letter<M> {
@@ -30,6 +32,7 @@ impl<M: Message> Letter<M> {
             msg,
             trace: TraceCx::current(),
             reply: None,
+            only: None,
         }
     }
 
@@ -41,6 +44,7 @@ impl<M: Message> Letter<M> {
             msg,
             trace: TraceCx::current(),
             reply: Some(reply),
+            only: None,
         };
         (letter, pending)
     }
@@ -73,17 +77,24 @@ pub trait Carrier<M: Message>: Send + Sync + 'static {
 
     /// Watches the receiver.
     fn watch(&self) -> Watch;
+
+    /// The incarnation that receives now. `None`: there was none yet, or only a watch can tell, as on another node.
+    fn incarnation(&self) -> Option<Incarnation> {
+        None
+    }
 }
 
 /// A handle to whoever handles `M`. Cheap to clone; holding one does not keep the actor alive.
 pub struct Ref<M: Message> {
     carrier: Arc<dyn Carrier<M>>,
+    only: Option<Incarnation>,
 }
 
 impl<M: Message> Clone for Ref<M> {
     fn clone(&self) -> Self {
         Ref {
             carrier: Arc::clone(&self.carrier),
+            only: self.only,
         }
     }
 }
@@ -97,14 +108,40 @@ impl<M: Message> std::fmt::Debug for Ref<M> {
 impl<M: Message> Ref<M> {
     /// A ref over any carrier.
     pub fn from_carrier(carrier: Arc<dyn Carrier<M>>) -> Self {
-        Ref { carrier }
+        Ref {
+            carrier,
+            only: None,
+        }
+    }
+
+    /// The same receiver, this incarnation of it only: once that is over, asks get [`AskError::Stale`] and tells `Closed`, whoever has
+    /// come in its place. [`Watch::incarnation`] tells the present one.
+    #[must_use]
+    pub fn only(&self, incarnation: Incarnation) -> Self {
+        Ref {
+            carrier: Arc::clone(&self.carrier),
+            only: Some(incarnation),
+        }
+    }
+
+    /// The incarnation that receives now, where that is known at once; [`Watch::incarnation`] tells it everywhere.
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        self.carrier.incarnation()
+    }
+
+    #[inline]
+    fn aimed(&self, mut letter: Letter<M>) -> Letter<M> {
+        if self.only.is_some() {
+            letter.only = self.only;
+        }
+        letter
     }
 
     /// Sends without waiting. The only way to send from a handler.
     #[inline]
     pub fn try_tell(&self, msg: M) -> Result<(), TellError<M>> {
         self.carrier
-            .post(Letter::tell(msg))
+            .post(self.aimed(Letter::tell(msg)))
             .map_err(|error| error.map(|letter| letter.msg))
     }
 
@@ -112,7 +149,7 @@ impl<M: Message> Ref<M> {
     /// The only error is `Closed`.
     pub async fn tell(&self, msg: M) -> Result<(), TellError<M>> {
         self.carrier
-            .post_when_free(Letter::tell(msg))
+            .post_when_free(self.aimed(Letter::tell(msg)))
             .await
             .map_err(|letter| TellError::Closed(letter.msg))
     }
@@ -121,7 +158,7 @@ impl<M: Message> Ref<M> {
     #[inline]
     pub fn try_ask(&self, msg: M, timeout: Duration) -> Result<Pending<M::Reply>, TellError<M>> {
         let (letter, pending) = Letter::ask(msg, timeout);
-        match self.carrier.post(letter) {
+        match self.carrier.post(self.aimed(letter)) {
             Ok(()) => Ok(pending),
             Err(error) => Err(error.map(Letter::into_msg)),
         }
@@ -139,12 +176,12 @@ impl<M: Message> Ref<M> {
 
     /// Hands over a letter made elsewhere, with its trace and its reply: what a link does with what it received.
     pub fn post(&self, letter: Letter<M>) -> Result<(), TellError<Letter<M>>> {
-        self.carrier.post(letter)
+        self.carrier.post(self.aimed(letter))
     }
 
     /// As [`Ref::post`], waiting for room; `Err` gives the letter back because the receiver is gone.
     pub async fn post_when_free(&self, letter: Letter<M>) -> Result<(), Letter<M>> {
-        self.carrier.post_when_free(letter).await
+        self.carrier.post_when_free(self.aimed(letter)).await
     }
 
     /// How many more messages of this class the receiver would take now.

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use crate::ids::{Role, ServiceId};
 
-/// The link version spoken here.
-pub const LINK_VERSION: u32 = 1;
+/// The highest link version spoken here. Version 2 has subscriptions, watches and sequenced tells.
+pub const LINK_VERSION: u32 = 2;
+/// The lowest link version spoken here: the one before, so that neighbouring releases run together.
+pub const LINK_VERSION_MIN: u32 = 1;
 /// Largest frame, without its 4-byte length: a batch of 1 MiB and its envelope.
 pub const MAX_FRAME: u32 = 1024 * 1024 + 64 * 1024;
 /// Largest frame before the peer's Hello is accepted; a Hello needs under 300 bytes.
@@ -79,13 +81,22 @@ pub struct Limits {
     pub silent_after: Duration,
     /// An orderly close waits this long for asks the peer still waits for.
     pub drain_timeout: Duration,
+    /// A frame whose first byte has come must be whole within this, or have grown by 64 KiB, which then has the same time again.
+    pub frame_timeout: Duration,
+    /// The same for what is written: 64 KiB must get into the socket in this time. The driver keeps it.
+    pub write_timeout: Duration,
+    /// Messages, subscriptions and watches that the peer may not send, before the link ends.
+    pub max_refusals: u32,
 }
 
 impl Default for Limits {
     /// - ask and tell windows of 256 units (4 MiB): at 1 KiB a message and 1 ms round trip, 256,000 messages a second;
     /// - 4 MiB outbound: one window ahead of the socket;
     /// - 10 s for the hello: three lost TCP packets;
-    /// - keepalive 10 s, silent after 30 s: a dead peer is noticed before a drain (30 s) is over.
+    /// - keepalive 10 s, silent after 30 s: a dead peer is noticed before a drain (30 s) is over;
+    /// - 30 s for 64 KiB of a frame, or the rest of it, to come, and for as much to be written: 2 KB/s, less than any link that is of
+    ///   use;
+    /// - 64 refusals: more than a peer makes that mistakes its own role, soon reached by one that tries doors.
     fn default() -> Self {
         Limits {
             max_frame: MAX_FRAME,
@@ -96,6 +107,9 @@ impl Default for Limits {
             keepalive: Duration::from_secs(10),
             silent_after: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
+            frame_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            max_refusals: 64,
         }
     }
 }
@@ -116,6 +130,8 @@ impl Limits {
 /// What the peer said of itself. The role is only a claim until the caller has checked it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerHello {
+    /// The link version that both speak.
+    pub version: u32,
     /// The role it claims.
     pub role: Role,
     /// Name and version of its software.

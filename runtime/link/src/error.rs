@@ -5,6 +5,7 @@ use std::io;
 
 use pqcnet_protos::link::v1 as pb;
 
+use crate::config::{LINK_VERSION, LINK_VERSION_MIN};
 use crate::ids::{Class, ServiceId};
 
 /// How far a link had come.
@@ -72,6 +73,16 @@ pub enum Reason {
     Internal,
     /// The Hello declared limits this version cannot work with.
     Limits,
+    /// A frame kind that the agreed version does not have.
+    UnknownFrame,
+    /// A frame begun and not finished in time.
+    SlowFrame,
+    /// Bytes that could not be written in time.
+    NotReading,
+    /// Too many messages that the peer may not send.
+    Refused,
+    /// A subscription, watch or sequence that breaks its rules.
+    BadStream,
     /// A number of a later version.
     Unrecognised(i32),
 }
@@ -96,6 +107,11 @@ impl Reason {
             Reason::Silent => pb::Reason::Silent,
             Reason::Internal => pb::Reason::Internal,
             Reason::Limits => pb::Reason::Limits,
+            Reason::UnknownFrame => pb::Reason::UnknownFrame,
+            Reason::SlowFrame => pb::Reason::SlowFrame,
+            Reason::NotReading => pb::Reason::NotReading,
+            Reason::Refused => pb::Reason::Refused,
+            Reason::BadStream => pb::Reason::BadStream,
             Reason::Unrecognised(number) => return number,
         };
         reason.into()
@@ -120,6 +136,11 @@ impl Reason {
             Ok(pb::Reason::Silent) => Reason::Silent,
             Ok(pb::Reason::Internal) => Reason::Internal,
             Ok(pb::Reason::Limits) => Reason::Limits,
+            Ok(pb::Reason::UnknownFrame) => Reason::UnknownFrame,
+            Ok(pb::Reason::SlowFrame) => Reason::SlowFrame,
+            Ok(pb::Reason::NotReading) => Reason::NotReading,
+            Ok(pb::Reason::Refused) => Reason::Refused,
+            Ok(pb::Reason::BadStream) => Reason::BadStream,
             Ok(pb::Reason::Unspecified) | Err(_) => Reason::Unrecognised(number),
         }
     }
@@ -145,6 +166,11 @@ impl fmt::Display for Reason {
             Reason::Silent => "silent",
             Reason::Internal => "internal failure",
             Reason::Limits => "unusable limits",
+            Reason::UnknownFrame => "unknown frame",
+            Reason::SlowFrame => "frame not finished in time",
+            Reason::NotReading => "not reading",
+            Reason::Refused => "too many refused messages",
+            Reason::BadStream => "bad stream",
             Reason::Unrecognised(number) => return write!(f, "reason {number}"),
         })
     }
@@ -154,14 +180,12 @@ impl fmt::Display for Reason {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// No link version in common.
-    #[error("speaks link versions {min} to {max}, not {ours}")]
+    #[error("speaks link versions {min} to {max}, not {LINK_VERSION_MIN} to {LINK_VERSION}")]
     Version {
         /// Lowest it speaks.
         min: u32,
         /// Highest it speaks.
         max: u32,
-        /// The one spoken here.
-        ours: u32,
     },
     /// A role that does not exist.
     #[error("claims role number {0}, which is none")]
@@ -239,6 +263,39 @@ pub enum Fault {
     /// Nothing came for too long.
     #[error("was silent for too long")]
     Silent,
+    /// A frame kind that the agreed version does not have.
+    #[error("sent a frame of kind {number}, which link version {version} does not have")]
+    UnknownFrame {
+        /// Its number in `Frame`.
+        number: u32,
+        /// The agreed version.
+        version: u32,
+    },
+    /// It began a frame and did not finish it in time.
+    #[error("did not finish a frame in time")]
+    SlowFrame,
+    /// It does not read what it is sent.
+    #[error("does not read")]
+    NotReading,
+    /// It goes on sending what it may not send.
+    #[error("sent {limit} messages that it may not send")]
+    TooManyRefused {
+        /// The most that are borne.
+        limit: u32,
+    },
+    /// A Reply says that an incarnation is over, but none in particular was asked.
+    #[error("called an ask stale that was for any incarnation")]
+    UnaskedStale,
+    /// A subscription, a watch or a sequenced stream that breaks its rules.
+    #[error("{what} {id} {problem}")]
+    BadStream {
+        /// Which of them.
+        what: &'static str,
+        /// Its id.
+        id: u64,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
 }
 
 impl Fault {
@@ -259,6 +316,11 @@ impl Fault {
             Fault::Limits { .. } => Reason::Limits,
             Fault::HelloTimeout => Reason::HelloTimeout,
             Fault::Silent => Reason::Silent,
+            Fault::UnknownFrame { .. } => Reason::UnknownFrame,
+            Fault::SlowFrame => Reason::SlowFrame,
+            Fault::NotReading => Reason::NotReading,
+            Fault::TooManyRefused { .. } => Reason::Refused,
+            Fault::BadStream { .. } | Fault::UnaskedStale => Reason::BadStream,
         }
     }
 }
@@ -359,4 +421,10 @@ pub enum SendError {
     /// The peer does not serve the service.
     #[error("the peer does not serve {0}")]
     NotServed(ServiceId),
+    /// The agreed link version does not have this.
+    #[error("the peer speaks an earlier link version, which does not have this")]
+    Unsupported,
+    /// As many subscriptions or watches as a link may have.
+    #[error("as many as a link may have")]
+    TooMany,
 }

@@ -7,8 +7,10 @@ use pqcnet_protos::link::v1 as pb;
 
 use crate::config::PeerHello;
 use crate::error::DownReason;
+use crate::event_log::Position;
 use crate::frame;
 use crate::ids::{Class, ServiceId, Trace};
+pub use crate::outcome::{AckState, DroppedWhy, EndedWhy, Fate, StreamNotice};
 
 /// What a tell or an ask carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub struct Inbound {
     pub class: Class,
     /// The sender's trace.
     pub trace: Option<Trace>,
+    /// The one incarnation of the receiver that it is for; 0 for any.
+    pub incarnation: u64,
     /// The message, sharing the memory it arrived in.
     pub payload: Bytes,
     /// What it cost the sender; give a tell's back with [`Link::grant`](crate::Link::grant).
@@ -52,6 +56,11 @@ pub enum Answer {
     Draining,
     /// The reply was larger than the asker's largest frame.
     ReplyTooLarge,
+    /// The incarnation it was for is over; nothing was done.
+    Stale {
+        /// The receiver's present incarnation; 0 if it has none.
+        present: u64,
+    },
 }
 
 /// What the caller learns from a link.
@@ -95,6 +104,82 @@ pub enum Event {
         /// So much more.
         units: u32,
     },
+    /// The peer subscribes: answer with [`Link::begin_subscription`](crate::Link::begin_subscription) or
+    /// [`Link::end_subscription`](crate::Link::end_subscription).
+    Subscribe {
+        /// Its id.
+        id: u64,
+        /// The service; one that this side offered.
+        service: ServiceId,
+        /// Which events of the service.
+        type_id: u32,
+        /// The last event it had; none: from now on.
+        after: Option<Position>,
+    },
+    /// The peer gave a subscription up.
+    Unsubscribed {
+        /// Its id.
+        id: u64,
+    },
+    /// Something came of a subscription of ours.
+    Notice {
+        /// Its id.
+        id: u64,
+        /// What.
+        notice: StreamNotice,
+    },
+    /// The peer watches: answer with [`Link::send_fate`](crate::Link::send_fate).
+    Watch {
+        /// Its id.
+        id: u64,
+        /// The service; one that this side offered.
+        service: ServiceId,
+        /// Which message's receiver.
+        type_id: u32,
+    },
+    /// The peer gave a watch up.
+    Unwatched {
+        /// Its id.
+        id: u64,
+    },
+    /// Something became of what we watch.
+    Fate {
+        /// The watch's id.
+        id: u64,
+        /// What.
+        fate: Fate,
+    },
+    /// A sequenced tell: answer with [`Link::send_ack`](crate::Link::send_ack), and give its units back as a tell's.
+    Sequenced {
+        /// The sender's stream.
+        stream: u64,
+        /// Its number there.
+        number: u64,
+        /// This side's life, as far as the sender knows it.
+        life: u64,
+        /// The message.
+        message: Inbound,
+    },
+    /// The peer says how far it has a stream of ours.
+    Ack {
+        /// The stream.
+        stream: u64,
+        /// What it says.
+        state: AckState,
+        /// Up to here everything is taken.
+        number: u64,
+        /// The life of the peer's inbox.
+        life: u64,
+    },
+    /// The peer did not take a tell of ours.
+    Dropped {
+        /// Its service.
+        service: ServiceId,
+        /// Its type.
+        type_id: u32,
+        /// Why.
+        why: DroppedWhy,
+    },
     /// The link is over. Always the last event.
     Down(DownReason),
 }
@@ -114,13 +199,29 @@ pub struct Stats {
     pub unknown_tells: u64,
     /// Asks of a type or service that this side does not know, refused.
     pub unknown_asks: u64,
+    /// Messages, subscriptions and watches that the peer may not send, refused.
+    pub refused: u64,
+    /// Tells of ours that the peer says it did not take.
+    pub dropped_by_peer: u64,
 }
 
-pub(crate) fn answer_to_proto(answer: Answer) -> (pb::Status, String, Bytes) {
+pub(crate) fn answer_to_proto(id: u64, answer: Answer) -> pb::Reply {
+    let mut reply = pb::Reply {
+        id,
+        ..pb::Reply::default()
+    };
     let status = match answer {
-        Answer::Ok(payload) => return (pb::Status::Ok, String::new(), payload),
+        Answer::Ok(payload) => {
+            reply.payload = payload;
+            pb::Status::Ok
+        }
         Answer::Refused(detail) => {
-            return (pb::Status::Refused, frame::detail(&detail), Bytes::new());
+            reply.detail = frame::detail(&detail);
+            pb::Status::Refused
+        }
+        Answer::Stale { present } => {
+            reply.incarnation = present;
+            pb::Status::Stale
         }
         Answer::Busy => pb::Status::Busy,
         Answer::Timeout => pb::Status::Timeout,
@@ -132,7 +233,8 @@ pub(crate) fn answer_to_proto(answer: Answer) -> (pb::Status, String, Bytes) {
         Answer::Draining => pb::Status::Draining,
         Answer::ReplyTooLarge => pb::Status::ReplyTooLarge,
     };
-    (status, String::new(), Bytes::new())
+    reply.status = status.into();
+    reply
 }
 
 pub(crate) fn answer_from_proto(reply: pb::Reply) -> Answer {
@@ -148,6 +250,9 @@ pub(crate) fn answer_from_proto(reply: pb::Reply) -> Answer {
         Ok(pb::Status::Cancelled) => Answer::Cancelled,
         Ok(pb::Status::Draining) => Answer::Draining,
         Ok(pb::Status::ReplyTooLarge) => Answer::ReplyTooLarge,
+        Ok(pb::Status::Stale) => Answer::Stale {
+            present: reply.incarnation,
+        },
         // A status of a later version.
         Ok(pb::Status::Unspecified) | Err(_) => Answer::Refused(format!("status {}", reply.status)),
     }

@@ -4,12 +4,16 @@ use bytes::{BufMut, Bytes, BytesMut};
 use pqcnet_protos::link::v1::{self as pb, frame::Kind};
 use prost::Message as _;
 
-use crate::config::{LINK_VERSION, LinkConfig, MAX_SERVICES, MAX_SOFTWARE, PeerHello};
+use crate::config::{
+    LINK_VERSION, LINK_VERSION_MIN, LinkConfig, MAX_SERVICES, MAX_SOFTWARE, PeerHello,
+};
 use crate::config::{MAX_COST, MAX_DETAIL, MAX_FRAME, MAX_KEEPALIVE, MAX_WINDOW, MIN_MAX_FRAME};
 use crate::error::Fault;
 use crate::ids::{Role, ServiceId, Trace};
 
 pub(crate) const PREFIX: usize = 4;
+/// Bytes looked at to name a frame's unknown kind: a key below 2^11 and its length; no frame kind is shorter.
+const MAX_KEY: usize = 2;
 
 /// Length of a frame on the wire, without its prefix.
 pub(crate) fn len(frame: &pb::Frame) -> usize {
@@ -38,6 +42,34 @@ pub(crate) fn name(kind: &Kind) -> &'static str {
         Kind::Credit(_) => "Credit",
         Kind::Ping(_) => "Ping",
         Kind::Down(_) => "Down",
+        Kind::Subscribe(_) => "Subscribe",
+        Kind::Event(_) => "Event",
+        Kind::Consumed(_) => "Consumed",
+        Kind::Unsubscribe(_) => "Unsubscribe",
+        Kind::Watch(_) => "Watch",
+        Kind::Unwatch(_) => "Unwatch",
+        Kind::Fate(_) => "Fate",
+        Kind::Sequenced(_) => "Sequenced",
+        Kind::Ack(_) => "Ack",
+        Kind::Dropped(_) => "Dropped",
+    }
+}
+
+/// The kind's number in `Frame`, for those of version 2.
+pub(crate) fn number(kind: &Kind) -> u32 {
+    match kind {
+        Kind::Subscribe(_) => 11,
+        Kind::Event(_) => 12,
+        Kind::Consumed(_) => 13,
+        Kind::Unsubscribe(_) => 14,
+        Kind::Watch(_) => 15,
+        Kind::Unwatch(_) => 16,
+        Kind::Fate(_) => 17,
+        Kind::Sequenced(_) => 18,
+        Kind::Ack(_) => 19,
+        Kind::Dropped(_) => 20,
+        Kind::Hello(_) | Kind::Ready(_) | Kind::Tell(_) | Kind::Ask(_) | Kind::Reply(_) => 0,
+        Kind::Cancel(_) | Kind::Credit(_) | Kind::Ping(_) | Kind::Down(_) => 0,
     }
 }
 
@@ -70,14 +102,34 @@ impl Decoder {
             return Ok(None);
         }
         let body = self.buffer.split_to(end).freeze().slice(PREFIX..);
+        let head = body.first_chunk::<MAX_KEY>().copied();
         let frame = pb::Frame::decode(body).map_err(|_| Fault::Malformed)?;
-        // A kind of a later version decodes as none.
-        frame.kind.map(Some).ok_or(Fault::Malformed)
+        match frame.kind {
+            Some(kind) => Ok(Some(kind)),
+            // A kind of a later version decodes as none.
+            None => Err(unknown(head.as_ref().map_or(&[], |head| &head[..]))),
+        }
+    }
+
+    /// Bytes held of an incomplete frame.
+    pub(crate) fn buffered(&self) -> usize {
+        self.buffer.len()
     }
 
     #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
         self.buffer.capacity()
+    }
+}
+
+/// What to say of a frame without any kind known here: the number of its first field.
+fn unknown(mut head: &[u8]) -> Fault {
+    match prost::encoding::decode_key(&mut head) {
+        Ok((number, _)) => Fault::UnknownFrame {
+            number,
+            version: LINK_VERSION,
+        },
+        Err(_) => Fault::Malformed,
     }
 }
 
@@ -128,7 +180,7 @@ pub(crate) fn hello(config: &LinkConfig) -> Kind {
     services.truncate(MAX_SERVICES);
     let end = config.software.floor_char_boundary(MAX_SOFTWARE);
     Kind::Hello(pb::Hello {
-        version_min: LINK_VERSION,
+        version_min: LINK_VERSION_MIN,
         version_max: LINK_VERSION,
         role: i32::from(config.role.number()),
         software: config.software[..end].to_owned(),
@@ -141,9 +193,10 @@ pub(crate) fn hello(config: &LinkConfig) -> Kind {
 
 pub(crate) fn check_hello(hello: pb::Hello) -> Result<PeerHello, Fault> {
     let (min, max) = (hello.version_min, hello.version_max);
-    if !(min..=max).contains(&LINK_VERSION) {
-        let ours = LINK_VERSION;
-        return Err(Fault::Version { min, max, ours });
+    // The highest that both speak.
+    let version = max.min(LINK_VERSION);
+    if version < min.max(LINK_VERSION_MIN) {
+        return Err(Fault::Version { min, max });
     }
     let role = Role::from_number(hello.role).ok_or(Fault::UnknownRole(hello.role))?;
     let limits = |field| Err(Fault::Limits { field });
@@ -164,6 +217,7 @@ pub(crate) fn check_hello(hello: pb::Hello) -> Result<PeerHello, Fault> {
         return limits("keepalive_ms");
     }
     Ok(PeerHello {
+        version,
         role,
         software: hello.software,
         services: hello.services.into_iter().map(ServiceId).collect(),

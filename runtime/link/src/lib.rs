@@ -17,31 +17,42 @@
 //!   Ask 2 ─────────────▶
 //!   Cancel 2 ──────────▶
 //!         ◀──────────────────────────────── Reply 2   Cancelled; exactly one reply an ask
+//!   Subscribe 1 ───────▶                              link version 2: events, watches, sequenced tells
+//!         ◀──────────────────────────────── Event 1   items and gaps, no number left out
 //!   Down ──────────────▶                              stage and reason
 //! ```
 //!
-//! Semantics: at most once, in order per (link, service, class). An ask that times out means *unknown*.
+//! Semantics: at most once, in order per (link, service, class). An ask that times out means *unknown*. [`reliable`] adds
+//! sequence, acknowledgement, repetition and dedup over as many links as it takes.
 
 mod asks;
 mod config;
 mod credit;
 mod error;
 mod event;
+mod event_log;
 mod frame;
 mod ids;
 mod link;
+mod outcome;
+pub mod reliable;
+mod streams;
 pub mod wire;
 
 #[cfg(test)]
 mod tests;
 
 pub use config::{
-    LINK_VERSION, Limits, LinkConfig, MAX_ASK_TIME, MAX_COST, MAX_DETAIL, MAX_FRAME,
-    MAX_HELLO_FRAME, MAX_KEEPALIVE, MAX_SERVICES, MAX_SOFTWARE, MAX_WINDOW, MIN_MAX_FRAME,
-    PeerHello, UNIT, cost,
+    LINK_VERSION, LINK_VERSION_MIN, Limits, LinkConfig, MAX_ASK_TIME, MAX_COST, MAX_DETAIL,
+    MAX_FRAME, MAX_HELLO_FRAME, MAX_KEEPALIVE, MAX_SERVICES, MAX_SOFTWARE, MAX_WINDOW,
+    MIN_MAX_FRAME, PeerHello, UNIT, cost,
 };
 pub use error::{DownReason, Fault, Reason, SendError, Stage};
-pub use event::{Answer, Event, Inbound, Stats};
+pub use event::{
+    AckState, Answer, DroppedWhy, EndedWhy, Event, Fate, Inbound, Stats, StreamNotice,
+};
+pub use event_log::{Backlog, BacklogLimits, BadPosition, Cursor, Missed, Notice, Position};
 pub use ids::{Class, Role, ServiceId, Trace, UnknownRole};
-pub use link::Link;
+pub use link::{Link, To};
+pub use streams::{MAX_SUBSCRIPTIONS, MAX_WATCHES};
 pub use wire::{Addressed, Wire, WireError};

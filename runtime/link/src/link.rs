@@ -9,21 +9,28 @@
 //! Four kinds of method: getters, `on_*` for what happened (with the time), `send_*`/`grant`/`cancel`/`drain` for what
 //! this side wants, `poll_*` for what is to be done about it. What each frame does is in `receive`.
 
+mod close;
 mod receive;
+mod send;
+mod streams;
+mod time;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use pqcnet_protos::link::v1::{self as pb, frame::Kind};
 
 use crate::asks::{Leaving, Received, Sent};
-use crate::config::{LinkConfig, MAX_ASK_TIME, MAX_HELLO_FRAME, PeerHello, cost};
+use crate::config::{LinkConfig, MAX_HELLO_FRAME, PeerHello};
 use crate::credit::{Granted, Grants};
-use crate::error::{DownReason, Fault, Reason, SendError, Stage};
-use crate::event::{Answer, Event, Inbound, Stats, answer_to_proto};
+use crate::error::{DownReason, Fault, Reason, Stage};
+use crate::event::{AckState, Answer, DroppedWhy, Event, Inbound, Stats};
 use crate::frame::{self, Decoder, PREFIX};
-use crate::ids::{Class, ServiceId, Trace};
+use crate::ids::{Class, ServiceId};
+use crate::streams::{Followed, Following, Watches};
+
+pub use send::To;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -53,8 +60,20 @@ pub struct Link {
     grants: Grants,
     sent: Sent,
     received: Received,
+    /// Our subscriptions, and the peer's.
+    following: Following,
+    followed: Followed,
+    /// Our watches, and the peer's.
+    watching: Watches,
+    watched: Watches,
+    /// What is to be said of the peer's sequenced streams.
+    acks: BTreeMap<u64, (AckState, u64, u64)>,
+    /// Bytes of answers to frames that cost the peer nothing, since it last read all there was.
+    unpaid: usize,
     hello_deadline: Duration,
     last_in: Duration,
+    /// Since when an incomplete frame has not come to so many bytes.
+    frame_since: Option<(Duration, usize)>,
     last_out: Duration,
     stats: Stats,
 }
@@ -78,7 +97,14 @@ impl Link {
             grants: Grants::default(),
             sent: Sent::default(),
             received: Received::default(),
+            following: Following::default(),
+            followed: Followed::default(),
+            watching: Watches::default(),
+            watched: Watches::default(),
+            acks: BTreeMap::new(),
+            unpaid: 0,
             last_in: now,
+            frame_since: None,
             last_out: now,
             stats: Stats::default(),
             config,
@@ -159,10 +185,18 @@ impl Link {
                 _ => self.config.limits.max_frame,
             };
             let handled = match self.decoder.next(limit) {
-                Ok(None) => return,
+                Ok(None) => {
+                    self.frame_since = match (self.decoder.buffered(), self.frame_since) {
+                        (0, _) => None,
+                        (held, Some((since, mark))) if held < mark => Some((since, mark)),
+                        (held, _) => Some((now, held + FRAME_STEP)),
+                    };
+                    return;
+                }
                 Ok(Some(kind)) => self.on_frame(kind),
                 Err(fault) => Err(fault),
             };
+            self.frame_since = None;
             self.stats.frames_in += 1;
             if let Err(fault) = handled {
                 self.fail(fault);
@@ -174,54 +208,6 @@ impl Link {
     pub fn on_lost(&mut self, kind: std::io::ErrorKind) {
         let stage = self.stage();
         self.end(DownReason::Lost { stage, kind });
-    }
-
-    /// Time has come to [`Link::next_deadline`].
-    pub fn on_deadline(&mut self, now: Duration) {
-        match self.state {
-            State::Down => return,
-            State::Hello | State::Greeted { .. } => {
-                if now >= self.hello_deadline {
-                    self.fail(Fault::HelloTimeout);
-                }
-                return;
-            }
-            State::Open | State::Draining => {}
-        }
-        while let Some(id) = self.sent.expired(now) {
-            self.push(Class::Control, Kind::Cancel(pb::Cancel { id }));
-            let answer = Answer::Timeout;
-            self.events.push_back(Event::Answer { id, answer });
-        }
-        if now >= self.last_in + self.silent_after() {
-            self.fail(Fault::Silent);
-        } else if now >= self.last_out + self.config.limits.keepalive && self.outbound() == 0 {
-            self.push(Class::Control, Kind::Ping(pb::Ping {}));
-        }
-    }
-
-    /// When [`Link::on_deadline`] wants to be called.
-    pub fn next_deadline(&self) -> Option<Duration> {
-        match self.state {
-            State::Down => None,
-            State::Hello | State::Greeted { .. } => Some(self.hello_deadline),
-            State::Open | State::Draining => {
-                let silent = self.last_in + self.silent_after();
-                // While bytes wait for a slow socket, a Ping would only wait behind them.
-                let ping = if self.outbound() == 0 {
-                    self.last_out + self.config.limits.keepalive
-                } else {
-                    silent
-                };
-                let ask = self.sent.next_deadline().unwrap_or(silent);
-                Some(silent.min(ping).min(ask))
-            }
-        }
-    }
-
-    fn silent_after(&self) -> Duration {
-        let promised = self.peer.as_ref().map_or(Duration::ZERO, |p| p.keepalive);
-        self.config.limits.silent_after.max(promised * 3)
     }
 
     /// The peer is who it may be; Ready goes out. Only after [`Event::Hello`].
@@ -259,187 +245,26 @@ impl Link {
         self.grants.give_back((service, class), units);
     }
 
-    /// Counts a tell of an unknown type and gives its units back.
+    /// Counts a tell of an unknown type, says so and gives its units back.
     pub fn drop_unknown(&mut self, message: &Inbound) {
         self.stats.unknown_tells += 1;
+        self.send_dropped(message.service, message.type_id, DroppedWhy::UnknownType);
         self.grant(message.service, message.class, message.units);
+    }
+
+    /// Counts something that the peer may not send; the caller answers it. One too many ends the link.
+    pub fn penalise(&mut self) {
+        self.stats.refused += 1;
+        let limit = self.config.limits.max_refusals;
+        if self.stats.refused > u64::from(limit) {
+            self.fail(Fault::TooManyRefused { limit });
+        }
     }
 
     /// Refuses an ask of an unknown type, and counts it.
     pub fn refuse_unknown(&mut self, id: u64) {
         self.stats.unknown_asks += 1;
         self.send_reply(id, Answer::UnknownType);
-    }
-
-    fn may_send(&self, service: ServiceId) -> Result<&PeerHello, SendError> {
-        let peer = match (&self.peer, self.state) {
-            (Some(peer), State::Open) => peer,
-            _ => return Err(SendError::Closed),
-        };
-        if peer.services.binary_search(&service).is_err() {
-            return Err(SendError::NotServed(service));
-        }
-        Ok(peer)
-    }
-
-    /// Queues a tell; it costs [`cost`] of its payload.
-    ///
-    /// # Errors
-    /// Nothing was sent.
-    pub fn send_tell(
-        &mut self,
-        service: ServiceId,
-        type_id: u32,
-        class: Class,
-        trace: Option<Trace>,
-        payload: Bytes,
-    ) -> Result<(), SendError> {
-        let max_frame = self.may_send(service)?.max_frame;
-        let units = cost(payload.len());
-        let frame = frame::of(Kind::Tell(pb::Tell {
-            service: service.0,
-            r#type: type_id,
-            class: class as i32,
-            trace: frame::trace_to_proto(trace),
-            payload,
-        }));
-        let len = frame::len(&frame);
-        if len > max_frame as usize {
-            return Err(SendError::TooLarge);
-        }
-        if self.outbound() >= self.config.limits.max_outbound {
-            return Err(SendError::OutboundFull);
-        }
-        if !self.granted.spend((service, class), units) {
-            return Err(SendError::NoCredit);
-        }
-        self.put(class, &frame, len);
-        Ok(())
-    }
-
-    /// Queues an ask; returns its id. It ends with exactly one [`Event::Answer`], unless cancelled or the link goes down.
-    ///
-    /// # Errors
-    /// Nothing was sent.
-    #[expect(clippy::too_many_arguments, reason = "the fields of the frame")]
-    pub fn send_ask(
-        &mut self,
-        now: Duration,
-        service: ServiceId,
-        type_id: u32,
-        class: Class,
-        trace: Option<Trace>,
-        timeout: Duration,
-        payload: Bytes,
-    ) -> Result<u64, SendError> {
-        let peer = self.may_send(service)?;
-        let (max_frame, window) = (peer.max_frame, peer.ask_window);
-        let timeout = timeout.min(MAX_ASK_TIME);
-        let units = cost(payload.len());
-        let frame = frame::of(Kind::Ask(pb::Ask {
-            id: self.sent.next_id(),
-            service: service.0,
-            r#type: type_id,
-            class: class as i32,
-            remaining_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
-            trace: frame::trace_to_proto(trace),
-            payload,
-        }));
-        let len = frame::len(&frame);
-        if len > max_frame as usize {
-            return Err(SendError::TooLarge);
-        }
-        if self.outbound() >= self.config.limits.max_outbound {
-            return Err(SendError::OutboundFull);
-        }
-        if self.sent.used().saturating_add(units) > window {
-            return Err(SendError::AsksFull);
-        }
-        let id = self.sent.add(units, now + timeout);
-        self.put(class, &frame, len);
-        Ok(id)
-    }
-
-    /// Gives an ask up; its answer will not be heard of.
-    pub fn cancel(&mut self, id: u64) {
-        if self.sent.forget(id) && self.state != State::Down {
-            self.push(Class::Control, Kind::Cancel(pb::Cancel { id }));
-        }
-    }
-
-    /// Answers an ask of the peer. Nothing happens if it was cancelled, or answered before.
-    pub fn send_reply(&mut self, id: u64, answer: Answer) {
-        let Some((units, class)) = self.received.close(id) else {
-            return;
-        };
-        if self.state == State::Down {
-            return;
-        }
-        let (status, detail, payload) = answer_to_proto(answer);
-        let mut reply = pb::Reply {
-            id,
-            status: status.into(),
-            detail,
-            payload,
-        };
-        let limit = self.peer.as_ref().map_or(0, |peer| peer.max_frame) as usize;
-        if reply.payload.len() + REPLY_OVERHEAD > limit {
-            reply.status = pb::Status::ReplyTooLarge.into();
-            reply.payload = Bytes::new();
-        }
-        self.push_reply(class, units, reply);
-    }
-
-    /// The first half of an orderly close: no new tells or asks in either direction, while open asks of the peer may still
-    /// be answered. [`Link::finish`] ends it.
-    pub fn drain(&mut self) {
-        if self.state == State::Open {
-            self.state = State::Draining;
-        }
-    }
-
-    /// Ends the link in order: what is queued goes out first, then a Down.
-    pub fn finish(&mut self, reason: Reason, detail: &str) {
-        if self.state == State::Down {
-            return;
-        }
-        let stage = self.stage();
-        let detail = frame::detail(detail);
-        self.push_down(stage, reason, &detail);
-        self.end(DownReason::Local {
-            stage,
-            reason,
-            detail,
-        });
-    }
-
-    /// Ends the link because of what the peer did: what is queued is dropped, a Down names the fault.
-    pub fn fail(&mut self, fault: Fault) {
-        if self.state == State::Down {
-            return;
-        }
-        let stage = self.stage();
-        self.lanes = Default::default();
-        self.push_down(stage, fault.reason(), &frame::detail(&fault.to_string()));
-        self.end(DownReason::Misbehaved { stage, fault });
-    }
-
-    fn push_down(&mut self, stage: Stage, reason: Reason, detail: &str) {
-        let down = pb::Down {
-            stage: stage.to_proto().into(),
-            reason: reason.to_proto(),
-            detail: detail.to_owned(),
-        };
-        // The last lane, so that it is the last frame.
-        self.push(Class::Bulk, Kind::Down(down));
-    }
-
-    fn end(&mut self, reason: DownReason) {
-        if self.state != State::Down {
-            self.state = State::Down;
-            self.decoder = Decoder::default();
-            self.events.push_back(Event::Down(reason));
-        }
     }
 
     /// What happened next.
@@ -462,9 +287,13 @@ impl Link {
                 };
                 self.push(Class::Control, Kind::Credit(credit));
             }
+            self.push_acks();
         }
         let mut lanes = self.lanes.iter_mut().zip(&mut self.leaving);
-        let (lane, leaving) = lanes.find(|(lane, _)| !lane.is_empty())?;
+        let Some((lane, leaving)) = lanes.find(|(lane, _)| !lane.is_empty()) else {
+            self.unpaid = 0;
+            return None;
+        };
         let bytes = frame::take(lane, max);
         self.received.replied(leaving.take(bytes.len()));
         self.last_out = now;
@@ -494,7 +323,11 @@ impl Link {
     }
 }
 
+/// Bytes of a frame that have a frame's time.
+const FRAME_STEP: usize = 64 * 1024;
 /// First allocation of a lane: a few small frames.
 const LANE_START: usize = 4 * 1024;
-/// More than a Reply's other fields can take.
+/// More than a Reply's other fields can take, or an Event's.
 const REPLY_OVERHEAD: usize = 512;
+/// More than a Fate takes on the wire.
+const SMALL_ANSWER: usize = 32;

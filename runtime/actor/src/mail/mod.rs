@@ -27,11 +27,13 @@ use tokio::sync::oneshot;
 use crate::counters::bump;
 use crate::cx::Cx;
 use crate::env::Env;
+use crate::error::AskError;
 use crate::message::{Behaviour, Class, Message, On};
 use crate::order::{EndReason, Order, Reporter};
 use crate::path::Path;
 use crate::refs::Letter;
-use crate::watch::{DownReason, Watch, Watcher};
+use crate::reply::ReplyTo;
+use crate::watch::{DownReason, Incarnation, Watch, Watcher};
 
 /// Watchers of one actor; more are told `NotWatched`. Sized for a hub watched by every session of a node.
 pub(crate) const MAX_WATCHERS: usize = 16_384;
@@ -92,7 +94,16 @@ pub(crate) type Envelope<B> = Box<dyn Deliver<B>>;
 impl<M: Message, B: On<M>> Deliver<B> for Letter<M> {
     #[inline]
     fn deliver(self: Box<Self>, behaviour: &mut B, cx: &mut Cx<B>) {
-        let Letter { msg, trace, reply } = *self;
+        let Letter {
+            msg,
+            trace,
+            reply,
+            only,
+        } = *self;
+        if only.is_some() && only != cx.mail().incarnation() {
+            cx.mail().stale::<M>(only, reply);
+            return;
+        }
         cx.enter_message(trace, M::NAME, |cx| {
             // `reply` is dropped by a panic's unwinding, which tells the caller.
             behaviour.on(msg, cx).settle(reply);
@@ -162,6 +173,8 @@ pub(crate) struct Mail<B: Behaviour> {
     /// In the receiver's batch and not begun, by lane. Only the receiver writes.
     taken: [AtomicU32; 3],
     order: AtomicU8,
+    /// The present incarnation, or between two the one that ended; 0 before the first.
+    incarnation: AtomicU64,
     /// Wakes the receiver's task, of which there is one in an actor's life.
     task: OnceLock<Waker>,
     pub(crate) stats: Stats,
@@ -232,6 +245,7 @@ impl<B: Behaviour> Mail<B> {
             describe_waits: AtomicBool::new(false),
             taken: Default::default(),
             order: AtomicU8::new(Order::None as u8),
+            incarnation: AtomicU64::new(0),
             task: OnceLock::new(),
             stats: Stats::default(),
         })
@@ -319,8 +333,28 @@ impl<B: Behaviour> Mail<B> {
         tracing::debug!(actor = %self.path(), message, "dead letter");
     }
 
+    #[inline]
+    pub(crate) fn incarnation(&self) -> Option<Incarnation> {
+        Incarnation::from_number(self.incarnation.load(Ordering::Acquire))
+    }
+
+    /// Another incarnation begins.
+    pub(crate) fn begin_incarnation(&self, number: u64) {
+        self.incarnation.store(number.max(1), Ordering::Release);
+    }
+
+    /// A letter was for an incarnation that is over.
+    #[cold]
+    fn stale<M: Message>(&self, only: Option<Incarnation>, reply: Option<ReplyTo<M>>) {
+        self.dead_letter(M::NAME);
+        if let (Some(reply), Some(held)) = (reply, only) {
+            let present = self.incarnation();
+            reply.send(Err(AskError::Stale { held, present }));
+        }
+    }
+
     pub(crate) fn watch_incarnation(&self) -> Watch {
-        let (watcher, watch) = Watch::pair(self.path().clone());
+        let (watcher, watch) = Watch::pair_of(self.path().clone(), self.incarnation());
         let mut inner = self.lock();
         if inner.watchers.len() == inner.watchers.capacity() {
             inner.watchers.retain(|watcher| !watcher.is_abandoned());

@@ -160,9 +160,10 @@ impl<B: Behaviour> Mail<B> {
 
     /// Tells every watcher.
     pub(crate) fn announce(&self, reason: &DownReason) {
+        let incarnation = self.incarnation();
         let watchers = std::mem::take(&mut self.lock().watchers);
         for watcher in watchers {
-            watcher.down(reason.clone());
+            watcher.ended(reason.clone(), incarnation);
         }
     }
 

@@ -10,12 +10,15 @@ use crate::message::{Behaviour, Class, Message, On};
 use crate::path::Path;
 use crate::refs::{Carrier, Letter, Posting};
 use crate::trace::Entered;
-use crate::watch::Watch;
+use crate::watch::{Incarnation, Watch};
 
 impl<M: Message, B: On<M>> Carrier<M> for Mail<B> {
     #[inline]
     fn post(&self, letter: Letter<M>) -> Result<(), TellError<Letter<M>>> {
         let lane = M::CLASS.index();
+        if letter.only.is_some() && letter.only != self.incarnation() {
+            return self.refuse_stale(letter);
+        }
         // Allocating before the lock keeps it short; a refusal, the rare case, pays for the box.
         let boxed = Box::new(letter);
         let mut inner = self.lock();
@@ -59,9 +62,24 @@ impl<M: Message, B: On<M>> Carrier<M> for Mail<B> {
     fn watch(&self) -> Watch {
         self.watch_incarnation()
     }
+
+    fn incarnation(&self) -> Option<Incarnation> {
+        Mail::incarnation(self)
+    }
 }
 
 impl<B: Behaviour> Mail<B> {
+    /// A letter for an incarnation that is over; one that is queued before its end is found when its turn comes.
+    #[cold]
+    fn refuse_stale<M: Message>(&self, mut letter: Letter<M>) -> Result<(), TellError<Letter<M>>> {
+        if let Some(reply) = letter.reply.take() {
+            self.stale::<M>(letter.only, Some(reply));
+            return Ok(());
+        }
+        self.dead_letter(M::NAME);
+        Err(TellError::Closed(letter))
+    }
+
     #[cold]
     fn refuse<M: Message>(&self, letter: Letter<M>) -> Result<(), TellError<Letter<M>>> {
         match M::CLASS {

@@ -213,7 +213,7 @@ fn whoever_waits_learns_of_a_panic() {
         });
         assert_eq!(held, Err(AskError::Panicked), "{site:?}");
         assert_eq!(late, [Ok(1), Ok(2), Ok(3)], "{site:?}");
-        let Down { path, reason } = down;
+        let Down { path, reason, .. } = down;
         assert_eq!(
             (path.as_str(), reason),
             ("tree/fragile", DownReason::Panicked)

@@ -80,14 +80,7 @@ impl Link {
                 // Its reply may have crossed it; then there is nothing to do.
                 if let Some((units, class)) = self.received.close(cancel.id) {
                     let id = cancel.id;
-                    let (status, detail, payload) = answer_to_proto(Answer::Cancelled);
-                    let status = status.into();
-                    let reply = pb::Reply {
-                        id,
-                        status,
-                        detail,
-                        payload,
-                    };
+                    let reply = answer_to_proto(id, Answer::Cancelled);
                     self.push_reply(class, units, reply);
                     self.events.push_back(Event::Cancelled { id });
                 }
@@ -110,6 +103,7 @@ impl Link {
             }
             Kind::Ping(_) => Ok(()),
             Kind::Hello(_) | Kind::Ready(_) | Kind::Down(_) => Err(unexpected),
+            kind => self.on_new_frame(kind),
         }
     }
 
@@ -120,6 +114,7 @@ impl Link {
             type_id: tell.r#type,
             class,
             trace: frame::trace_from_proto(tell.trace),
+            incarnation: tell.incarnation,
             units: cost(tell.payload.len()),
             payload: tell.payload,
         };
@@ -148,6 +143,7 @@ impl Link {
                 type_id: ask.r#type,
                 class,
                 trace: frame::trace_from_proto(ask.trace),
+                incarnation: ask.incarnation,
                 payload: ask.payload,
                 units,
             };

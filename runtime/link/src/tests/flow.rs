@@ -1,13 +1,16 @@
 //! What goes right: hellos, tells under credit, asks, deadlines, cancels, closing.
 
 use super::*;
-use crate::{Answer, DownReason, Limits, MAX_COST, Reason, SendError, Stage, Trace, UNIT};
+use crate::{
+    Answer, DownReason, DroppedWhy, Limits, MAX_COST, Reason, SendError, Stage, Trace, UNIT,
+};
 
 /// Both sides learn who the other claims to be, and the limits it declared.
 #[test]
 fn hello_both_ways() {
     let (at_a, at_b) = Pair::new().greet();
     let expected = PeerHello {
+        version: 2,
         role: Role::Relayer,
         software: "test/1".into(),
         services: vec![ServiceId::RELAY, ServiceId::CONTROL],
@@ -338,8 +341,14 @@ fn unknown_types() {
     pair.b.drop_unknown(message);
     pair.carry();
     let answer = Answer::UnknownType;
-    let expected = [Event::AskUnits(1), Event::Answer { id: 1, answer }];
-    assert_eq!(events(&mut pair.a), expected);
+    let (service, type_id, why) = (S, 99, DroppedWhy::UnknownType);
+    let dropped = Event::Dropped {
+        service,
+        type_id,
+        why,
+    };
+    let answered = Event::Answer { id: 1, answer };
+    assert_eq!(events(&mut pair.a), [dropped, Event::AskUnits(1), answered]);
     let stats = pair.b.stats();
     assert_eq!((stats.unknown_asks, stats.unknown_tells), (1, 1));
 }

@@ -4,6 +4,8 @@ mod faults;
 mod flow;
 mod fuzz;
 mod pinned;
+mod streams;
+mod versions;
 
 use std::time::Duration;
 
@@ -104,6 +106,7 @@ fn inbound(type_id: u32, class: Class, payload: &'static [u8]) -> Inbound {
         type_id,
         class,
         trace: None,
+        incarnation: 0,
         payload: Bytes::from_static(payload),
         units: 1,
     }

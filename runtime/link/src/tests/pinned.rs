@@ -28,7 +28,7 @@ fn pin(kind: Kind, expected: &str) {
 fn frames() {
     pin(
         frame::hello(&config(Role::Sentry)),
-        "0000001e0a1c0801100118012206746573742f312a0202033080804438800240904e",
+        "0000001e0a1c0801100218012206746573742f312a0202033080804438800240904e",
     );
     pin(Kind::Ready(pb::Ready {}), "000000021200");
     let trace = frame::trace_to_proto(Some(Trace {
@@ -44,6 +44,7 @@ fn frames() {
         class,
         trace,
         payload: payload.clone(),
+        incarnation: 0,
     };
     pin(
         Kind::Tell(tell),
@@ -57,6 +58,7 @@ fn frames() {
         remaining_ms: 1500,
         trace: None,
         payload: payload.clone(),
+        incarnation: 0,
     };
     pin(
         Kind::Ask(ask),
@@ -67,6 +69,7 @@ fn frames() {
         status: 1,
         detail: String::new(),
         payload,
+        incarnation: 0,
     };
     pin(Kind::Reply(reply), "0000000c2a0a08ac0210012203706179");
     let (status, detail) = (7, "no".to_owned());
@@ -76,6 +79,7 @@ fn frames() {
             status,
             detail,
             payload: Bytes::new(),
+            incarnation: 0,
         }),
         "0000000a2a08080110071a026e6f",
     );
@@ -100,12 +104,143 @@ fn frames() {
     );
 }
 
+/// The frames of version 2.
+#[test]
+fn frames_of_version_2() {
+    let (id, service, class) = (3, 2, 2);
+    let payload = Bytes::from_static(b"pay");
+    pin(
+        Kind::Subscribe(pb::Subscribe {
+            id,
+            service,
+            r#type: 4,
+            epoch: 5,
+            after: 6,
+            window: 68,
+        }),
+        "000000155a130803100218042105000000000000002806 3044"
+            .replace(' ', "")
+            .as_str(),
+    );
+    let event = |kind| {
+        Kind::Event(pb::Event {
+            subscription: id,
+            kind: Some(kind),
+        })
+    };
+    let begun = pb::Begun { epoch: 5, next: 7 };
+    pin(
+        event(pb::event::Kind::Begun(begun)),
+        "00000011620f0803120b0905000000000000001007",
+    );
+    let item = pb::Item {
+        number: 7,
+        payload: payload.clone(),
+    };
+    pin(
+        event(pb::event::Kind::Item(item)),
+        "0000000d620b08031a0708071203706179",
+    );
+    let gap = pb::Gap {
+        epoch: 5,
+        first: 7,
+        last: 9,
+    };
+    pin(
+        event(pb::event::Kind::Gap(gap)),
+        "0000001362110803220d09050000000000000010071809",
+    );
+    let ended = pb::Ended {
+        why: 3,
+        detail: "no".into(),
+    };
+    pin(
+        event(pb::event::Kind::Ended(ended)),
+        "0000000c620a08032a06080312026e6f",
+    );
+    let subscription = id;
+    let consumed = pb::Consumed {
+        subscription,
+        units: 34,
+    };
+    pin(Kind::Consumed(consumed), "000000066a0408031022");
+    pin(
+        Kind::Unsubscribe(pb::Unsubscribe { subscription }),
+        "0000000472020803",
+    );
+    let watch = pb::Watch {
+        id,
+        service,
+        r#type: 4,
+    };
+    pin(Kind::Watch(watch), "000000087a06080310021804");
+    pin(Kind::Unwatch(pb::Unwatch { id }), "000000058201020803");
+    let fate = pb::Fate {
+        id,
+        kind: 3,
+        incarnation: 1,
+    };
+    pin(
+        Kind::Fate(fate),
+        "000000108a010d080310031901000000000000 00"
+            .replace(' ', "")
+            .as_str(),
+    );
+    let sequenced = pb::Sequenced {
+        stream: 1,
+        number: 2,
+        service,
+        r#type: 4,
+        class,
+        trace: None,
+        payload,
+        life: 9,
+    };
+    pin(
+        Kind::Sequenced(sequenced),
+        "0000002292011f09010000000000000010021802200428023a03706179410900000000000000"
+            .replace(' ', "")
+            .as_str(),
+    );
+    let ack = pb::Ack {
+        stream: 1,
+        state: 1,
+        number: 2,
+        detail: String::new(),
+        life: 9,
+    };
+    pin(
+        Kind::Ack(ack),
+        "000000199a011609010000000000000010011802290900000000000000",
+    );
+    let dropped = pb::Dropped {
+        service,
+        r#type: 4,
+        why: 3,
+    };
+    pin(Kind::Dropped(dropped), "00000009a20106080210041803");
+    // What version 2 added to frames of version 1.
+    let ask = pb::Ask {
+        id: 1,
+        incarnation: 7,
+        ..pb::Ask::default()
+    };
+    pin(Kind::Ask(ask), "0000000d220b0801410700000000000000");
+    let reply = pb::Reply {
+        id: 1,
+        status: 12,
+        incarnation: 8,
+        ..pb::Reply::default()
+    };
+    pin(Kind::Reply(reply), "0000000f2a0d0801100c290800000000000000");
+}
+
 /// A frame of a later version with fields that this one does not know is read as if they were absent.
 #[test]
 fn unknown_fields_are_ignored() {
     let mut decoder = frame::Decoder::default();
-    // Cancel { id: 1 } with field 15 inside it and field 14 beside it.
-    decoder.feed(&[0, 0, 0, 9, 0x32, 5, 0x08, 1, 0x7a, 1, 0xff, 0x70, 5]);
+    // Cancel { id: 1 } with field 15 inside it and field 21 beside it.
+    decoder.feed(&[0, 0, 0, 10, 0x32, 5, 0x08, 1, 0x7a, 1, 0xff, 0xa8, 1, 5]);
     assert_eq!(
         decoder.next(100),
         Ok(Some(Kind::Cancel(pb::Cancel { id: 1 })))

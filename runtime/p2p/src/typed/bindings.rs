@@ -1,19 +1,34 @@
-//! What a link serves: message types and the refs they go to.
+//! What a link serves: message types and the refs they go to, events and their sources, and to whom.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pqcnet_actor::{AskError, Letter, Message, Ref, ReplyTo, TellError, TraceCx};
+use pqcnet_actor::{
+    AskError, Incarnation, Letter, Message, Ref, ReplyTo, TellError, TraceCx, Watch, Watchable as _,
+};
 use pqcnet_link::{Addressed, Answer, Class, ServiceId, Trace, Wire, WireError};
 
 use super::Boxed;
+use super::access::Access;
+use super::events::{EventSource, Source};
+use super::inbox::ReliableInbox;
 
 /// Where incoming messages go. A message that is not bound is unknown to the peer: its asks are refused, its tells dropped
 /// and counted.
 #[derive(Default)]
 pub struct Bindings {
-    handlers: BTreeMap<(ServiceId, u32), Box<dyn Handler>>,
+    handlers: BTreeMap<(ServiceId, u32), Bound>,
+    sources: BTreeMap<(ServiceId, u32), (Arc<Source>, Access)>,
+}
+
+/// A message type that is served, and to whom.
+pub(super) struct Bound {
+    pub(super) handler: Box<dyn Handler>,
+    pub(super) access: Access,
+    /// Where its sequenced tells are taken, and this link's number there.
+    pub(super) inbox: Option<(ReliableInbox, u64)>,
 }
 
 impl Bindings {
@@ -24,24 +39,85 @@ impl Bindings {
 
     /// Lets the peer tell and ask `M`; `to` gets it.
     #[must_use]
-    pub fn serve<M>(mut self, to: Ref<M>) -> Bindings
+    pub fn serve<M>(self, to: Ref<M>) -> Bindings
     where
         M: Message + Addressed,
         M::Reply: Wire,
     {
-        let key = (M::SERVICE, M::TYPE);
-        self.handlers.insert(key, Box::new(Served { to }));
+        self.serve_if(Access::anyone(), to)
+    }
+
+    /// Lets the peer tell, ask and watch `M` if the rule permits it. What is refused is answered with a typed refusal, and
+    /// counted: too many end the link.
+    #[must_use]
+    pub fn serve_if<M>(self, access: Access, to: Ref<M>) -> Bindings
+    where
+        M: Message + Addressed,
+        M::Reply: Wire,
+    {
+        self.bind(access, to, None)
+    }
+
+    /// As [`Bindings::serve_if`], and takes `M` sequenced ([`super::Reliable`]) too: each once and in order, whatever becomes of
+    /// links. `inbox` is the node's.
+    #[must_use]
+    pub fn serve_reliably<M>(self, access: Access, inbox: &ReliableInbox, to: Ref<M>) -> Bindings
+    where
+        M: Message<Reply = ()> + Addressed,
+    {
+        let link = inbox.next_link();
+        self.bind(access, to, Some((inbox.clone(), link)))
+    }
+
+    fn bind<M>(
+        mut self,
+        access: Access,
+        to: Ref<M>,
+        inbox: Option<(ReliableInbox, u64)>,
+    ) -> Bindings
+    where
+        M: Message + Addressed,
+        M::Reply: Wire,
+    {
+        let bound = Bound {
+            handler: Box::new(Served { to }),
+            access,
+            inbox,
+        };
+        self.handlers.insert((M::SERVICE, M::TYPE), bound);
         self
     }
 
-    pub(super) fn find(&self, service: ServiceId, type_id: u32) -> Option<&dyn Handler> {
-        self.handlers.get(&(service, type_id)).map(AsRef::as_ref)
+    /// Lets the peer subscribe to the events `E`.
+    #[must_use]
+    pub fn publish<E: Addressed>(self, source: &EventSource<E>) -> Bindings {
+        self.publish_if(Access::anyone(), source)
+    }
+
+    /// Lets the peer subscribe to the events `E` if the rule permits it.
+    #[must_use]
+    pub fn publish_if<E: Addressed>(mut self, access: Access, source: &EventSource<E>) -> Bindings {
+        let source = (source.source(), access);
+        self.sources.insert((E::SERVICE, E::TYPE), source);
+        self
+    }
+
+    pub(super) fn source(
+        &self,
+        service: ServiceId,
+        type_id: u32,
+    ) -> Option<&(Arc<Source>, Access)> {
+        self.sources.get(&(service, type_id))
+    }
+
+    pub(super) fn find(&self, service: ServiceId, type_id: u32) -> Option<&Bound> {
+        self.handlers.get(&(service, type_id))
     }
 
     /// The lanes to open and the most room that any of their receivers has now.
     pub(super) fn lanes(&self) -> BTreeMap<(ServiceId, Class), usize> {
         let mut lanes = BTreeMap::new();
-        for ((service, _), handler) in &self.handlers {
+        for ((service, _), Bound { handler, .. }) in &self.handlers {
             let room: &mut usize = lanes.entry((*service, handler.class())).or_default();
             *room = (*room).max(handler.free());
         }
@@ -82,8 +158,8 @@ fn actor_trace(trace: Option<Trace>) -> TraceCx {
 pub(super) enum Told {
     /// In its mailbox.
     Taken,
-    /// Its mailbox is full; the future puts it in.
-    Parked(Boxed<()>),
+    /// Its mailbox is full; the future puts it in, and says whether it is in.
+    Parked(Boxed<bool>),
     /// The receiver is gone.
     Gone,
 }
@@ -101,13 +177,17 @@ pub(super) trait Handler: Send + Sync {
     fn name(&self) -> &'static str;
     fn class(&self) -> Class;
     fn free(&self) -> usize;
-    fn tell(&self, payload: Bytes, trace: Option<Trace>, park: bool) -> Result<Told, WireError>;
-    fn ask(
-        &self,
-        payload: Bytes,
-        trace: Option<Trace>,
-        remaining: Duration,
-    ) -> Result<Asked, WireError>;
+    fn tell(&self, payload: Bytes, under: Under, park: bool) -> Result<Told, WireError>;
+    fn ask(&self, payload: Bytes, under: Under, remaining: Duration) -> Result<Asked, WireError>;
+    fn watch(&self) -> Watch;
+}
+
+/// What a message came under.
+#[derive(Clone, Copy)]
+pub(super) struct Under {
+    pub(super) trace: Option<Trace>,
+    /// The one incarnation it is for; 0 for any.
+    pub(super) incarnation: u64,
 }
 
 struct Served<M: Message> {
@@ -131,11 +211,12 @@ where
         self.to.free()
     }
 
-    fn tell(&self, payload: Bytes, trace: Option<Trace>, park: bool) -> Result<Told, WireError> {
+    fn tell(&self, payload: Bytes, under: Under, park: bool) -> Result<Told, WireError> {
         let letter = Letter {
             msg: M::from_wire(payload)?,
-            trace: actor_trace(trace),
+            trace: actor_trace(under.trace),
             reply: None,
+            only: Incarnation::from_number(under.incarnation),
         };
         let letter = if park {
             letter
@@ -148,24 +229,22 @@ where
         };
         let to = self.to.clone();
         Ok(Told::Parked(Box::pin(async move {
-            if to.post_when_free(letter).await.is_err() {
+            let posted = to.post_when_free(letter).await.is_ok();
+            if !posted {
                 tracing::debug!(message = M::NAME, "receiver gone, tell dropped");
             }
+            posted
         })))
     }
 
-    fn ask(
-        &self,
-        payload: Bytes,
-        trace: Option<Trace>,
-        remaining: Duration,
-    ) -> Result<Asked, WireError> {
+    fn ask(&self, payload: Bytes, under: Under, remaining: Duration) -> Result<Asked, WireError> {
         let msg = M::from_wire(payload)?;
         let (reply, pending) = ReplyTo::pair(remaining);
         let letter = Letter {
             msg,
-            trace: actor_trace(trace),
+            trace: actor_trace(under.trace),
             reply: Some(reply),
+            only: Incarnation::from_number(under.incarnation),
         };
         Ok(match self.to.post(letter) {
             Ok(()) => Asked::Taken(Box::pin(async move {
@@ -178,6 +257,10 @@ where
             Err(TellError::Closed(_)) => Asked::Not(Answer::Closed),
         })
     }
+
+    fn watch(&self) -> Watch {
+        self.to.watch()
+    }
 }
 
 fn answer_of(error: AskError) -> Answer {
@@ -188,6 +271,9 @@ fn answer_of(error: AskError) -> Answer {
         AskError::Panicked => Answer::Panicked,
         AskError::Abandoned => Answer::Abandoned,
         AskError::Refused(why) => Answer::Refused(why),
+        AskError::Stale { present, .. } => Answer::Stale {
+            present: present.map_or(0, Incarnation::number),
+        },
         // Remote, when the receiver is itself a ref over another link, and what may be added.
         other => Answer::Refused(other.to_string()),
     }

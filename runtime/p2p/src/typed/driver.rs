@@ -1,6 +1,7 @@
 //! The one task of a link: reads, dispatches, answers, writes, keeps time.
 
 mod dispatch;
+mod streams;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;
@@ -14,9 +15,12 @@ use bytes::{Buf, Bytes};
 use futures::future::{AbortHandle, Abortable};
 use futures::stream::FuturesUnordered;
 use futures::{AsyncRead, AsyncWrite};
-use pqcnet_link::{Answer, Class, DownReason, Event, Reason, ServiceId};
+use pqcnet_link::{Answer, Class, DownReason, Event, Fault, Reason, ServiceId};
+
+use streams::Followers;
 
 use super::bindings::Bindings;
+use super::inbox::{Arrival, ReliableInbox};
 use super::shared::Shared;
 use super::{Boxed, Io, LINGER};
 
@@ -32,7 +36,16 @@ const TURNS_A_POLL: usize = 4;
 type Served = Abortable<Boxed<(u64, Answer)>>;
 
 /// Tells of one (service, class) that wait for room in a mailbox, in order. Their units bound how many there are.
-type Lane = VecDeque<(Boxed<()>, u32)>;
+type Lane = VecDeque<Waiting>;
+
+/// One of them.
+struct Waiting {
+    /// Puts it in, and says whether it is in.
+    posting: Boxed<bool>,
+    units: u32,
+    /// To be acknowledged then.
+    sequenced: Option<(ReliableInbox, Arrival)>,
+}
 
 pub(super) struct Driver {
     io: Box<dyn Io>,
@@ -41,8 +54,13 @@ pub(super) struct Driver {
     lanes: BTreeMap<(ServiceId, Class), Lane>,
     served: FuturesUnordered<Served>,
     aborts: HashMap<u64, AbortHandle>,
+    followers: Followers,
     writing: Bytes,
     unflushed: bool,
+    write_timeout: Duration,
+    /// When what is being written must be down to so many bytes.
+    write_deadline: Option<Duration>,
+    write_mark: usize,
     sleep: Option<(Duration, Boxed<()>)>,
     phase: Phase,
 }
@@ -66,13 +84,14 @@ enum Phase {
 
 impl Driver {
     pub(super) fn new(io: Box<dyn Io>, shared: Arc<Shared>, bindings: Bindings) -> Driver {
-        {
+        let write_timeout = {
             let mut inner = shared.inner.lock();
             for ((service, class), room) in bindings.lanes() {
                 let room = u32::try_from(room).unwrap_or(u32::MAX);
                 inner.link.open_window(service, class, room);
             }
-        }
+            inner.link.config().limits.write_timeout
+        };
         Driver {
             io,
             shared,
@@ -80,8 +99,12 @@ impl Driver {
             lanes: BTreeMap::new(),
             served: FuturesUnordered::new(),
             aborts: HashMap::new(),
+            followers: Followers::default(),
             writing: Bytes::new(),
             unflushed: false,
+            write_timeout,
+            write_deadline: None,
+            write_mark: 0,
             sleep: None,
             phase: Phase::Running,
         }
@@ -100,6 +123,8 @@ impl Driver {
         busy |= self.poll_events();
         busy |= self.poll_lanes(cx);
         busy |= self.poll_served(cx);
+        busy |= self.poll_watched(cx);
+        busy |= self.poll_taps(cx);
         self.poll_left();
         busy |= self.poll_drained();
         match self.poll_write(cx) {
@@ -122,7 +147,7 @@ impl Driver {
         let now = self.shared.env().now();
         let link = self.shared.inner.lock().link.next_deadline();
         let own = match self.phase {
-            Phase::Running => None,
+            Phase::Running => self.write_deadline,
             Phase::Draining { until } | Phase::Parting { until } | Phase::Lingering { until } => {
                 Some(until)
             }
@@ -158,6 +183,15 @@ impl Driver {
         self.shared.inner.lock().link.on_deadline(now);
         match self.phase {
             Phase::Draining { until } if now >= until => self.finish(),
+            Phase::Running if self.write_deadline.is_some_and(|until| now >= until) => {
+                self.write_deadline = None;
+                self.shared.inner.lock().link.fail(Fault::NotReading);
+                // Half a frame is under way, so no Down could be read; and nobody reads.
+                self.poll_events();
+                self.phase = Phase::Lingering {
+                    until: Duration::ZERO,
+                };
+            }
             Phase::Parting { until } | Phase::Lingering { until } if now >= until => {
                 self.phase = Phase::Lingering {
                     until: Duration::ZERO,
@@ -276,6 +310,63 @@ impl Driver {
                     drop(inner);
                     self.on_down(reason);
                 }
+                Event::Subscribe {
+                    id,
+                    service,
+                    type_id,
+                    after,
+                } => {
+                    drop(inner);
+                    self.on_subscribe(id, (service, type_id), after);
+                }
+                Event::Unsubscribed { id } => {
+                    drop(inner);
+                    self.on_unsubscribed(id);
+                }
+                Event::Notice { id, notice } => inner.on_notice(id, notice),
+                Event::Watch {
+                    id,
+                    service,
+                    type_id,
+                } => {
+                    drop(inner);
+                    self.on_watch(id, (service, type_id));
+                }
+                Event::Unwatched { id } => {
+                    drop(inner);
+                    self.on_unwatched(id);
+                }
+                Event::Fate { id, fate } => inner.on_fate(id, fate),
+                Event::Sequenced {
+                    stream,
+                    number,
+                    life,
+                    message,
+                } => {
+                    drop(inner);
+                    self.on_sequenced(stream, number, life, message);
+                }
+                Event::Ack {
+                    stream,
+                    state,
+                    number,
+                    life,
+                } => {
+                    let sender = inner.senders.get(&stream).cloned();
+                    drop(inner);
+                    if let Some(sender) = sender
+                        && let Err(fault) = sender.on_ack(state, number, life)
+                    {
+                        self.shared.inner.lock().link.fail(fault);
+                    }
+                }
+                Event::Dropped {
+                    service,
+                    type_id,
+                    why,
+                } => {
+                    tracing::debug!(%service, type_id, ?why, "the peer dropped a tell");
+                }
                 // Both came before this task began.
                 Event::Hello(_) | Event::Open => {}
             }
@@ -289,6 +380,7 @@ impl Driver {
         self.lanes.clear();
         self.served.clear();
         self.aborts.clear();
+        self.followers.clear();
         self.shared.go_down(reason);
     }
 
@@ -308,6 +400,7 @@ impl Driver {
                     Some(bytes) => self.writing = bytes,
                     None => break,
                 }
+                self.await_write(now);
                 self.shared.space.notify_waiters();
             }
             match Pin::new(&mut self.io).poll_write(cx, &self.writing) {
@@ -317,16 +410,24 @@ impl Driver {
                     self.writing.advance(n);
                     self.unflushed = true;
                     wrote = true;
+                    if self.writing.len() <= self.write_mark {
+                        let now = self.shared.env().now();
+                        self.await_write(now);
+                    }
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             }
         }
         self.writing = Bytes::new();
+        if !self.unflushed {
+            self.write_deadline = None;
+        }
         if self.unflushed {
             match Pin::new(&mut self.io).poll_flush(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(flushed) => flushed?,
             }
+            self.write_deadline = None;
             self.unflushed = false;
         }
         if let Phase::Parting { until } = self.phase {
@@ -338,6 +439,12 @@ impl Driver {
             wrote = true;
         }
         Poll::Ready(Ok(wrote))
+    }
+
+    /// The next 64 KiB have their own time: a peer that reads a byte now and then gets no more of it.
+    fn await_write(&mut self, now: Duration) {
+        self.write_deadline = Some(now + self.write_timeout);
+        self.write_mark = self.writing.len().saturating_sub(WRITE_CHUNK);
     }
 
     /// Reads and throws away until the other side hangs up: closing with unread bytes would make TCP drop our Down.

@@ -16,8 +16,13 @@
 //! The link lives as long as a [`LinkHandle`] or a remote [`pqcnet_actor::Ref`] of it; the last one dropped closes it in order.
 //! Spec: docs/spec/link.md.
 
+mod access;
 mod bindings;
 mod driver;
+mod events;
+mod inbox;
+mod places;
+mod reliable;
 mod remote;
 mod shared;
 
@@ -38,7 +43,12 @@ use pqcnet_link::{
     DownReason, Event, Fault, Link, LinkConfig, PeerHello, Reason, Role, ServiceId, Stage,
 };
 
+pub use access::{Access, Denied, Pass};
 pub use bindings::Bindings;
+pub use events::{EventSource, EventsEnded, Notice, Subscription};
+pub use inbox::ReliableInbox;
+pub use places::{NoPlace, Place, Places};
+pub use reliable::{Lost, Reliable};
 pub use shared::{LinkHandle, LinkStats};
 
 use driver::{Driver, READ_CHUNK, WRITE_CHUNK};
@@ -194,7 +204,16 @@ async fn greet(
                 | Event::Cancelled { .. }
                 | Event::Answer { .. }
                 | Event::AskUnits(_)
-                | Event::Credit { .. } => {}
+                | Event::Credit { .. }
+                | Event::Subscribe { .. }
+                | Event::Unsubscribed { .. }
+                | Event::Notice { .. }
+                | Event::Watch { .. }
+                | Event::Unwatched { .. }
+                | Event::Fate { .. }
+                | Event::Sequenced { .. }
+                | Event::Ack { .. }
+                | Event::Dropped { .. } => {}
             }
         }
         transmit(env, io, link).await?;
@@ -293,6 +312,11 @@ impl Accepted {
     /// The handle, to make refs of before dispatch begins; what they send leaves after [`Accepted::start`].
     pub fn handle(&self) -> &LinkHandle {
         &self.handle
+    }
+
+    /// Keeps a place until the link is down.
+    pub fn hold(&self, place: Place) {
+        self.shared.hold(place);
     }
 
     /// Begins to serve what is bound, in a task of its own.

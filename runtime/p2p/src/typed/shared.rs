@@ -1,6 +1,6 @@
 //! What a link's task shares with the handles and remote refs of the link.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,15 +10,19 @@ use std::task::{Context, Wake, Waker};
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 use pqcnet_actor::{
-    AskError, DownReason as ActorDown, Env, Message, Path, Ref, ReplyTo, Watch, Watcher,
+    AskError, DownReason as ActorDown, Env, Incarnation, Message, Path, Ref, ReplyTo, Watch,
+    Watcher,
 };
 use pqcnet_link::{
-    Addressed, Answer, Class, DownReason, Fault, Link, Reason, ServiceId, Stats, Wire,
+    AckState, Addressed, Answer, Class, DownReason, Fate, Fault, Link, Position, Reason, SendError,
+    ServiceId, Stats, StreamNotice, Wire,
 };
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::PeerInfo;
-use super::remote::RemoteCarrier;
+use super::events::{EventsEnded, Subscription};
+use super::places::Place;
+use super::remote::{RemoteCarrier, RemoteFeed};
 
 /// Most watchers of one link; actors that hold refs of it, not messages.
 const MAX_WATCHERS: usize = 1024;
@@ -33,7 +37,8 @@ pub(super) trait Sink: Send {
     fn poll_left(&mut self, waker: &Waker) -> bool;
 }
 
-pub(super) struct AskSink<M: Message>(pub(super) ReplyTo<M>);
+/// The asker, and the one incarnation that it asked, if only one.
+pub(super) struct AskSink<M: Message>(pub(super) ReplyTo<M>, pub(super) Option<Incarnation>);
 
 impl<M> Sink for AskSink<M>
 where
@@ -57,6 +62,14 @@ where
             Answer::Panicked => Err(AskError::Panicked),
             Answer::Abandoned => Err(AskError::Abandoned),
             Answer::Refused(why) => Err(AskError::Refused(why)),
+            // The carrier knows which one it asked for.
+            Answer::Stale { present } => Err(AskError::Stale {
+                held: match self.1 {
+                    Some(held) => held,
+                    None => return Err(Fault::UnaskedStale),
+                },
+                present: Incarnation::from_number(present),
+            }),
             Answer::UnknownType => Err(AskError::Refused(format!("{} is not served", M::NAME))),
             Answer::ReplyTooLarge => Err(AskError::Remote("the reply is too large".to_owned())),
         };
@@ -80,6 +93,14 @@ pub(super) struct Inner {
     /// The credit held, again, as something that can be waited for in turn. Never more than the link's own count.
     credit: BTreeMap<(ServiceId, Class), Arc<Semaphore>>,
     watchers: Vec<Watcher>,
+    /// Watches of the peer's actors.
+    fates: BTreeMap<u64, Watcher>,
+    /// Subscriptions at the peer.
+    pub(super) followed: BTreeMap<u64, Queue>,
+    /// Reliable senders that use this link, by stream.
+    pub(super) senders: BTreeMap<u64, Arc<dyn Acked>>,
+    /// Free again when the link is down.
+    place: Option<Place>,
     pub(super) closing: Option<(Reason, String)>,
     pub(super) down: Option<DownReason>,
 }
@@ -129,6 +150,10 @@ impl Shared {
                 sinks: BTreeMap::new(),
                 credit: BTreeMap::new(),
                 watchers: Vec::new(),
+                fates: BTreeMap::new(),
+                followed: BTreeMap::new(),
+                senders: BTreeMap::new(),
+                place: None,
                 closing: None,
                 down: None,
             }),
@@ -173,18 +198,29 @@ impl Shared {
         self.inner.lock().credit(service, class)
     }
 
-    pub(super) fn watch(&self) -> Watch {
-        let (watcher, watch) = Watch::pair(self.path.clone());
+    /// Keeps the place until the link is down.
+    pub(super) fn hold(&self, place: Place) {
+        self.inner.lock().place = Some(place);
+    }
+
+    /// Watches whoever serves this message at the peer, and the link with it.
+    pub(super) fn watch_peer(&self, (service, type_id): (ServiceId, u32), path: &Path) -> Watch {
+        let (watcher, watch) = Watch::pair(path.clone());
         let mut inner = self.inner.lock();
         if let Some(reason) = &inner.down {
             watcher.down(ActorDown::LinkLost(reason.to_string()));
             return watch;
         }
-        if inner.watchers.len() >= MAX_WATCHERS {
-            inner.watchers.retain(|watcher| !watcher.is_abandoned());
-        }
-        if inner.watchers.len() < MAX_WATCHERS {
-            inner.watchers.push(watcher);
+        inner.sweep_fates();
+        match inner.link.watch(service, type_id) {
+            Ok(id) => {
+                inner.fates.insert(id, watcher);
+                drop(inner);
+                self.wake();
+            }
+            // It cannot say more than that the link is gone.
+            Err(SendError::Unsupported | SendError::Closed) => inner.watch_link(watcher),
+            Err(_) => watcher.down(ActorDown::NotWatched),
         }
         watch
     }
@@ -211,12 +247,20 @@ impl Shared {
         }
         let sinks = std::mem::take(&mut inner.sinks);
         let watchers = std::mem::take(&mut inner.watchers);
+        let fates = std::mem::take(&mut inner.fates);
+        let place = inner.place.take();
+        let readers = inner.followed.values_mut();
+        let readers: Vec<Waker> = readers.filter_map(|queue| queue.reader.take()).collect();
+        // Their tasks see the end through `closed`.
+        let senders = std::mem::take(&mut inner.senders);
         drop(inner);
+        drop((place, senders));
+        readers.into_iter().for_each(Waker::wake);
         self.space.notify_waiters();
         for sink in sinks.into_values() {
             sink.lost(&reason);
         }
-        for watcher in watchers {
+        for watcher in watchers.into_iter().chain(fates.into_values()) {
             watcher.down(ActorDown::LinkLost(reason.to_string()));
         }
         self.closed.send_replace(Some(reason));
@@ -224,6 +268,60 @@ impl Shared {
 }
 
 impl Inner {
+    fn watch_link(&mut self, watcher: Watcher) {
+        if self.watchers.len() >= MAX_WATCHERS {
+            self.watchers.retain(|watcher| !watcher.is_abandoned());
+        }
+        if self.watchers.len() < MAX_WATCHERS {
+            self.watchers.push(watcher);
+        }
+    }
+
+    /// Gives up watches that nobody waits for, whenever their number is a power of two.
+    fn sweep_fates(&mut self) {
+        if self.fates.len() < 32 || !self.fates.len().is_power_of_two() {
+            return;
+        }
+        let abandoned = self
+            .fates
+            .extract_if(.., |_, watcher| watcher.is_abandoned());
+        let abandoned: Vec<u64> = abandoned.map(|(id, _)| id).collect();
+        for id in abandoned {
+            self.link.unwatch(id);
+        }
+    }
+
+    pub(super) fn on_fate(&mut self, id: u64, fate: Fate) {
+        let present = match fate {
+            Fate::Present(n) | Fate::Stopped(n) | Fate::Panicked(n) | Fate::Killed(n) => n,
+            Fate::NotWatched => 0,
+        };
+        if let (Some(present), Some(watcher)) =
+            (Incarnation::from_number(present), self.fates.get_mut(&id))
+        {
+            watcher.present(present);
+        }
+        let reason = match fate {
+            Fate::Present(_) => return,
+            Fate::Stopped(_) => ActorDown::Stopped,
+            Fate::Panicked(_) => ActorDown::Panicked,
+            Fate::Killed(_) => ActorDown::Killed,
+            Fate::NotWatched => ActorDown::NotWatched,
+        };
+        if let Some(watcher) = self.fates.remove(&id) {
+            watcher.down(reason);
+        }
+    }
+
+    pub(super) fn on_notice(&mut self, id: u64, notice: StreamNotice) {
+        if let Some(queue) = self.followed.get_mut(&id) {
+            queue.notices.push_back(notice);
+            if let Some(reader) = queue.reader.take() {
+                reader.wake();
+            }
+        }
+    }
+
     pub(super) fn credit(&mut self, service: ServiceId, class: Class) -> Arc<Semaphore> {
         let down = self.down.is_some();
         let semaphore = self.credit.entry((service, class)).or_insert_with(|| {
@@ -235,6 +333,19 @@ impl Inner {
         });
         Arc::clone(semaphore)
     }
+}
+
+/// What came of one subscription and was not taken yet; the window given to the peer bounds it.
+#[derive(Default)]
+pub(super) struct Queue {
+    pub(super) notices: VecDeque<StreamNotice>,
+    pub(super) reader: Option<Waker>,
+}
+
+/// A reliable sender, to be told what the peer has.
+pub(super) trait Acked: Send + Sync {
+    /// A peer that acknowledges what it never got has erred.
+    fn on_ack(&self, state: AckState, number: u64, life: u64) -> Result<(), Fault>;
 }
 
 /// Counts of a link since it began, and what it holds now.
@@ -285,13 +396,25 @@ impl LinkHandle {
     }
 
     /// A ref whose messages go to the peer. It works as a local one does: `Full` is "no credit", `Closed` is "the link is
-    /// down", `watch` watches the link.
+    /// down", `watch` watches the actor there, and tells when it ends or the link does.
     pub fn remote<M>(&self) -> Ref<M>
     where
         M: Message + Addressed,
         M::Reply: Wire,
     {
         Ref::from_carrier(Arc::new(RemoteCarrier::<M>::new(self.clone())))
+    }
+
+    /// Subscribes to the events `E` of the peer: what came after `after`, or comes from now on.
+    ///
+    /// # Errors
+    /// Nothing was asked of the peer. What the peer refuses, [`Subscription::next`] tells.
+    pub fn subscribe<E: Addressed>(
+        &self,
+        after: Option<Position>,
+    ) -> Result<Subscription<E>, EventsEnded> {
+        let feed = RemoteFeed::open::<E>(self.clone(), after)?;
+        Ok(Subscription::new(Box::new(feed)))
     }
 
     /// Who is at the other end.

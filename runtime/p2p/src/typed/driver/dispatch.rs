@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use futures::future::{AbortHandle, Abortable};
 use futures::stream::StreamExt as _;
-use pqcnet_link::{Answer, Class, Fault, Inbound, ServiceId, WireError};
+use pqcnet_link::{Answer, Class, DroppedWhy, Fault, Inbound, ServiceId, WireError};
 
-use super::Driver;
+use super::{Driver, Waiting};
 use crate::typed::Boxed;
-use crate::typed::bindings::{Asked, Told};
+use crate::typed::bindings::{Asked, Told, Under};
 use crate::typed::shared::Sink;
 
-const WRONG_CLASS: WireError = WireError::Invalid {
+pub(super) const WRONG_CLASS: WireError = WireError::Invalid {
     field: "class",
     problem: "not this message's",
 };
@@ -20,14 +20,25 @@ const WRONG_CLASS: WireError = WireError::Invalid {
 impl Driver {
     pub(super) fn on_tell(&mut self, message: Inbound) {
         let lane = (message.service, message.class);
-        let Some(handler) = self.bindings.find(message.service, message.type_id) else {
+        let Some(bound) = self.bindings.find(message.service, message.type_id) else {
             self.shared.inner.lock().link.drop_unknown(&message);
             return;
         };
+        let of = (message.service, message.type_id);
+        let handler = &bound.handler;
         let name = handler.name();
+        if let Err(denied) = self.permitted(&bound.access) {
+            tracing::debug!(message = name, %denied, "tell refused");
+            self.dropped(of, DroppedWhy::Refused);
+            return self.grant(lane, message.units);
+        }
         let waiting = self.lanes.get(&lane).is_some_and(|lane| !lane.is_empty());
+        let under = Under {
+            trace: message.trace,
+            incarnation: message.incarnation,
+        };
         let told = if handler.class() == message.class {
-            handler.tell(message.payload, message.trace, waiting)
+            handler.tell(message.payload, under, waiting)
         } else {
             Err(WRONG_CLASS)
         };
@@ -35,10 +46,17 @@ impl Driver {
             Ok(Told::Taken) => self.grant(lane, message.units),
             Ok(Told::Parked(posting)) => {
                 let queue = self.lanes.entry(lane).or_default();
-                queue.push_back((posting, message.units));
+                queue.push_back(Waiting {
+                    posting,
+                    units: message.units,
+                    sequenced: None,
+                });
             }
             Ok(Told::Gone) => {
                 tracing::debug!(message = name, "receiver gone, tell dropped");
+                if message.incarnation != 0 {
+                    self.dropped(of, DroppedWhy::Stale);
+                }
                 self.grant(lane, message.units);
             }
             Err(problem) => self.fail(name, problem),
@@ -49,18 +67,23 @@ impl Driver {
         self.shared.inner.lock().link.grant(service, class, units);
     }
 
-    fn fail(&self, message: &'static str, problem: WireError) {
+    pub(super) fn fail(&self, message: &'static str, problem: WireError) {
         let fault = Fault::BadPayload { message, problem };
         self.shared.inner.lock().link.fail(fault);
     }
 
     pub(super) fn on_ask(&mut self, id: u64, remaining: Duration, message: Inbound) {
         let lane = (message.service, message.class);
-        let Some(handler) = self.bindings.find(message.service, message.type_id) else {
+        let Some(bound) = self.bindings.find(message.service, message.type_id) else {
             self.shared.inner.lock().link.refuse_unknown(id);
             return;
         };
+        let handler = &bound.handler;
         let name = handler.name();
+        if let Err(denied) = self.permitted(&bound.access) {
+            self.answer(id, Answer::Refused(denied.to_string()));
+            return self.shared.inner.lock().link.penalise();
+        }
         if handler.class() != message.class {
             self.fail(name, WRONG_CLASS);
             return;
@@ -70,7 +93,11 @@ impl Driver {
             self.answer(id, Answer::Busy);
             return;
         }
-        match handler.ask(message.payload, message.trace, remaining) {
+        let under = Under {
+            trace: message.trace,
+            incarnation: message.incarnation,
+        };
+        match handler.ask(message.payload, under, remaining) {
             Ok(Asked::Taken(answer)) => {
                 let answered: Boxed<(u64, Answer)> = Box::pin(async move { (id, answer.await) });
                 let (abort, registration) = AbortHandle::new_pair();
@@ -94,20 +121,25 @@ impl Driver {
     }
 
     pub(super) fn poll_lanes(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut settled = Vec::new();
         let mut any = false;
         for ((service, class), lane) in &mut self.lanes {
-            while let Some((posting, units)) = lane.front_mut() {
-                if posting.as_mut().poll(cx).is_pending() {
+            while let Some(waiting) = lane.front_mut() {
+                let Poll::Ready(taken) = waiting.posting.as_mut().poll(cx) else {
                     break;
-                }
+                };
                 any = true;
+                settled.extend(waiting.sequenced.take().map(|sequenced| (sequenced, taken)));
                 self.shared
                     .inner
                     .lock()
                     .link
-                    .grant(*service, *class, *units);
+                    .grant(*service, *class, waiting.units);
                 lane.pop_front();
             }
+        }
+        for ((inbox, arrival), taken) in settled {
+            self.settled(&inbox, arrival, taken);
         }
         any
     }

@@ -84,13 +84,13 @@ fn no_hello() {
         let words = "announced a frame of";
         assert!(String::from_utf8_lossy(&heard).contains(words));
 
-        // Hello { version_min: 2, version_max: 2 }
+        // Hello { version_min: 3, version_max: 3 }
         let (mut left, right) = streams();
-        let hello = [0, 0, 0, 6, 0x0a, 4, 0x08, 2, 0x10, 2];
+        let hello = [0, 0, 0, 6, 0x0a, 4, 0x08, 3, 0x10, 3];
         left.get_mut().write_all(&hello).await.unwrap();
-        let (min, max, ours) = (2, 2, 1);
+        let (min, max) = (3, 3);
         let error = greet(right).await.unwrap_err();
-        assert_eq!(error.reason, misbehaved(Fault::Version { min, max, ours }));
+        assert_eq!(error.reason, misbehaved(Fault::Version { min, max }));
     });
 }
 

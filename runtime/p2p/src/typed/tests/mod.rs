@@ -1,10 +1,16 @@
 //! Real actors at both ends of a real driver, over tokio's in-memory stream; virtual time where nothing blocks.
 
+mod access;
 mod closing;
 mod errors;
+mod events;
 mod flow;
+#[cfg(feature = "libp2p")]
 mod planes;
 mod pressure;
+mod reliable;
+mod slow;
+mod watching;
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -72,6 +78,7 @@ text_message!(Block = 907, Request => ());
 text_message!(Trace = 908, Request => Text);
 text_message!(Unbound = 909, Request => Text);
 text_message!(Chatter = 910, Bulk => ());
+text_message!(News = 911, Request => ());
 
 /// Remembers notes, echoes, holds asks back, panics on demand, and can be made to block its thread.
 struct Scribe {
