@@ -4,6 +4,7 @@ pub mod admin;
 pub mod commands;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod exit;
 pub mod local;
 pub mod observe;

@@ -1,5 +1,9 @@
 //! An operator's link to one node: dials its data plane, says `operator`, asks the `control` service.
+//!
+//! Every failure names the step at which it happened: the way there, the puzzle, the key agreement, the signatures, the role,
+//! or the data on the link.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,48 +11,103 @@ use pqcnet_actor::{AskError, Env, Message};
 use pqcnet_crypto::NodeKeys;
 use pqcnet_link::{Addressed, DownReason, LinkConfig, Reason, ServiceId, Wire};
 use pqcnet_messages::Role;
-use pqcnet_p2p::endpoint::{Connected, DialError, Endpoint};
-use pqcnet_p2p::handshake::{Account, HandshakeFailed, Security, SecurityConfig};
-use pqcnet_p2p::network::{NetworkFile, NodeEntry};
-use pqcnet_p2p::streams::TcpStreams;
+use pqcnet_p2p::handshake::{Account, HandshakeFailed, Plane, Secured, Security, SecurityConfig};
+use pqcnet_p2p::network::{Address, NetworkFile, NodeEntry};
+use pqcnet_p2p::streams::{BoxStream, Streams as _, TcpStreams};
 use pqcnet_p2p::typed::{Bindings, LinkHandle, RoleRefused, establish};
+use pqcnet_qstp::{HandshakeError, Reason as Fault, Stage};
+use serde::Serialize;
 
 use crate::exit::{Exit, Failed};
 
 /// A node that does not answer within this is not reachable for a person.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// A connection that is not there by then meets a firewall that says nothing.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
-/// Dials nodes of one network as an operator.
-#[derive(Clone)]
-pub struct Operator {
-    env: Env,
-    endpoint: Endpoint,
+/// What has to work for an answer, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Step {
+    /// An address, and a TCP connection to it.
+    Route,
+    /// The puzzle that a node under load asks for.
+    Retry,
+    /// The offer and the key agreement.
+    Kem,
+    /// Who answers: both signatures and the identity.
+    Signature,
+    /// What each side may be: Hello.
+    Role,
+    /// A message and its answer on the link.
+    Data,
 }
 
-/// A link to one node.
-pub struct NodeLink {
-    link: LinkHandle,
-    /// What its handshake cost.
-    pub handshake: Account,
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::Route => "route",
+            Step::Retry => "retry",
+            Step::Kem => "KEM",
+            Step::Signature => "signature",
+            Step::Role => "role",
+            Step::Data => "data",
+        })
+    }
+}
+
+/// How long each step took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// To connect.
+    pub route: Duration,
+    /// Zero when no puzzle was asked for.
+    pub retry: Duration,
+    /// Our first message to the peer's answer.
+    pub kem: Duration,
+    /// Verifying and signing.
+    pub signature: Duration,
+    /// Hello both ways.
+    pub role: Duration,
 }
 
 /// Why a node gave no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum NoAnswer {
-    /// Nobody is there, or not in time.
-    #[error("unreachable: {0}")]
-    Unreachable(String),
-    /// The node, or somebody at its address, said no.
-    #[error("refused: {0}")]
-    Refused(String),
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} at the step {step}: {why}", if *.refused { "refused" } else { "unreachable" })]
+pub struct NoAnswer {
+    /// Where it ended.
+    pub step: Step,
+    /// Somebody answered and said no, or is somebody else; otherwise nobody answered, or not in time.
+    pub refused: bool,
+    /// In words.
+    pub why: String,
+    /// What the handshake's protocol says.
+    pub fault: Option<Fault>,
 }
 
 impl NoAnswer {
     /// The exit code that says so.
     pub fn exit(&self) -> Exit {
-        match self {
-            NoAnswer::Unreachable(_) => Exit::Unreachable,
-            NoAnswer::Refused(_) => Exit::Refused,
+        if self.refused {
+            Exit::Refused
+        } else {
+            Exit::Unreachable
+        }
+    }
+
+    fn unreachable(step: Step, why: impl fmt::Display) -> NoAnswer {
+        NoAnswer {
+            step,
+            refused: false,
+            why: why.to_string(),
+            fault: None,
+        }
+    }
+
+    fn refused(step: Step, why: impl fmt::Display) -> NoAnswer {
+        NoAnswer {
+            refused: true,
+            ..NoAnswer::unreachable(step, why)
         }
     }
 }
@@ -57,6 +116,34 @@ impl From<NoAnswer> for Failed {
     fn from(error: NoAnswer) -> Failed {
         Failed::new(error.exit(), error)
     }
+}
+
+/// Dials nodes of one network as an operator.
+#[derive(Clone)]
+pub struct Operator {
+    env: Env,
+    security: Arc<Security>,
+}
+
+/// A link to one node.
+pub struct NodeLink {
+    link: LinkHandle,
+    /// What its handshake cost.
+    pub handshake: Account,
+    /// How long each step took.
+    pub timings: Timings,
+    /// The address that answered.
+    pub at: Address,
+}
+
+/// A proven stream to one node, without a link on it.
+pub struct Reached {
+    /// The stream and what it cost.
+    pub secured: Secured<BoxStream>,
+    /// How long connecting took.
+    pub route: Duration,
+    /// The address that answered.
+    pub at: Address,
 }
 
 impl Operator {
@@ -68,55 +155,109 @@ impl Operator {
         })?;
         Ok(Operator {
             env: env.clone(),
-            endpoint: Endpoint::new(security, Arc::new(TcpStreams)),
+            security,
         })
     }
 
     /// Links to a node.
     pub async fn link(&self, node: &NodeEntry) -> Result<NodeLink, NoAnswer> {
-        let Connected {
-            account, stream, ..
-        } = self.dial(node).await?;
+        let Reached { secured, route, at } = self.reach(node).await?;
+        let steps = secured.account.steps;
         let config = LinkConfig::new(Role::Operator, [ServiceId::CONTROL]);
         let wanted = node.roles.clone();
-        let accepted = establish(&self.env, stream, node.id, config, move |_, hello| {
+        let began = self.env.now();
+        let check = move |_, hello: &pqcnet_link::PeerHello| {
             if wanted.contains(&hello.role) {
                 return Ok(());
             }
             Err(RoleRefused::new(format!("not listed as a {}", hello.role)))
-        })
-        .await
-        .map_err(|error| match error.reason.reason() {
-            Some(Reason::Role | Reason::Version) => NoAnswer::Refused(error.to_string()),
-            _ if matches!(error.reason, DownReason::Lost { .. }) => {
-                NoAnswer::Unreachable(error.to_string())
-            }
-            _ => NoAnswer::Refused(error.to_string()),
-        })?;
+        };
+        let accepted = establish(&self.env, secured.stream, node.id, config, check)
+            .await
+            .map_err(|error| match error.reason.reason() {
+                Some(Reason::Role | Reason::Version) => NoAnswer::refused(Step::Role, error),
+                _ if matches!(error.reason, DownReason::Lost { .. }) => {
+                    NoAnswer::unreachable(Step::Role, error)
+                }
+                _ => NoAnswer::refused(Step::Role, error),
+            })?;
         Ok(NodeLink {
             link: accepted.start(Bindings::new()),
-            handshake: account,
+            handshake: secured.account,
+            timings: Timings {
+                route,
+                retry: steps.retry,
+                kem: steps.kem,
+                signature: steps.signature,
+                role: self.env.now().saturating_sub(began),
+            },
+            at,
         })
     }
 
-    async fn dial(&self, node: &NodeEntry) -> Result<Connected, NoAnswer> {
-        let mut last = NoAnswer::Unreachable("network.toml has no data address for it".to_owned());
+    /// Proves that a node answers at one of its addresses.
+    pub async fn reach(&self, node: &NodeEntry) -> Result<Reached, NoAnswer> {
+        let mut last =
+            NoAnswer::unreachable(Step::Route, "network.toml has no data address for it");
         for at in &node.data {
-            match self.endpoint.dial(at, node.id).await {
-                Ok(connected) => return Ok(connected),
-                Err(error) => last = no_answer(&error),
+            match self.reach_at(node, at).await {
+                Ok(reached) => return Ok(reached),
+                Err(error) => last = error,
             }
         }
         Err(last)
     }
+
+    async fn reach_at(&self, node: &NodeEntry, at: &Address) -> Result<Reached, NoAnswer> {
+        let began = self.env.now();
+        let stream = connect(at).await?;
+        let route = self.env.now().saturating_sub(began);
+        let handshake = self.security.initiate(stream, node.id, Plane::Data);
+        let secured = match self.security.before_deadline(handshake).await {
+            Ok(Ok(secured)) => secured,
+            Ok(Err(failed)) | Err(failed) => return Err(no_handshake(at, &failed)),
+        };
+        let at = at.clone();
+        Ok(Reached { secured, route, at })
+    }
 }
 
-fn no_answer(error: &DialError) -> NoAnswer {
-    match error.handshake() {
-        None | Some(HandshakeFailed::Io { .. } | HandshakeFailed::Deadline(_)) => {
-            NoAnswer::Unreachable(error.to_string())
+/// A TCP connection, in time.
+pub async fn connect(at: &Address) -> Result<BoxStream, NoAnswer> {
+    match tokio::time::timeout(CONNECT_WITHIN, TcpStreams.dial(at)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => {
+            let why = format!("cannot connect to {at}: {error}");
+            Err(NoAnswer::unreachable(Step::Route, why))
         }
-        Some(_) => NoAnswer::Refused(error.to_string()),
+        Err(_) => {
+            let why = format!("no connection to {at} within {CONNECT_WITHIN:?}");
+            Err(NoAnswer::unreachable(Step::Route, why))
+        }
+    }
+}
+
+fn no_handshake(at: &Address, failed: &HandshakeFailed) -> NoAnswer {
+    let why = format!("{at}: {failed}");
+    match failed {
+        HandshakeFailed::Protocol(error) => NoAnswer {
+            fault: Some(error.reason),
+            ..NoAnswer::refused(step_of(error), why)
+        },
+        // Our side waits for the peer only between its first message and the answer to it.
+        HandshakeFailed::Io { .. } | HandshakeFailed::Deadline(_) => {
+            NoAnswer::unreachable(Step::Kem, why)
+        }
+        HandshakeFailed::Refused(_) | HandshakeFailed::Pool(_) => NoAnswer::refused(Step::Kem, why),
+    }
+}
+
+fn step_of(error: &HandshakeError) -> Step {
+    match (error.reason, error.stage) {
+        (Fault::Identity { .. } | Fault::BadSignature | Fault::SelfConnect, _) => Step::Signature,
+        (_, Stage::M1 | Stage::M2) => Step::Kem,
+        (_, Stage::Retry) => Step::Retry,
+        (_, Stage::M3) => Step::Signature,
     }
 }
 
@@ -132,8 +273,8 @@ impl NodeLink {
             .ask(message, ANSWER_WITHIN)
             .await
             .map_err(|error| match error {
-                AskError::Refused(why) => NoAnswer::Refused(why),
-                other => NoAnswer::Unreachable(other.to_string()),
+                AskError::Refused(why) => NoAnswer::refused(Step::Data, why),
+                other => NoAnswer::unreachable(Step::Data, other),
             })
     }
 }

@@ -2,87 +2,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use clap::{Parser, Subcommand};
-use pqcnet_node::commands::{config, keys, publish, status, subscribe, up};
-use pqcnet_node::demo;
-use pqcnet_node::exit::{Exit, Failed, finish};
-use pqcnet_telemetry::{LogFormat, LogLevel, logs};
-
-#[derive(Parser)]
-#[command(
-    name = "pqcnet",
-    version,
-    about = "A post-quantum overlay network of supervised actors",
-    after_help = "Exit codes: 0 ok, 1 failure, 2 usage or configuration, 3 unhealthy, 4 unreachable, 5 refused.\n\
-                  Data goes to standard output, logs to standard error."
-)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Keep a network of one sentry and two relayers running on this machine.
-    Up(up::UpArgs),
-    /// Carry real input through one sentry and two relayers as processes of their own, and prove what arrived.
-    Demo(demo::DemoArgs),
-    #[command(hide = true)]
-    DemoPublisher(demo::publisher::PublisherArgs),
-    #[command(hide = true)]
-    DemoSubscriber(demo::subscriber::SubscriberArgs),
-    /// Publish arguments, or lines of standard input, to a channel.
-    Publish(publish::PublishArgs),
-    /// Print a channel's payloads, each once, in order.
-    Subscribe(subscribe::SubscribeArgs),
-    /// Ask nodes how they are.
-    Status(status::StatusArgs),
-    /// Measure the way to nodes.
-    Ping(status::PingArgs),
-    /// Make and show a node's keys.
-    #[command(subcommand)]
-    Keys(keys::Keys),
-    /// Write, check and show a node's configuration.
-    #[command(subcommand)]
-    Config(config::Config),
-}
+use clap::Parser as _;
+use pqcnet_node::commands::cli::{Cli, run};
+use pqcnet_node::exit::finish;
 
 fn main() -> ExitCode {
     finish("pqcnet", run(Cli::parse().command))
-}
-
-fn run(command: Command) -> Result<Exit, Failed> {
-    match command {
-        Command::Keys(command) => keys::run(&command),
-        Command::Config(command) => config::run(&command),
-        Command::Up(args) => on_network(up::run(&args)),
-        Command::Demo(args) => on_network(demo::run(&args)),
-        Command::DemoPublisher(args) => on_network(demo::publisher::run(&args)),
-        Command::DemoSubscriber(args) => on_network(demo::subscriber::run(&args)),
-        Command::Publish(args) => on_network(publish::run(&args)),
-        Command::Subscribe(args) => on_network(subscribe::run(&args)),
-        Command::Status(args) => on_network(status::status(&args)),
-        Command::Ping(args) => on_network(status::ping(&args)),
-    }
-}
-
-/// Runs a command on the threads and with the logs of a client.
-fn on_network(command: impl Future<Output = Result<Exit, Failed>>) -> Result<Exit, Failed> {
-    client_logs()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime.context("no runtime")?;
-    let outcome = runtime.block_on(command);
-    // A thread that waits for standard input must not hold the exit up.
-    runtime.shutdown_background();
-    outcome
-}
-
-/// Warnings, or what PQCNET_LOG_LEVEL says.
-fn client_logs() -> Result<(), Failed> {
-    let level = std::env::var("PQCNET_LOG_LEVEL").unwrap_or_else(|_| "warn".to_owned());
-    let level: LogLevel = level.parse().map_err(Failed::usage)?;
-    logs::init(&level, LogFormat::Text).map_err(Failed::usage)
 }

@@ -9,6 +9,7 @@ use pqcnet_crypto::{NodeKeys, NodeSecrets};
 use pqcnet_p2p::network::NetworkFile;
 
 use super::keys::UnlockArgs;
+use super::nodes::Names;
 use crate::config::UnlockSource;
 use crate::exit::{Exit, Failed};
 use crate::local::folder::LocalFolder;
@@ -43,19 +44,33 @@ pub struct Identity {
     pub network: NetworkFile,
     /// Who acts.
     pub keys: Arc<NodeKeys>,
+    /// What its nodes are called.
+    pub names: Names,
 }
 
 impl IdentityArgs {
     /// Reads both; `usual` is the member to act as when none is named.
     pub fn open(&self, usual: &str) -> Result<Identity, Failed> {
         let (network, keys, unlock) = self.files(usual)?;
+        let names = self.names();
         let network = NetworkFile::load(&network).map_err(Failed::usage)?;
         let opener = Opener::from_source(&unlock).map_err(Failed::usage)?;
         let secrets: NodeSecrets = opener.open(&keys).map_err(Failed::usage)?;
         Ok(Identity {
             network,
             keys: Arc::new(secrets.keys),
+            names,
         })
+    }
+
+    fn names(&self) -> Names {
+        if self.network.is_some() || !LocalFolder::exists(&self.state) {
+            return Names::default();
+        }
+        match LocalFolder::open(&self.state) {
+            Ok(folder) => Names::of_folder(&folder),
+            Err(_) => Names::default(),
+        }
     }
 
     fn files(&self, usual: &str) -> Result<(PathBuf, PathBuf, UnlockSource), Failed> {

@@ -4,9 +4,12 @@
     reason = "a command's data belongs on standard output"
 )]
 
+pub mod cli;
 pub mod config;
 pub mod identity;
 pub mod keys;
+pub mod nodes;
+pub mod ping;
 pub mod publish;
 pub mod status;
 pub mod subscribe;

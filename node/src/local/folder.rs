@@ -144,6 +144,23 @@ impl LocalFolder {
         self.root.join(format!("{name}.keys"))
     }
 
+    /// Everybody with keys here and where they are: nodes by their folders, then those who are no nodes.
+    pub fn members(&self) -> Vec<(String, PathBuf)> {
+        let mut members = Vec::new();
+        for role in [Role::Relayer, Role::Sentry] {
+            for n in 1..=MAX_RELAYERS {
+                let keys = self.root.join(format!("{role}-{n}")).join("node.keys");
+                if keys.exists() {
+                    members.push((format!("{role}-{n}"), keys));
+                }
+            }
+        }
+        for name in ["operator", "client", "reader"] {
+            members.push((name.to_owned(), self.keys_of(name)));
+        }
+        members
+    }
+
     /// What opens every key file here.
     pub fn unlock(&self) -> UnlockSource {
         UnlockSource::KeyFile(self.root.join(UNLOCK))

@@ -104,8 +104,16 @@ fn messages_go_through_and_resume() {
     assert_eq!((code, text.as_str()), (Some(5), ""), "{err}");
 
     let (code, document, _) = output(pqcnet(&[&["status", "-o", "json"][..], &state].concat()));
-    let reports: Vec<serde_json::Value> = serde_json::from_str(&document).unwrap();
+    let all: serde_json::Value = serde_json::from_str(&document).unwrap();
+    let reports = all["nodes"].as_array().unwrap().clone();
     assert_eq!((code, reports.len()), (Some(0), 3), "{document}");
+    assert_eq!(all["problems"], serde_json::json!([]));
+    let mut names: Vec<&str> = reports
+        .iter()
+        .map(|report| report["name"].as_str().unwrap())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["relayer-1", "relayer-2", "sentry-1"]);
     let shards = reports
         .iter()
         .flat_map(|report| report["shards"].as_array().unwrap());
@@ -160,7 +168,43 @@ fn exit_codes_say_what_is_wrong() {
     let id = sentry.id.to_string();
     let (code, text, _) = output(pqcnet(&[&["status", &id][..], &state].concat()));
     assert_eq!(code, Some(3), "{text}");
-    assert!(text.contains("problem  no link to"), "{text}");
+    let missing = &network.nodes[1];
+    let what = format!(
+        "no link to {} ({}) on the data plane",
+        missing.name,
+        missing.id.short()
+    );
+    assert!(text.contains("critical  data-link-down"), "{text}");
+    assert!(text.contains(&what), "{text}");
+    assert!(text.contains("fix       start the peer"), "{text}");
+    // By name, and all of them: the relayer that is not there is the one problem, its shards and links hang on it.
+    let (code, document, _) = output(pqcnet(&[&["status", "-o", "json"][..], &state].concat()));
+    let all: serde_json::Value = serde_json::from_str(&document).unwrap();
+    assert_eq!(code, Some(4), "{document}");
+    let problems = all["problems"].as_array().unwrap();
+    assert_eq!(problems.len(), 1, "{document}");
+    assert_eq!(problems[0]["code"], "node-unreachable");
+    let explained = problems[0]["explains"].as_array().unwrap();
+    let shards = explained
+        .iter()
+        .filter(|told| told.as_str().unwrap().starts_with("shard "));
+    assert_eq!(shards.count(), 8, "{document}");
+    let (code, text, _) = output(pqcnet(&[&["ping", "relayer-2"][..], &state].concat()));
+    assert_eq!(code, Some(4), "{text}");
+    assert!(
+        text.contains("relayer-2 (") && text.contains("unreachable at the step route"),
+        "{text}"
+    );
+    let (code, text, _) = output(pqcnet(
+        &[&["ping", "sentry-1", "-c", "1"][..], &state].concat(),
+    ));
+    assert_eq!(code, Some(0), "{text}");
+    for step in ["route", "KEM", "signature", "role", "data"] {
+        assert!(text.contains(&format!("\n  {step:<10} ")), "{step}: {text}");
+    }
+    let (code, _, err) = output(pqcnet(&[&["status", "sentri-1"][..], &state].concat()));
+    assert_eq!(code, Some(2));
+    assert!(err.contains("did you mean `sentry-1`?"), "{err}");
     assert_eq!(running.page("/livez"), (200, "ok\n".to_owned()));
     let (_, verbose) = running.page("/readyz?verbose");
     assert!(verbose.contains("problem: no link to"), "{verbose}");

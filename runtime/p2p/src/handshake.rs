@@ -133,6 +133,19 @@ pub struct Account {
     pub received: usize,
     /// From the first message to the last, by this side's clock.
     pub took: Duration,
+    /// Where the initiator's time went; all zero on the responder's side.
+    pub steps: Steps,
+}
+
+/// Where an initiator's time went. They add up to the whole handshake but for the sending itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Steps {
+    /// Until a Retry came and its puzzle was solved; zero when none was asked for.
+    pub retry: Duration,
+    /// From the first message that was taken to the answer with the encapsulated key.
+    pub kem: Duration,
+    /// Opening that answer, verifying the peer's signatures, and signing.
+    pub signature: Duration,
 }
 
 /// A stream whose peer is proven.

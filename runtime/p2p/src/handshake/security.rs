@@ -19,7 +19,7 @@ use pqcnet_qstp::{
 use tokio::sync::Semaphore;
 
 use super::wire::Wire;
-use super::{Account, HandshakeFailed, Plane, Secured, SecurityConfig};
+use super::{Account, HandshakeFailed, Plane, Secured, SecurityConfig, Steps};
 use crate::buffers::Buffers;
 use crate::guard::{Guard, GuardCounts, Refused, Ticket, Verdict};
 use crate::network::NetworkId;
@@ -248,8 +248,11 @@ impl Security {
         let mut wire = Wire::new(io);
         let (mut initiator, m1) = Initiator::new(self.config(plane).clone(), expect)?;
         wire.send(Stage::M1, &m1).await?;
+        let (mut steps, mut asked) = (Steps::default(), began);
         loop {
-            let step = match wire.receive(Stage::M2).await? {
+            let received = wire.receive(Stage::M2).await?;
+            let answered = self.env.now();
+            let step = match received {
                 Ok(message) => {
                     let work = move || {
                         let step = initiator.on_message(&message);
@@ -266,7 +269,11 @@ impl Security {
                 Err(error) => Err(initiator.on_bad_frame(error)),
             };
             match step {
-                Ok(InitiatorStep::Resend(message)) => wire.send(Stage::Retry, &message).await?,
+                Ok(InitiatorStep::Resend(message)) => {
+                    wire.send(Stage::Retry, &message).await?;
+                    asked = self.env.now();
+                    steps.retry = asked.saturating_sub(began);
+                }
                 Ok(InitiatorStep::Done {
                     send,
                     session,
@@ -275,7 +282,9 @@ impl Security {
                     wire.send(Stage::M3, &send).await?;
                     attempt.0 = None;
                     self.dialled.done.observe(self.env.now().saturating_sub(began));
-                    return Ok(self.secured(wire, *session, peer, began));
+                    steps.kem = answered.saturating_sub(asked);
+                    steps.signature = self.env.now().saturating_sub(answered);
+                    return Ok(self.secured(wire, *session, peer, began, steps));
                 }
                 Err(failure) => return Err(wire.give_up(&self.env, failure).await),
             }
@@ -332,7 +341,7 @@ impl Security {
                 Ok(ResponderStep::Done { session, peer }) => {
                     attempt.0 = None;
                     self.answered.done.observe(self.env.now().saturating_sub(began));
-                    return Ok(self.secured(wire, *session, peer, began));
+                    return Ok(self.secured(wire, *session, peer, began, Steps::default()));
                 }
                 Err(failure) => return Err(wire.give_up(&self.env, failure).await),
             }
@@ -365,12 +374,14 @@ impl Security {
         session: Session,
         peer: NodePublic,
         began: Duration,
+        steps: Steps,
     ) -> Secured<S> {
         let account = Account {
             suite: session.suite(),
             sent: wire.sent,
             received: wire.received,
             took: self.env.now().saturating_sub(began),
+            steps,
         };
         let binding = *session.transcript_hash();
         let stream = QstpStream::new(wire.io, session, self.env.clone(), self.buffers.clone());

@@ -1,0 +1,103 @@
+//! Status for people: problems first, then a line a node, then its links.
+
+use std::time::Duration;
+
+use pqcnet_messages::Problem;
+use pqcnet_messages::control::StatusReport;
+use pqcnet_roles::steward::plane_name;
+
+use super::{Answer, called};
+use crate::commands::nodes::Names;
+
+/// Symptoms shown with a problem; `-o json` has all.
+const SYMPTOMS: usize = 6;
+
+/// Everything, a line each.
+pub fn lines(names: &Names, answers: &[Answer], problems: &[Problem]) -> Vec<String> {
+    let mut out = Vec::new();
+    match (problems.len(), answers.len()) {
+        (0, 1) => out.push("the node is well".to_owned()),
+        (0, count) => out.push(format!("all {count} nodes are well")),
+        (1, _) => out.push("1 problem".to_owned()),
+        (count, _) => out.push(format!("{count} problems, the gravest first")),
+    }
+    for problem in problems {
+        out.extend(problem_lines(problem));
+    }
+    out.push(String::new());
+    for answer in answers {
+        let who = called(names, &answer.node);
+        match &answer.said {
+            Err(error) => out.push(format!("{who}  {error}")),
+            Ok(report) => node_lines(names, &who, report, &mut out),
+        }
+    }
+    out
+}
+
+/// A problem with its cause, its remedy and what it explains.
+pub fn problem_lines(problem: &Problem) -> Vec<String> {
+    let mut out = vec![format!(
+        "{:<8}  {}  {}",
+        problem.severity.name(),
+        problem.code,
+        problem.what
+    )];
+    if !problem.cause.is_empty() {
+        out.push(format!("  cause     {}", problem.cause));
+    }
+    if !problem.fix.is_empty() {
+        out.push(format!("  fix       {}", problem.fix));
+    }
+    let count = problem.explains.len();
+    if count > 0 {
+        let shown = problem.explains.iter().take(SYMPTOMS).cloned();
+        let mut shown: Vec<String> = shown.collect();
+        if count > SYMPTOMS {
+            shown.push(format!("{} more", count - SYMPTOMS));
+        }
+        out.push(format!("  explains  {count}: {}", shown.join("; ")));
+    }
+    out
+}
+
+fn node_lines(names: &Names, who: &str, report: &StatusReport, out: &mut Vec<String>) {
+    let well = if report.problems.is_empty() {
+        "ok"
+    } else {
+        "unhealthy"
+    };
+    let sum = |of: fn(&pqcnet_messages::control::ShardStatus) -> u64| -> u64 {
+        report.shards.iter().map(of).sum()
+    };
+    let mut line = format!(
+        "{who}  {:<8} {well}  {}  up {:?}  {} links",
+        report.role.name(),
+        report.software,
+        Duration::from_secs(report.uptime_ms / 1000),
+        report.links.len(),
+    );
+    if !report.shards.is_empty() {
+        line.push_str(&format!(
+            "  {} shards  {} records  {} bytes sealed  lag {}",
+            report.shards.len(),
+            sum(|shard| shard.records),
+            sum(|shard| shard.bytes),
+            report
+                .shards
+                .iter()
+                .map(|shard| shard.lag_records)
+                .max()
+                .unwrap_or(0),
+        ));
+    }
+    out.push(line);
+    for link in &report.links {
+        out.push(format!(
+            "  link  {}  {:<8} {} plane",
+            names.full(&link.peer),
+            link.role.name(),
+            plane_name(link.plane)
+        ));
+    }
+}
