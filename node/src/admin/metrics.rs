@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 use pqcnet_actor::{ActorInfo, Class, CountersSnapshot, Env, Inspector, Ref};
 use pqcnet_messages::control::Plane;
-use pqcnet_roles::problem::Code;
+use pqcnet_roles::problem::{Code, Problem, Severity};
 use pqcnet_roles::steward::{Account, AccountGiven, plane_name};
 use pqcnet_telemetry::{Metrics, Sample, TextFormat, Value};
 
@@ -196,6 +196,36 @@ const COUNTS: &[Count] = &[
         help: "Links opened since the node started",
         rises: true,
     },
+    Count {
+        name: "peers_known",
+        metric: "mesh_peers_known",
+        help: "Nodes in the peer book",
+        rises: false,
+    },
+    Count {
+        name: "peers_heard",
+        metric: "mesh_peers_heard",
+        help: "Nodes heard of since this node started, by an advert that holds",
+        rises: false,
+    },
+    Count {
+        name: "peers_linked",
+        metric: "mesh_peers_linked",
+        help: "Nodes with an open link on the control plane",
+        rises: false,
+    },
+    Count {
+        name: "peers_banned",
+        metric: "mesh_peers_banned",
+        help: "Nodes that misbehaved and are not wanted for a while",
+        rises: false,
+    },
+    Count {
+        name: "adverts_sent",
+        metric: "mesh_adverts_sent",
+        help: "Adverts of this node that others took",
+        rises: true,
+    },
 ];
 
 fn count_samples(counters: &[(String, u64)]) -> impl Iterator<Item = Sample> {
@@ -234,13 +264,19 @@ fn account_samples(given: &AccountGiven) -> Vec<Sample> {
         samples.push(open.label("plane", plane_name(plane)));
     }
     for code in Code::ALL {
-        let of_code = report.problems.iter().filter(|p| p.code == code.name());
         let help = "Things that are wrong, by the name of their runbook in docs/runbooks";
-        samples.push(
-            Sample::gauge("problems", help, count(of_code.count()))
-                .label("code", code.name())
-                .label("severity", code.severity().name()),
-        );
+        for severity in [Severity::Warning, Severity::Critical] {
+            let same = |p: &&Problem| p.code == code.name() && p.severity == severity;
+            let found = count(report.problems.iter().filter(same).count());
+            // One that explains graver symptoms is as grave as they are.
+            if found > 0 || severity == code.severity() {
+                samples.push(
+                    Sample::gauge("problems", help, found)
+                        .label("code", code.name())
+                        .label("severity", severity.name()),
+                );
+            }
+        }
     }
     samples.extend(count_samples(&report.counters));
     for shard in &report.shards {
