@@ -89,11 +89,8 @@ impl Following {
         }
         match follow.resume {
             None => {}
-            Some(had) if had.epoch == epoch => {
-                if Some(next) != had.number.checked_add(1) {
-                    return Err(bad(id, "resumes at another place"));
-                }
-            }
+            Some(had) if had.epoch == epoch && had.number.checked_add(1) == Some(next) => {}
+            Some(had) if had.epoch == epoch => return Err(bad(id, "resumes at another place")),
             Some(had) => {
                 if next != 1 {
                     return Err(bad(id, "begins an epoch in its middle"));
