@@ -97,11 +97,14 @@ async fn a_snapshot_is_for_whoever_has_the_token() -> Result<()> {
     );
 
     let told = |snapshot: &Snapshot| {
+        let linked = snapshot.nodes.values().all(|node| node.peers.len() == 2);
         let all = snapshot.shards.values();
-        all.clone().all(|shard| shard.source == ShardSource::Told)
+        linked
+            && snapshot.verdict == Verdict::Ok
+            && all.clone().all(|shard| shard.source == ShardSource::Told)
             && all.map(|shard| shard.lag_records.unwrap_or(0)).max() > Some(RECORDS / 2)
     };
-    // Relayers are asked when somebody looks; what they said is in a later look.
+    // Relayers are asked when somebody looks; what they said, once all links stand, is in a later look.
     let snapshot = tokio::time::timeout(Duration::from_secs(20), async {
         loop {
             let (status, text) = get(sentry, "/api/v1/snapshot", &[right])?;
@@ -116,8 +119,7 @@ async fn a_snapshot_is_for_whoever_has_the_token() -> Result<()> {
         }
     })
     .await
-    .context("no lag was told")??;
-    assert_eq!(snapshot.verdict, Verdict::Ok, "{:?}", snapshot.problems);
+    .context("the network is not well, or no lag was told")??;
     assert_eq!(snapshot.node.id, sentry.id.to_string());
     let records: u64 = snapshot
         .shards

@@ -117,13 +117,18 @@ async fn events(request: HttpRequest, api: web::Data<Api>) -> HttpResponse {
     if let Err(no) = api.admit(&request) {
         return no;
     }
+    stream(&request, &api.events)
+}
+
+/// A subscriber's response.
+fn stream(request: &HttpRequest, events: &Events) -> HttpResponse {
     let connection = request.conn_data::<Connection>().cloned();
     let hang_up = move || {
         if let Some(connection) = connection {
             connection.hang_up();
         }
     };
-    match api.events.join(hang_up) {
+    match events.join(hang_up) {
         Ok(feed) => HttpResponse::Ok()
             .content_type("text/event-stream")
             .insert_header((header::CACHE_CONTROL, "no-store"))
@@ -153,5 +158,78 @@ pub fn on_connect(connection: &dyn Any, data: &mut Extensions) {
         }
         Some(Err(error)) => tracing::debug!(%error, "a connection that cannot be hung up on"),
         None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use actix_web::{App, HttpServer};
+    use serde_json::Value;
+
+    /// More than a socket and a response's buffer hold together.
+    const LARGE: usize = 8 << 20;
+
+    /// A subscriber that asks and never reads, while every sample is large: its connection is ended from this side, and its
+    /// place is free again.
+    #[actix_web::test]
+    async fn a_connection_that_reads_nothing_is_ended() {
+        let env = Env::plain();
+        let taken = Arc::new(AtomicU64::new(0));
+        let take = move || {
+            let number = taken.fetch_add(1, Ordering::SeqCst);
+            let filler = char::from(b'a' + u8::try_from(number % 26).unwrap());
+            let sample = Value::from(String::from(filler).repeat(LARGE));
+            async move { Ok(sample) }.boxed()
+        };
+        let events = Events::new(&env, Arc::new(take));
+        let served = web::Data::new(events.clone());
+        let route = |request: HttpRequest, events: web::Data<Events>| async move {
+            stream(&request, &events)
+        };
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(served.clone())
+                .route("/events", web::get().to(route))
+        })
+        .on_connect(on_connect)
+        .workers(1)
+        .disable_signals()
+        .bind("127.0.0.1:0")
+        .unwrap();
+        let at = server.addrs()[0];
+        let server = server.run();
+        let handle = server.handle();
+        env.spawn(async move { server.await.unwrap() });
+
+        let mut slow = TcpStream::connect(at).unwrap();
+        slow.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .unwrap();
+        let mut places = Vec::new();
+        let mut now = events.feeds();
+        while places.len() < 3 {
+            if places.last() != Some(&now) {
+                places.push(now);
+            }
+            tokio::task::yield_now().await;
+            now = events.feeds();
+        }
+        assert_eq!(places, [0, 1, 0]);
+        // What was on its way arrives, then the end: an orderly one or a reset.
+        let mut rest = Vec::new();
+        let end = slow.read_to_end(&mut rest);
+        let read = rest.len();
+        assert!(
+            rest.starts_with(b"HTTP/1.1 200 OK"),
+            "{end:?}, {read} bytes"
+        );
+        assert!(
+            !rest.ends_with(b"\r\n0\r\n\r\n"),
+            "not cut off: {end:?}, {read} bytes"
+        );
+        handle.stop(false).await;
     }
 }

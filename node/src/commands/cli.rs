@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use pqcnet_telemetry::{LogFormat, LogLevel, logs};
 
-use super::{config, keys, ping, publish, status, subscribe, up};
+use super::{config, keys, ping, publish, status, subscribe, ui, up};
 use crate::demo;
 use crate::exit::{Exit, Failed};
 
@@ -44,6 +44,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Measure the way to nodes.
     Ping(ping::PingArgs),
+    /// Print the address of a node's page, for a browser on its machine.
+    Ui(ui::UiArgs),
     /// Make and show a node's keys.
     #[command(subcommand)]
     Keys(keys::Keys),
@@ -57,6 +59,7 @@ pub fn run(command: Command) -> Result<Exit, Failed> {
     match command {
         Command::Keys(command) => keys::run(&command),
         Command::Config(command) => config::run(&command),
+        Command::Ui(args) => ui::run(&args),
         Command::Up(args) => on_network(up::run(&args)),
         Command::Demo(args) => on_network(demo::run(&args)),
         Command::DemoPublisher(args) => on_network(demo::publisher::run(&args)),
@@ -69,7 +72,9 @@ pub fn run(command: Command) -> Result<Exit, Failed> {
 }
 
 /// Runs a command on the threads and with the logs of a client.
-fn on_network(command: impl Future<Output = Result<Exit, Failed>>) -> Result<Exit, Failed> {
+pub(super) fn on_network(
+    command: impl Future<Output = Result<Exit, Failed>>,
+) -> Result<Exit, Failed> {
     client_logs()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

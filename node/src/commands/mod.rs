@@ -13,4 +13,5 @@ pub mod ping;
 pub mod publish;
 pub mod status;
 pub mod subscribe;
+pub mod ui;
 pub mod up;

@@ -96,6 +96,7 @@ fn describe(folder: &LocalFolder, running: &[NodeProcess]) {
     println!("  pqcnet subscribe{state} orders");
     println!("  echo one apple | pqcnet publish{state} orders");
     println!("  pqcnet status{state}");
+    println!("  pqcnet ui{state}");
     println!(
         "\nlogs: {}/*/log.txt   stop: Ctrl-C",
         folder.root().display()
