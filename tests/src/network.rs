@@ -126,18 +126,43 @@ impl Identity {
     }
 }
 
+/// What the network file says of the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// Every node with its addresses, each a bootstrap node.
+    Everywhere,
+    /// The same, and an operator.
+    Operated,
+    /// Every node, and an operator; addresses of the first sentry alone, which is the one bootstrap node.
+    OneBootstrap,
+}
+
 /// The whole network.
 pub struct Network {
     /// What everybody has.
     pub file: NetworkFile,
     /// Relayers, then sentries.
     pub nodes: Vec<Node>,
+    /// Signs what the network's root orders.
+    pub root: MlDsaKeyPair,
+    /// May ask every node; listed where the network file is made for it ([`Listing::OneBootstrap`], [`Listing::Operated`]).
+    pub operator: Arc<NodeKeys>,
     place: tempfile::TempDir,
 }
 
 impl Network {
     /// Keys, files and addresses; nothing runs yet.
     pub fn create(sentries: usize, relayers: usize, admission: Admission) -> Result<Network> {
+        Network::listed(sentries, relayers, admission, Listing::Everywhere)
+    }
+
+    /// The same with a choice of what the network file says.
+    pub fn listed(
+        sentries: usize,
+        relayers: usize,
+        admission: Admission,
+        listing: Listing,
+    ) -> Result<Network> {
         let place = tempfile::tempdir()?;
         // All sockets stay open until every port is chosen, so that none is chosen twice.
         let mut held = Vec::new();
@@ -176,10 +201,29 @@ impl Network {
                 });
             }
         }
-        let bootstrap = entries.iter().map(|entry| entry.id).collect();
+        let mut bootstrap: Vec<NodeId> = entries.iter().map(|entry| entry.id).collect();
+        if listing == Listing::OneBootstrap {
+            bootstrap = bootstrap.split_off(relayers).into_iter().take(1).collect();
+            for entry in entries
+                .iter_mut()
+                .filter(|entry| !bootstrap.contains(&entry.id))
+            {
+                entry.control.clear();
+                entry.data.clear();
+            }
+        }
+        let (root, operator) = (MlDsaKeyPair::generate(), Arc::new(NodeKeys::generate()));
+        if listing != Listing::Everywhere {
+            entries.push(NodeEntry {
+                id: operator.node_id(),
+                roles: BTreeSet::from([Role::Operator]),
+                control: Vec::new(),
+                data: Vec::new(),
+            });
+        }
         let file = NetworkFile::new(NetworkParts {
             name: "test".to_owned(),
-            root: MlDsaKeyPair::generate().public().clone(),
+            root: root.public().clone(),
             shards: SHARDS,
             admission,
             nodes: entries,
@@ -188,7 +232,13 @@ impl Network {
         for node in &nodes {
             node.set_network(&file)?;
         }
-        Ok(Network { file, nodes, place })
+        Ok(Network {
+            file,
+            nodes,
+            root,
+            operator,
+            place,
+        })
     }
 
     /// A network in which any client is admitted, all running.
@@ -203,6 +253,13 @@ impl Network {
         for node in self.nodes.iter().filter(|node| !node.runs()) {
             node.start().await?;
         }
+        Ok(())
+    }
+
+    /// Starts every node that does not run, all at once.
+    pub async fn start_together(&self) -> Result<()> {
+        let idle = self.nodes.iter().filter(|node| !node.runs());
+        futures::future::try_join_all(idle.map(Node::start)).await?;
         Ok(())
     }
 

@@ -1,0 +1,289 @@
+//! The mesh in real processes: nodes find each other from one address, and what the root orders holds everywhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use pqcnet_actor::Env;
+use pqcnet_crypto::{MlDsaKeyPair, NodeId, NodeKeys};
+use pqcnet_link::{LinkConfig, Reason, ServiceId};
+use pqcnet_mesh::shelf::{Kind, Shelf};
+use pqcnet_messages::{
+    Directive, Order, Refusal, Role, SignedDirective, SubmitDirective, Submitted,
+};
+use pqcnet_p2p::endpoint::Endpoint;
+use pqcnet_p2p::handshake::{Security, SecurityConfig};
+use pqcnet_p2p::network::Admission;
+use pqcnet_p2p::streams::TcpStreams;
+use pqcnet_p2p::typed::{Bindings, LinkHandle, establish};
+use pqcnet_tests::network::{Listing, Network, Node};
+
+/// Nodes of the large network.
+const NODES: usize = 30;
+/// What the issue allows from the last node's start until every node has heard of every other.
+const FOUND_WITHIN: Duration = Duration::from_secs(10);
+/// A broken mesh does not find its nodes in this time either.
+const GIVE_UP: Duration = Duration::from_secs(60);
+/// An answer of a node that lives.
+const SOON: Duration = Duration::from_secs(10);
+
+/// A node's metrics by name, those without labels.
+fn metrics(node: &Node) -> Result<BTreeMap<String, f64>> {
+    let answer = ureq::get(format!("http://{}/metrics", node.admin()?)).call()?;
+    let text = answer.into_body().read_to_string()?;
+    let plain = text.lines().filter_map(|line| {
+        let (name, value) = line.split_once(' ')?;
+        Some((name.to_owned(), value.parse().ok()?))
+    });
+    Ok(plain.collect())
+}
+
+fn metric(node: &Node, name: &str) -> Result<u64> {
+    let metrics = metrics(node)?;
+    let value = metrics.get(name);
+    let value = value.with_context(|| format!("{}: no metric {name}", node.name))?;
+    Ok(*value as u64)
+}
+
+/// Asks again until it is so, or the time is up.
+async fn until(what: &str, holds: impl Fn() -> Result<bool>) -> Result<()> {
+    let asking = async {
+        while !holds()? {
+            tokio::task::yield_now().await;
+        }
+        anyhow::Ok(())
+    };
+    let asked = tokio::time::timeout(GIVE_UP, asking).await;
+    asked.with_context(|| format!("never {what}"))?
+}
+
+/// Waits until each running node has heard of all the others. How long that took.
+async fn all_found(network: &Network) -> Result<Duration> {
+    let began = Instant::now();
+    let running: Vec<&Node> = network.nodes.iter().filter(|node| node.runs()).collect();
+    let others = running.len() as u64 - 1;
+    for node in running {
+        let what = format!("{} hears of {others} others", node.name);
+        until(&what, || {
+            Ok(metric(node, "pqcnet_mesh_peers_heard")? == others)
+        })
+        .await?;
+    }
+    Ok(began.elapsed())
+}
+
+/// Thirty processes know one address between them: that of the first sentry. Each hears of all the others in time, those
+/// that need the relayer find its data plane, and nobody has links to everybody. Then the bootstrap node is killed for good
+/// and all the others are killed and started anew: they find each other again, by their peer books alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn thirty_nodes_find_each_other() -> Result<()> {
+    let network = Network::listed(NODES - 1, 1, Admission::Any, Listing::OneBootstrap)?;
+    let began = Instant::now();
+    network.start_together().await?;
+    let started = began.elapsed();
+    let took = all_found(&network).await?;
+    println!("{NODES} nodes: started in {started:.1?}, all found {took:.1?} after the last");
+    ensure!(took <= FOUND_WITHIN, "found each other only after {took:?}");
+    for node in &network.nodes {
+        let what = format!("{} serves, with links to some and not to all", node.name);
+        until(&what, || {
+            let metrics = metrics(node)?;
+            let of = |name: &str| metrics.get(name).copied().unwrap_or(0.0);
+            let linked = of("pqcnet_mesh_peers_linked");
+            Ok(of("pqcnet_serving") == 1.0 && (4.0..29.0).contains(&linked)
+                || node.name == "sentry-1")
+        })
+        .await?;
+        let shelf = Shelf::at(node.folder().join("mesh"));
+        let what = format!("{} keeps the others' addresses", node.name);
+        until(&what, || Ok(shelf.load(Kind::Adverts)?.len() == NODES - 1)).await?;
+    }
+
+    let bootstrap = network.node(Role::Sentry, 1);
+    for node in &network.nodes {
+        node.kill().await?;
+    }
+    let began = Instant::now();
+    let others = network.nodes.iter().filter(|node| node.id != bootstrap.id);
+    futures::future::try_join_all(others.map(Node::start)).await?;
+    let started = began.elapsed();
+    let took = all_found(&network).await?;
+    println!(
+        "without the bootstrap: started in {started:.1?}, all found {took:.1?} after the last"
+    );
+    ensure!(took <= FOUND_WITHIN, "found each other only after {took:?}");
+    Ok(())
+}
+
+/// A link to a node as somebody.
+async fn link(
+    network: &Network,
+    keys: &Arc<NodeKeys>,
+    role: Role,
+    node: &Node,
+) -> Result<Result<LinkHandle, String>> {
+    let env = Env::plain();
+    let config = SecurityConfig::new(keys.clone(), network.file.network_id());
+    let security = Security::new(env.clone(), config)?;
+    let endpoint = Endpoint::new(security, Arc::new(TcpStreams));
+    let connected = endpoint.dial(&node.data.into(), node.id).await?;
+    let config = LinkConfig::new(role, [ServiceId::CONTROL]);
+    let made = establish(&env, connected.stream, node.id, config, |_, _| Ok(())).await;
+    Ok(match made {
+        Ok(accepted) => Ok(accepted.start(Bindings::new())),
+        Err(error) if error.reason.reason() == Some(Reason::Role) => Err(error.to_string()),
+        Err(error) => return Err(error.into()),
+    })
+}
+
+async fn submit(
+    network: &Network,
+    node: &Node,
+    directive: SignedDirective,
+) -> Result<Result<Submitted, Refusal>> {
+    let operator = link(network, &network.operator, Role::Operator, node).await?;
+    let operator = operator.map_err(anyhow::Error::msg)?;
+    let submit = SubmitDirective { directive };
+    let answer = operator
+        .remote::<SubmitDirective>()
+        .ask(submit, SOON)
+        .await?;
+    operator.close(Reason::Closed);
+    Ok(answer)
+}
+
+fn order(network: &Network, version: u64, order: Order) -> Directive {
+    Directive {
+        network_id: network.file.network_id().0,
+        version,
+        issued_at_ms: 1_700_000_000_000,
+        lease_ms: 0,
+        order,
+    }
+}
+
+fn revoke(network: &Network, node: NodeId) -> Directive {
+    let reason = "the key was lost".to_owned();
+    order(network, 1, Order::Revoke { node, reason })
+}
+
+async fn refused(network: &Network, keys: &Arc<NodeKeys>, role: Role, at: &Node) -> Result<String> {
+    match link(network, keys, role, at).await? {
+        Ok(_) => anyhow::bail!("{} let {} in", at.name, keys.node_id().short()),
+        Err(told) => Ok(told),
+    }
+}
+
+/// One directive revokes a sentry's key, another a client's. Handed to one relayer, they hold at every running node: open
+/// links of both close, neither gets a new one anywhere, and the sentry says itself what is wrong. A relayer that was down
+/// learns of it with its first link, one that is killed still knows it when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_key_is_refused_everywhere() -> Result<()> {
+    let network = Network::listed(2, 2, Admission::Any, Listing::Operated)?;
+    network.start_all().await?;
+    let [first, second] = [1, 2].map(|number| network.node(Role::Relayer, number));
+    let [sentry, lost] = [1, 2].map(|number| network.node(Role::Sentry, number));
+    let stolen = Arc::new(lost.secrets()?.keys);
+    let client = Arc::new(NodeKeys::generate());
+    let open = link(&network, &client, Role::Client, sentry).await?;
+    let open = open.map_err(anyhow::Error::msg)?;
+    let thief = link(&network, &stolen, Role::Sentry, second).await?;
+    let thief = thief.map_err(anyhow::Error::msg)?;
+    lost.says("link up").await?;
+    second.stop().await?;
+    thief.closed().await;
+    let thief = link(&network, &stolen, Role::Sentry, first).await?;
+    let thief = thief.map_err(anyhow::Error::msg)?;
+
+    for key in [lost.id, client.node_id()] {
+        let signed = revoke(&network, key).sign(&network.root)?;
+        let taken = submit(&network, first, signed.clone()).await?;
+        assert_eq!(taken, Ok(Submitted::Applied));
+        let again = submit(&network, first, signed).await?;
+        assert_eq!(again, Ok(Submitted::Known));
+    }
+    let closed = tokio::time::timeout(SOON, open.closed()).await?;
+    assert_eq!(closed.reason(), Some(Reason::Role), "{closed}");
+    let closed = tokio::time::timeout(SOON, thief.closed()).await?;
+    assert_eq!(closed.reason(), Some(Reason::Role), "{closed}");
+    lost.says("the key was lost").await?;
+
+    second.start().await?;
+    second.says("the root has ordered").await?;
+    first.kill().await?;
+    first.start().await?;
+    for node in [first, second, sentry] {
+        let told = refused(&network, &stolen, Role::Sentry, node).await?;
+        assert!(told.contains("is revoked: the key was lost"), "{told}");
+    }
+    let told = refused(&network, &client, Role::Client, sentry).await?;
+    assert!(told.contains("is revoked: the key was lost"), "{told}");
+    // Its own process is barred too, and says so at its next start.
+    lost.kill().await?;
+    let barred = format!("{:#}", lost.start().await.err().context("it started")?);
+    assert!(barred.contains("does not let this node in"), "{barred}");
+    // A node that nothing was said of is as welcome as before.
+    let healthy = Arc::new(sentry.secrets()?.keys);
+    let welcome = link(&network, &healthy, Role::Sentry, second).await?;
+    assert!(welcome.is_ok());
+    network.stop().await
+}
+
+/// Directives of somebody else's root, for another network, and of a lower version than one that holds: each has its own
+/// answer, and changes nothing. A grant for a time makes a stranger a sentry, and ends by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_root_orders() -> Result<()> {
+    let network = Network::listed(1, 1, Admission::Any, Listing::Operated)?;
+    network.start_all().await?;
+    let relayer = network.node(Role::Relayer, 1);
+    let sentry = network.node(Role::Sentry, 1);
+
+    let forged = revoke(&network, sentry.id).sign(&MlDsaKeyPair::generate())?;
+    let answer = submit(&network, relayer, forged).await?;
+    assert_eq!(answer, Err(Refusal::NotAllowed));
+    let foreign = Directive {
+        network_id: [7; 32],
+        ..revoke(&network, sentry.id)
+    };
+    let answer = submit(&network, relayer, foreign.sign(&network.root)?).await?;
+    let told = "the directive is for another network".to_owned();
+    assert_eq!(answer, Err(Refusal::Invalid(told)));
+
+    let newcomer = Arc::new(NodeKeys::generate());
+    let node = newcomer.node_id();
+    refused(&network, &newcomer, Role::Sentry, relayer).await?;
+    let roles = [Role::Sentry].into();
+    let granted = Directive {
+        version: 5,
+        ..order(&network, 5, Order::GrantRole { node, roles })
+    };
+    let answer = submit(&network, relayer, granted.sign(&network.root)?).await?;
+    assert_eq!(answer, Ok(Submitted::Applied));
+    let open = link(&network, &newcomer, Role::Sentry, relayer).await?;
+    let open = open.map_err(anyhow::Error::msg)?;
+    let older = order(
+        &network,
+        4,
+        Order::Revoke {
+            node,
+            reason: String::new(),
+        },
+    );
+    let answer = submit(&network, relayer, older.sign(&network.root)?).await?;
+    assert_eq!(answer, Ok(Submitted::Superseded));
+
+    // The same grant again, with a lease that has been over for years.
+    let roles = [Role::Sentry].into();
+    let lapsed = Directive {
+        lease_ms: 1000,
+        ..order(&network, 6, Order::GrantRole { node, roles })
+    };
+    let answer = submit(&network, relayer, lapsed.sign(&network.root)?).await?;
+    assert_eq!(answer, Ok(Submitted::Applied));
+    let closed = tokio::time::timeout(SOON, open.closed()).await?;
+    assert_eq!(closed.reason(), Some(Reason::Role), "{closed}");
+    let told = refused(&network, &newcomer, Role::Sentry, relayer).await?;
+    assert!(told.contains("roles is over"), "{told}");
+    network.stop().await
+}
