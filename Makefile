@@ -2,7 +2,8 @@
 # make test    everything the demo relies on, proven
 # make lint    formatting and clippy, warnings denied
 # make bench   the figures of docs/performance.md, each beside a named peer
-# make soak    the kill test for longer, ten million seals
+# make soak    the kill test for longer, ten million seals, the rolling upgrade
+# make upgrade-test  the release before and this one in one network under load; builds the former from the history once
 # make fuzz    every decoder under libFuzzer, MINUTES=n in all (default 20); TARGETS="a b" for some
 # make fmt     format the tree
 # make ui      build the operator's page from node/ui/src into node/ui/dist, which is committed; needs Node.js and npm
@@ -17,7 +18,7 @@ export ROCKSDB_LIB_DIR ?= $(patsubst %/,%,$(dir $(ROCKSDB_SO)))
 export ROCKSDB_INCLUDE_DIR ?= /usr/include
 endif
 
-.PHONY: help demo test lint bench soak fmt ui deps test-deps
+.PHONY: help demo test lint bench soak upgrade-test fmt ui deps test-deps
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -55,6 +56,10 @@ soak: deps
 	@$(CARGO) test --locked --release -p pqcnet-tests --tests -- --ignored --nocapture
 	@$(CARGO) test --locked --release -p pqcnet-qstp --lib -- --ignored --exact --nocapture \
 		tests::ledger::ten_million_seals_repeat_nothing
+
+upgrade-test: deps
+	@$(CARGO) build --locked -p pqcnet-node --bins
+	@$(CARGO) test --locked -p pqcnet-tests --test upgrade -- --ignored --nocapture
 
 fuzz: deps
 	@deploy/scripts/fuzz.sh "$(or $(MINUTES),20)" $(TARGETS)

@@ -6,6 +6,7 @@
 pub mod browser;
 pub mod disk;
 pub mod ledger;
+pub mod load;
 pub mod network;
 pub mod process;
 pub mod proxy;

@@ -46,6 +46,15 @@ impl Node {
         Ok(())
     }
 
+    /// The same with the binaries in `folder`, those of another release.
+    pub async fn start_from(&self, folder: &Path) -> Result<()> {
+        assert!(self.process().is_none(), "{} runs already", self.name);
+        let binary = folder.join(format!("pqcnet-{}", self.role));
+        let process = NodeProcess::start_at(&binary, &self.folder).await;
+        *self.process() = Some(process.with_context(|| self.name.clone())?);
+        Ok(())
+    }
+
     fn process(&self) -> std::sync::MutexGuard<'_, Option<NodeProcess>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,6 +132,20 @@ impl Identity {
     /// Network file, key file and unlocking file: the first arguments of every example of the client crate.
     pub fn files(&self) -> [PathBuf; 3] {
         ["network.toml", "client.keys", "unlock.key"].map(|name| self.folder.join(name))
+    }
+}
+
+/// Where an operator sits, with the root key in the drawer.
+pub struct Office {
+    /// Holds `network.toml`, `operator.keys`, `root.keys` and `unlock.key`, which opens both.
+    pub folder: PathBuf,
+}
+
+impl Office {
+    /// What commands run in the folder take, to act as the operator.
+    pub fn arguments(&self) -> Vec<&'static str> {
+        let named = ["--network", "network.toml", "--keys", "operator.keys"];
+        [&named[..], &["--key-file", "unlock.key"]].concat()
     }
 }
 
@@ -212,7 +235,15 @@ impl Network {
                 entry.data.clear();
             }
         }
-        let (root, operator) = (MlDsaKeyPair::generate(), Arc::new(NodeKeys::generate()));
+        let root = MlDsaKeyPair::generate();
+        let operator = NodeSecrets::generate();
+        let office = place.path().join("office");
+        fs::create_dir(&office)?;
+        let key = WrappingKey::create(&office.join("unlock.key"))?;
+        let unlock = Unlock::KeyFile(&key);
+        keystore::create(&office.join("operator.keys"), &operator, unlock)?;
+        keystore::create(&office.join("root.keys"), &root, unlock)?;
+        let operator = Arc::new(operator.keys);
         if listing != Listing::Everywhere {
             entries.push(NodeEntry {
                 id: operator.node_id(),
@@ -232,6 +263,7 @@ impl Network {
         for node in &nodes {
             node.set_network(&file)?;
         }
+        file.write(&office.join("network.toml"))?;
         Ok(Network {
             file,
             nodes,
@@ -301,6 +333,13 @@ impl Network {
             nodes,
             bootstrap: self.file.bootstrap().iter().map(|node| node.id).collect(),
         })?)
+    }
+
+    /// The operator's and the root's files, one beside the other.
+    pub fn office(&self) -> Office {
+        Office {
+            folder: self.place.path().join("office"),
+        }
     }
 
     /// A client of this network with these keys.

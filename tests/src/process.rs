@@ -59,9 +59,15 @@ impl NodeProcess {
     /// Starts `name` with the configuration in `folder`, and waits until it serves. Its log is appended to
     /// `folder/log.txt`.
     pub async fn start(name: &str, folder: &Path) -> Result<NodeProcess> {
+        NodeProcess::start_at(&binary(name)?, folder).await
+    }
+
+    /// The same with a binary that lies elsewhere.
+    pub async fn start_at(binary: &Path, folder: &Path) -> Result<NodeProcess> {
+        let name = binary.display();
         let log = folder.join("log.txt");
         let file = OpenOptions::new().create(true).append(true).open(&log)?;
-        let mut child = Command::new(binary(name)?)
+        let mut child = Command::new(binary)
             .arg("--config")
             .arg(folder.join("node.toml"))
             .arg("--stop-with-stdin")
