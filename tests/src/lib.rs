@@ -8,5 +8,6 @@ pub mod disk;
 pub mod ledger;
 pub mod load;
 pub mod network;
+pub mod otlp;
 pub mod process;
 pub mod proxy;
