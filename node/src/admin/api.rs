@@ -171,7 +171,7 @@ mod tests {
     use serde_json::Value;
 
     /// More than a socket and a response's buffer hold together.
-    const LARGE: usize = 8 << 20;
+    const LARGE: usize = 4 << 20;
 
     /// A subscriber that asks and never reads, while every sample is large: its connection is ended from this side, and its
     /// place is free again.

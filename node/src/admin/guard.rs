@@ -137,18 +137,17 @@ pub fn names_us(host: Option<&str>) -> bool {
     let Some(host) = host else {
         return false;
     };
-    if host.parse::<SocketAddr>().is_ok() || host.parse::<IpAddr>().is_ok() {
+    if host.parse::<IpAddr>().is_ok() {
         return true;
     }
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.parse::<u16>().is_ok() => name,
-        Some(_) => return false,
-        None => host,
+    let (name, port) = match host.strip_prefix('[').map(|rest| rest.split_once(']')) {
+        Some(Some(parts)) => parts,
+        Some(None) => return false,
+        None => host.find(':').map_or((host, ""), |at| host.split_at(at)),
     };
-    let bare = name
-        .strip_prefix('[')
-        .and_then(|name| name.strip_suffix(']'));
-    name.eq_ignore_ascii_case("localhost") || bare.is_some_and(|ip| ip.parse::<IpAddr>().is_ok())
+    let number = |port: &str| port.parse::<u16>().is_ok();
+    let port_is_one = port.is_empty() || port.strip_prefix(':').is_some_and(number);
+    port_is_one && (name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok())
 }
 
 #[cfg(test)]

@@ -78,7 +78,7 @@ mod tests {
 
     fn hash(path: &Path) -> String {
         let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        hex::encode(sha256(&bytes))
+        hex::encode(sha256(&[&bytes]))
     }
 
     fn manifest() -> serde_json::Value {
