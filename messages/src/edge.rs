@@ -39,6 +39,9 @@ pub struct Attached {
 pub struct OpenProducer {
     /// A channel of the client's own.
     pub channel: Channel,
+    /// An earlier epoch of the same producer, which from here on takes nothing more: what is still on its way under it
+    /// can not land behind what the new one publishes.
+    pub supersedes: Option<u64>,
 }
 
 /// A fresh epoch; its sequences start at 1.
@@ -180,6 +183,7 @@ impl From<&OpenProducer> for pb::OpenProducer {
     fn from(open: &OpenProducer) -> Self {
         Self {
             channel: Some((&open.channel).into()),
+            supersedes: open.supersedes.unwrap_or(0),
         }
     }
 }
@@ -190,6 +194,7 @@ impl TryFrom<pb::OpenProducer> for OpenProducer {
     fn try_from(open: pb::OpenProducer) -> Result<Self, WireError> {
         Ok(OpenProducer {
             channel: required("channel", open.channel)?.try_into()?,
+            supersedes: Some(open.supersedes).filter(|epoch| *epoch > 0),
         })
     }
 }

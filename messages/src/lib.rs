@@ -23,6 +23,7 @@ mod directive;
 pub mod edge;
 mod grant;
 pub mod mesh;
+pub mod orders;
 mod problem;
 mod record;
 mod refusal;

@@ -57,6 +57,12 @@ pub enum Refusal {
     /// The session is not open here; open it again.
     #[error("unknown session")]
     UnknownSession,
+    /// The disk is as good as full: nothing was stored. Writing resumes by itself when there is room.
+    #[error("no room on the disk")]
+    NoRoom,
+    /// The customer has as many of these as it may have.
+    #[error("the customer's quota is used up")]
+    Quota,
     /// A code of a later version.
     #[error("refused with unknown code {0}")]
     Unrecognised(u32),
@@ -71,7 +77,8 @@ impl Refusal {
             | Refusal::NotOwner
             | Refusal::Storage
             | Refusal::Draining
-            | Refusal::UnknownSession => true,
+            | Refusal::UnknownSession
+            | Refusal::NoRoom => true,
             Refusal::UnknownProducer
             | Refusal::Gap { .. }
             | Refusal::StaleEpoch
@@ -80,6 +87,7 @@ impl Refusal {
             | Refusal::UnknownChannel
             | Refusal::BadGrant
             | Refusal::Invalid(_)
+            | Refusal::Quota
             | Refusal::Unrecognised(_) => false,
         }
     }
@@ -100,6 +108,8 @@ impl Refusal {
             Refusal::Draining => Code::Draining,
             Refusal::Invalid(_) => Code::Invalid,
             Refusal::UnknownSession => Code::UnknownSession,
+            Refusal::NoRoom => Code::NoRoom,
+            Refusal::Quota => Code::Quota,
             Refusal::Unrecognised(code) => return i32::try_from(*code).unwrap_or(i32::MAX),
         };
         code as i32
@@ -146,6 +156,8 @@ impl TryFrom<pb::Refusal> for Refusal {
             Code::Draining => Refusal::Draining,
             Code::Invalid => Refusal::Invalid(clip(&refusal.detail, MAX_DETAIL)),
             Code::UnknownSession => Refusal::UnknownSession,
+            Code::NoRoom => Refusal::NoRoom,
+            Code::Quota => Refusal::Quota,
         })
     }
 }

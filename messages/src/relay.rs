@@ -44,6 +44,8 @@ pub struct RelayOpenProducer {
     pub session: u64,
     /// A channel of the session's customer.
     pub channel: Channel,
+    /// An earlier epoch that takes nothing more.
+    pub supersedes: Option<u64>,
 }
 
 /// [`crate::edge::Publish`] of a session.
@@ -172,6 +174,7 @@ impl From<&RelayOpenProducer> for pb::OpenProducer {
         Self {
             session: open.session,
             channel: Some((&open.channel).into()),
+            supersedes: open.supersedes.unwrap_or(0),
         }
     }
 }
@@ -183,6 +186,7 @@ impl TryFrom<pb::OpenProducer> for RelayOpenProducer {
         Ok(RelayOpenProducer {
             session: open.session,
             channel: required("channel", open.channel)?.try_into()?,
+            supersedes: Some(open.supersedes).filter(|epoch| *epoch > 0),
         })
     }
 }

@@ -37,6 +37,8 @@ pub struct IssueEpoch {
     pub customer: NodeId,
     /// For which channel.
     pub channel: Channel,
+    /// An earlier epoch that takes nothing more.
+    pub supersedes: Option<u64>,
 }
 
 impl Message for IssueEpoch {
@@ -112,6 +114,20 @@ pub struct Unfollow {
 impl Message for Unfollow {
     type Reply = ();
     const NAME: &'static str = "relay.Unfollow";
+}
+
+/// To a shard's worker: whether there is room to store more. While there is none it refuses what would be stored, and
+/// delivers as ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// There is.
+    pub writable: bool,
+}
+
+impl Message for Room {
+    type Reply = ();
+    const NAME: &'static str = "relay.Room";
+    const CLASS: pqcnet_actor::Class = pqcnet_actor::Class::Control;
 }
 
 /// To a shard's worker: how much it holds.

@@ -10,6 +10,7 @@ use pqcnet_messages::edge::{
     Attach, Attached, Consumed, Deliver, OpenProducer, ProducerOpened, Publish, Published,
     SetReaders, Subscribe, Subscribed, SubscriptionEnded, Unsubscribe,
 };
+use pqcnet_messages::orders::{BackUp, BackUpState, Drain, DrainBegun};
 use pqcnet_messages::relay::{
     CloseSession, OpenSession, RelayConsumed, RelayDeliver, RelayOpenProducer, RelayPublish,
     RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded, RelayUnsubscribe, SessionOpened,
@@ -109,7 +110,10 @@ fn every_message() {
     table.message(&Attach {
         grant: grant.clone(),
     });
-    table.message(&OpenProducer { channel: channel() });
+    table.message(&OpenProducer {
+        channel: channel(),
+        supersedes: None,
+    });
     table.message(&Publish {
         channel: channel(),
         epoch,
@@ -156,6 +160,7 @@ fn every_message() {
     table.message(&RelayOpenProducer {
         session,
         channel: channel(),
+        supersedes: None,
     });
     table.message(&RelayPublish {
         session,
@@ -244,6 +249,25 @@ fn every_message() {
         }],
     };
     table.row("StatusReport", &report);
+    table.message(&OpenProducer {
+        channel: channel(),
+        supersedes: Some(epoch),
+    });
+    table.message(&RelayOpenProducer {
+        session,
+        channel: channel(),
+        supersedes: Some(epoch),
+    });
+    table.message(&Drain {});
+    table.reply("DrainBegun", DrainBegun { within_ms: 30_000 });
+    table.message(&BackUp {
+        name: "daily-1".to_owned(),
+    });
+    table.reply("BackUpState", BackUpState::UnderWay);
+    let (path, files, bytes) = ("/b/daily-1".to_owned(), 9, 1 << 20);
+    table.reply("BackUpState", BackUpState::Done { path, files, bytes });
+    let detail = "why".to_owned();
+    table.reply("BackUpState", BackUpState::Failed { detail });
 
     for refusal in refusals() {
         table.row(&format!("{refusal:?}").replace(' ', ""), &refusal);
@@ -268,6 +292,8 @@ fn refusals() -> Vec<Refusal> {
         Refusal::Draining,
         Refusal::Invalid("why".into()),
         Refusal::UnknownSession,
+        Refusal::NoRoom,
+        Refusal::Quota,
         Refusal::Unrecognised(99),
     ]
 }
@@ -286,6 +312,30 @@ fn retryable_refusals() {
         Refusal::Storage,
         Refusal::Draining,
         Refusal::UnknownSession,
+        Refusal::NoRoom,
     ];
     assert_eq!(retryable, expected);
+}
+
+/// A backup's name is a name: nothing that leads out of the node's folder, nothing empty, nothing long.
+#[test]
+fn names_of_backups() {
+    let read = |name: &str| {
+        let name = name.to_owned();
+        BackUp::from_wire(BackUp { name }.to_wire()).is_ok()
+    };
+    assert!(read("daily-2026-11-21") && read(&"x".repeat(64)));
+    for bad in [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "A",
+        "a b",
+        "\0",
+        &"x".repeat(65),
+    ] {
+        assert!(!read(bad), "{bad:?}");
+    }
 }

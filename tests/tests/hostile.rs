@@ -606,6 +606,7 @@ async fn in_anothers_name() -> Result<()> {
     };
     let open = edge::OpenProducer {
         channel: theirs.clone(),
+        supersedes: None,
     };
     let early = link
         .remote::<edge::OpenProducer>()
@@ -675,6 +676,7 @@ async fn in_anothers_name() -> Result<()> {
     let open = relay::RelayOpenProducer {
         session,
         channel: theirs.clone(),
+        supersedes: None,
     };
     let refused = link
         .remote::<relay::RelayOpenProducer>()

@@ -313,7 +313,7 @@ impl Driver {
     fn drive(&mut self) {
         while let Some(effect) = self.producer.poll(self.env.now()) {
             match effect {
-                Effect::Open => self.open(),
+                Effect::Open { supersedes } => self.open(supersedes),
                 Effect::Send {
                     attempt,
                     epoch,
@@ -341,15 +341,18 @@ impl Driver {
         }
     }
 
-    fn open(&mut self) {
+    fn open(&mut self, supersedes: Option<u64>) {
         let edge = self.live.borrow().as_ref().map(|live| live.edge.clone());
-        let channel = self.channel.clone();
+        let open = OpenProducer {
+            channel: self.channel.clone(),
+            supersedes,
+        };
         let timeout = self.request_timeout;
         self.answers.push(Box::pin(async move {
             let Some(edge) = edge else {
                 return Answered::Opened(Answer::Lost);
             };
-            let answer = edge.open_producer.ask(OpenProducer { channel }, timeout);
+            let answer = edge.open_producer.ask(open, timeout);
             Answered::Opened(heard(answer.await.map(|a| a.map(|opened| opened.epoch))))
         }));
     }

@@ -163,7 +163,17 @@ async fn epoch(worker: &Ref<IssueEpoch>, channel: &Channel) -> u64 {
     let customer = channel.owner;
     loop {
         let channel = channel.clone();
-        match worker.ask(IssueEpoch { customer, channel }, WITHIN).await {
+        match worker
+            .ask(
+                IssueEpoch {
+                    customer,
+                    channel,
+                    supersedes: None,
+                },
+                WITHIN,
+            )
+            .await
+        {
             Ok(Ok(ProducerOpened { epoch })) => return epoch,
             Ok(Err(Refusal::Unavailable)) => {}
             other => panic!("{other:?}"),

@@ -299,10 +299,15 @@ impl On<CloseSession> for Intake {
 
 impl On<RelayOpenProducer> for Intake {
     fn on(&mut self, msg: RelayOpenProducer, cx: &mut Cx<Self>) -> Reply<RelayOpenProducer> {
-        let channel = msg.channel;
+        let (channel, supersedes) = (msg.channel, msg.supersedes);
         match self.route(msg.session, &channel) {
             Ok((customer, _, worker)) => {
-                self.forward(&worker.of(), IssueEpoch { customer, channel }, cx)
+                let issue = IssueEpoch {
+                    customer,
+                    channel,
+                    supersedes,
+                };
+                self.forward(&worker.of(), issue, cx)
             }
             Err(refusal) => Reply::Now(Err(refusal)),
         }

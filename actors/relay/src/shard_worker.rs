@@ -20,7 +20,7 @@ use pqcnet_messages::control::ShardStatus;
 use pqcnet_messages::edge::{ProducerOpened, Published, Subscribed};
 use pqcnet_messages::relay::{RelayDeliver, RelaySubscriptionEnded};
 use pqcnet_messages::relay_local::{
-    Admit, Consume, DescribeShard, Follow, IssueEpoch, ReplaceReaders, ShardAccount, Unfollow,
+    Admit, Consume, DescribeShard, Follow, IssueEpoch, ReplaceReaders, Room, ShardAccount, Unfollow,
 };
 use pqcnet_messages::{Record, Refusal};
 use rand_core::Rng as _;
@@ -179,7 +179,7 @@ impl ShardWorker {
             Effect::Deliver(Delivered::Read { serial, request }) => {
                 let reading = self.log.read(request);
                 cx.spawn(reading, move |worker, result, cx| {
-                    worker.core.on_read(serial, result);
+                    worker.core.on_read(cx.now(), serial, result);
                     worker.drive(cx);
                 });
             }
@@ -400,7 +400,9 @@ impl On<ReplaceReaders> for ShardWorker {
 
 impl On<IssueEpoch> for ShardWorker {
     fn on(&mut self, msg: IssueEpoch, _cx: &mut Cx<Self>) -> Reply<IssueEpoch> {
-        let epoch = self.core.open_producer(msg.customer, &msg.channel);
+        let epoch = self
+            .core
+            .open_producer(msg.customer, &msg.channel, msg.supersedes);
         Reply::Now(epoch.map(|epoch| ProducerOpened { epoch }))
     }
 }
@@ -449,6 +451,13 @@ impl On<Unfollow> for ShardWorker {
         self.core
             .unsubscribe(SubscriptionKey { link, subscription });
         self.drive(cx);
+        Reply::Now(())
+    }
+}
+
+impl On<Room> for ShardWorker {
+    fn on(&mut self, msg: Room, _cx: &mut Cx<Self>) -> Reply<Room> {
+        self.core.set_room(msg.writable);
         Reply::Now(())
     }
 }

@@ -15,9 +15,10 @@
 mod subscriptions;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use pqcnet_actor::{
     Alarm, AskError, Behaviour, Bounds, Cx, Histogram, Message as _, On, Promise, Reply, TraceCx,
 };
@@ -29,6 +30,7 @@ use pqcnet_messages::relay::{RelayOpenProducer, RelayPublish, RelaySetReaders};
 use pqcnet_messages::{Channel, Grant, Refusal, ShardMap};
 
 use crate::core::routes::{Routes, Submitted};
+use crate::core::shares::{self, Shares};
 use crate::ingress::{Join, OpenRelaySession, UplinkChanged};
 use crate::link::{ClientLink, RelayLink};
 use crate::uplink::{Uplinks, answer};
@@ -63,6 +65,35 @@ pub struct SessionShared {
     pub map: ShardMap,
     /// Every relayer's uplink.
     pub uplinks: Uplinks,
+    /// What each customer has of the relayers' ask windows, over all its links.
+    pub shares: WindowShares,
+}
+
+/// The shares of every relayer's ask window.
+#[derive(Debug, Default)]
+pub struct WindowShares(Mutex<BTreeMap<NodeId, Shares>>);
+
+impl WindowShares {
+    fn of<T>(&self, relayer: NodeId, with: impl FnOnce(&mut Shares) -> T) -> T {
+        let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        with(shares.entry(relayer).or_default())
+    }
+}
+
+/// Units of a window until the answer is in, or the session is gone.
+struct Share {
+    shared: Arc<SessionShared>,
+    relayer: NodeId,
+    customer: NodeId,
+    units: u32,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let (customer, units) = (self.customer, self.units);
+        let shares = &self.shared.shares;
+        shares.of(self.relayer, |shares| shares.give(customer, units));
+    }
 }
 
 /// When a publish came, and in which trace.
@@ -202,15 +233,47 @@ impl ClientSession {
         }
     }
 
+    /// A part of the relayer's window for a request, unless this customer has its share already.
+    fn share(&self, relayer: NodeId, bytes: usize) -> Option<Share> {
+        let (customer, units) = (self.customer, shares::units(bytes));
+        let taken = self
+            .shared
+            .shares
+            .of(relayer, |shares| shares.take(customer, units));
+        taken.then(|| Share {
+            shared: self.shared.clone(),
+            relayer,
+            customer,
+            units,
+        })
+    }
+
     fn send(&mut self, relayer: NodeId, session: u64, request: Request, cx: &mut Cx<Self>) {
         let Some(link) = self.links.get(&relayer) else {
             return request.refuse(self, Refusal::Unavailable, cx);
         };
+        let bytes = match &request {
+            Request::Publish(publish, ..) => publish.payloads.iter().map(Bytes::len).sum(),
+            Request::SetReaders(set, _) => set.readers.len() * 32,
+            Request::OpenProducer(..) => 0,
+            // Subscriptions go by way of the uplink, few and small.
+            Request::StartFeed(subscription) => {
+                return self.start_feed(relayer, session, *subscription, cx);
+            }
+        };
+        let Some(share) = self.share(relayer, bytes) else {
+            return request.refuse(self, Refusal::Busy, cx);
+        };
         match request {
-            Request::OpenProducer(OpenProducer { channel }, promise) => {
-                let message = RelayOpenProducer { session, channel };
+            Request::OpenProducer(open, promise) => {
+                let message = RelayOpenProducer {
+                    session,
+                    channel: open.channel,
+                    supersedes: open.supersedes,
+                };
                 let to = link.open_producer.clone();
                 cx.ask(&to, message, ASK_DEADLINE, move |this, outcome, _| {
+                    drop(share);
                     promise.fulfil(this.outcome(relayer, session, outcome));
                 });
             }
@@ -230,6 +293,7 @@ impl ClientSession {
                         if outcome.is_ok() {
                             this.acks.observe(cx.now().saturating_sub(came.at));
                         }
+                        drop(share);
                         promise.fulfil(outcome);
                     });
                 });
@@ -242,12 +306,11 @@ impl ClientSession {
                 };
                 let to = link.set_readers.clone();
                 cx.ask(&to, message, ASK_DEADLINE, move |this, outcome, _| {
+                    drop(share);
                     promise.fulfil(this.outcome(relayer, session, outcome));
                 });
             }
-            Request::StartFeed(subscription) => {
-                self.start_feed(relayer, session, subscription, cx);
-            }
+            Request::StartFeed(_) => drop(share),
         }
     }
 

@@ -22,7 +22,7 @@ mod uplink;
 
 pub use client_session::{
     BOUNDS as SESSION_BOUNDS, ClientSession, MAX_SUBSCRIPTIONS, MAX_WINDOW, MAX_WINDOWS,
-    SessionShared,
+    SessionShared, WindowShares,
 };
 pub use ingress::{
     FeedConsumed, FeedTag, Forward, Join, OpenRelaySession, StartFeed, StopFeed, UplinkChanged,

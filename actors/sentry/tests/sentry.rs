@@ -216,6 +216,7 @@ fn start() -> World {
         stop_feed: uplink.of(),
     };
     let shared = Arc::new(SessionShared {
+        shares: Default::default(),
         sentry: SENTRY,
         network_id: NETWORK,
         map: ShardMap::from_relayers(4, [RELAYER]).unwrap(),
@@ -403,6 +404,7 @@ fn nothing_without_a_grant() {
         };
         let open = OpenProducer {
             channel: channel.clone(),
+            supersedes: None,
         };
         assert_eq!(world.ask(open).await, Err(Refusal::NotAllowed));
         let publish = Publish {
@@ -449,6 +451,7 @@ fn requests_go_to_the_owner() {
         let open = world.session.of().try_ask(
             OpenProducer {
                 channel: world.own(),
+                supersedes: None,
             },
             DEADLINE,
         );

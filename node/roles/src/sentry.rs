@@ -33,7 +33,7 @@ use pqcnet_sentry_actors::{
 };
 
 use crate::gate::{Reception, TurnedAway, close_with_actor, no_room};
-use crate::ground::{Ground, Setup, StartError, Started};
+use crate::ground::{Ground, Setup, StartError, Started, Watched};
 use crate::outward::Outward;
 use crate::platform::Platform;
 use crate::problem::Code;
@@ -75,6 +75,7 @@ pub async fn sentry(platform: &dyn Platform, setup: Setup) -> Result<Started, St
         last: AtomicU64::new(0),
         seats: Arc::default(),
         shared: Arc::new(SessionShared {
+            shares: Default::default(),
             sentry: ground.node_id,
             network_id: ground.network.network_id().0,
             map,
@@ -90,10 +91,11 @@ pub async fn sentry(platform: &dyn Platform, setup: Setup) -> Result<Started, St
         .iter()
         .map(|&relayer| (relayer, Plane::Data))
         .collect();
-    let (steward, steward_refs) = ground.steward(&mut tree, expected, reception.clone());
+    let (steward, steward_refs) = ground.steward(&mut tree, expected, reception.clone(), None);
     let outward = ground.outward(steward_refs);
     tree_of_uplinks(&mut tree, uplinks, &outward);
-    ground.doors(&mut tree, &steward, &outward, reception);
+    let watched = Watched::default();
+    ground.doors(&mut tree, &steward, &outward, reception, watched);
     let mesh = outward.steward.mesh.clone();
     ground.start(tree, steward, mesh).await
 }

@@ -217,7 +217,8 @@ struct Walk {
     channels: BTreeMap<(ShardNo, ChannelId), Channel>,
 }
 
-pub(crate) fn generation_of(key: &[u8]) -> Option<(ShardNo, u32)> {
+/// The shard and number in a key of [`keys::GENERATION`].
+pub fn generation_of(key: &[u8]) -> Option<(ShardNo, u32)> {
     let (shard, number) = key.split_first_chunk::<2>()?;
     let number = u32::from_be_bytes(number.try_into().ok()?);
     Some((ShardNo(u16::from_be_bytes(*shard)), number))

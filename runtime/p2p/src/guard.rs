@@ -24,6 +24,9 @@ pub struct GuardConfig {
     pub half_open: usize,
     /// Of these, from one prefix.
     pub half_open_per_prefix: usize,
+    /// And never more than so many times the places that are free: however many prefixes press, each may hold less the
+    /// more they are, and some places stay free for a prefix that comes late.
+    pub greed: usize,
     /// Handshakes a prefix may start each second without a puzzle.
     pub starts_per_s: u32,
     /// The same after a quiet time.
@@ -47,6 +50,8 @@ impl Default for GuardConfig {
         GuardConfig {
             half_open: 512,
             half_open_per_prefix: 128,
+            // Four prefixes get 118 each and leave 40 of 512, sixteen get 31 and leave 10.
+            greed: 3,
             starts_per_s: 50,
             starts_burst: 200,
             prefixes: 4096,
@@ -91,7 +96,7 @@ pub enum Refused {
     /// As many handshakes are open as there may be.
     #[error("too many handshakes are open")]
     HalfOpen,
-    /// As many as there may be from the peer's prefix.
+    /// As many as there may be from the peer's prefix, or its share of what is left.
     #[error("too many handshakes are open from this prefix")]
     HalfOpenPrefix,
 }
@@ -205,7 +210,10 @@ impl Guard {
             return Err(Refused::HalfOpen);
         }
         let prefix = self.known(now, from.map_or(Prefix::Shared, Prefix::of));
-        let most = self.config.half_open_per_prefix;
+        let free = self.config.half_open - self.counts.half_open;
+        // A prefix that has none gets one: places that are free are there to be had.
+        let share = free.saturating_mul(self.config.greed).max(1);
+        let most = self.config.half_open_per_prefix.min(share);
         let source = self.source(now, prefix);
         if source.half_open >= most {
             self.counts.refused += 1;
@@ -298,6 +306,7 @@ mod tests {
         GuardConfig {
             half_open: 4,
             half_open_per_prefix: 2,
+            greed: 3,
             starts_per_s: 1,
             starts_burst: 2,
             prefixes: 3,
@@ -359,6 +368,35 @@ mod tests {
             half_open: 0,
         };
         assert_eq!(guard.counts(), counts);
+    }
+
+    /// Strangers from 4, then from 16 prefixes take all they can get and never finish: each has about the same, and an honest
+    /// peer from elsewhere still finds a place, as do several.
+    #[test]
+    fn prefixes_together_leave_places() {
+        for hostile in [4u8, 16] {
+            let mut guard = Guard::new(GuardConfig::default(), s(0));
+            let mut held = vec![0usize; usize::from(hostile)];
+            let mut tickets = Vec::new();
+            for _ in 0..512 {
+                for (n, held) in (0..hostile).zip(&mut held) {
+                    if let Ok(ticket) = guard.open(s(0), ip(&format!("10.0.{n}.1"))) {
+                        tickets.push(ticket);
+                        *held += 1;
+                    }
+                }
+            }
+            let (least, most) = (held.iter().min().unwrap(), held.iter().max().unwrap());
+            assert!(most - least <= 1, "{held:?}");
+            for honest in 0..4 {
+                let place = guard.open(s(0), ip(&format!("192.0.{honest}.1")));
+                tickets.push(place.unwrap());
+            }
+            for ticket in tickets {
+                guard.close(ticket);
+            }
+            assert_eq!(guard.counts().half_open, 0);
+        }
     }
 
     /// A prefix over its rate is challenged, harder the longer it goes on; others are not, and time heals.

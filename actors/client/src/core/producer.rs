@@ -9,8 +9,10 @@
 //! - An epoch that the owner does not know never stored anything (docs/spec/relay.md §2): its batches go out again under
 //!   a new one. When the owner dropped the epoch after it had stored something, a batch that certainly was not stored is
 //!   numbered again, and one that may have been ends as [`Failure::OutcomeUnknown`], never as a duplicate.
-//! - When the oldest record in flight is past its deadline, everything in flight ends as `OutcomeUnknown` and the
-//!   epoch is given up, since a sequence with a hole can not go on.
+//! - When the oldest record in flight is past its deadline, everything of unknown fate ends as `OutcomeUnknown` and the
+//!   epoch is given up, since a sequence with a hole can not go on. What certainly was not stored is queued again.
+//! - The next epoch supersedes the one that was given up: its owner takes nothing more under that, so a message whose
+//!   outcome was unknown can not land behind later ones.
 
 mod recovery;
 
@@ -40,7 +42,7 @@ pub enum Failure {
     Refused(Refusal),
     /// It may or may not be stored.
     OutcomeUnknown,
-    /// Its deadline passed before it was ever sent; it is not stored.
+    /// Its deadline passed before it could be sent; it is not stored.
     NotSent,
 }
 
@@ -57,7 +59,10 @@ pub enum Answer<T> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect<T> {
     /// Ask for an epoch; answer with [`Producer::on_opened`].
-    Open,
+    Open {
+        /// The epoch that was given up: what is still on its way under it must not land behind what comes next.
+        supersedes: Option<u64>,
+    },
     /// Send a batch; answer with [`Producer::on_answer`] under the same `attempt`.
     Send {
         /// Names this sending.
@@ -89,6 +94,8 @@ struct Record<T> {
     payload: Bytes,
     ticket: T,
     deadline: Duration,
+    /// How its last attempt was refused, if it certainly is not stored.
+    refused: Option<Refusal>,
 }
 
 struct Batch<T> {
@@ -123,6 +130,8 @@ pub struct Producer<T> {
     linked: bool,
     phase: Phase,
     epoch: Option<u64>,
+    /// Given up, and its owner does not know yet.
+    given_up: Option<u64>,
     next_seq: u64,
     /// Something of this epoch was acknowledged.
     acked_any: bool,
@@ -141,6 +150,7 @@ impl<T> Producer<T> {
             linked: false,
             phase: Phase::NoEpoch,
             epoch: None,
+            given_up: None,
             next_seq: 1,
             acked_any: false,
             next_attempt: 1,
@@ -161,6 +171,7 @@ impl<T> Producer<T> {
             payload,
             ticket,
             deadline,
+            refused: None,
         });
     }
 
@@ -183,6 +194,7 @@ impl<T> Producer<T> {
         match answer {
             Answer::Given(Ok(epoch)) => {
                 self.epoch = Some(epoch);
+                self.given_up = None;
                 self.next_seq = 1;
                 self.acked_any = false;
                 self.phase = Phase::Flowing;
@@ -274,7 +286,8 @@ impl<T> Producer<T> {
         match self.phase {
             Phase::NoEpoch if !self.queued.is_empty() => {
                 self.phase = Phase::Opening;
-                Some(Effect::Open)
+                let supersedes = self.given_up;
+                Some(Effect::Open { supersedes })
             }
             Phase::Flowing => self.send(),
             Phase::NoEpoch | Phase::Opening | Phase::Settling | Phase::Pausing(_) => None,

@@ -128,6 +128,8 @@ pub struct Delivery {
     parked: BTreeMap<u64, Vec<u64>>,
     reads: usize,
     waiting_reads: VecDeque<u64>,
+    /// Reads that found no place, until [`Delivery::retry_reads`].
+    put_off: BTreeSet<u64>,
     held: BTreeMap<u64, Vec<Record>>,
     held_bytes: usize,
     out: VecDeque<Delivered>,
@@ -149,6 +151,7 @@ impl Delivery {
             parked: BTreeMap::new(),
             reads: 0,
             waiting_reads: VecDeque::new(),
+            put_off: BTreeSet::new(),
             held: BTreeMap::new(),
             held_bytes: 0,
             out: VecDeque::new(),
@@ -320,6 +323,11 @@ impl Delivery {
         let channel = subscription.channel;
         let entries = match result {
             Ok(entries) => entries,
+            // Not read is not unreadable: the node's pool had no place for it.
+            Err(LogError::Busy) => {
+                self.put_off.insert(serial);
+                return;
+            }
             Err(error) => {
                 let shard = self.shard;
                 self.out
@@ -349,6 +357,18 @@ impl Delivery {
             self.held.insert(serial, records);
         }
         self.enqueue(serial);
+    }
+
+    /// Whether reads wait to be tried again.
+    pub fn has_put_off(&self) -> bool {
+        !self.put_off.is_empty()
+    }
+
+    /// Tries those again that found no place.
+    pub fn retry_reads(&mut self) {
+        for serial in std::mem::take(&mut self.put_off) {
+            self.enqueue(serial);
+        }
     }
 
     fn enqueue(&mut self, serial: u64) {

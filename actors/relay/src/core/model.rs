@@ -243,6 +243,7 @@ fn payload(epoch: u64, sequence: u64, len: usize) -> Bytes {
 
 fn limits() -> ShardLimits {
     ShardLimits {
+        customer_channels: 64,
         channels: 10,
         empty_channels: 2,
         producers: 3,
@@ -401,7 +402,7 @@ impl World {
                 producer,
                 channel: index,
             } => {
-                if let Ok(epoch) = self.shard.open_producer(owner(), &channel(index)) {
+                if let Ok(epoch) = self.shard.open_producer(owner(), &channel(index), None) {
                     assert!(
                         self.epochs.insert((index, epoch)),
                         "an epoch is issued once"
@@ -412,7 +413,7 @@ impl World {
                         next: 1,
                     });
                 }
-                let strangers = self.shard.open_producer(stranger(), &channel(index));
+                let strangers = self.shard.open_producer(stranger(), &channel(index), None);
                 assert!(strangers.is_err(), "only the owner publishes");
             }
             Step::Publish {
@@ -529,7 +530,7 @@ impl World {
                 } else {
                     Ok(self.disk.read(request))
                 };
-                self.shard.on_read(serial, result);
+                self.shard.on_read(self.now, serial, result);
             }
             Step::Busy => self.busy = true,
             Step::Crash { reached } => {

@@ -15,6 +15,8 @@ pub struct Progress {
     /// Number of the batch that holds the highest admitted one.
     pub batch: u64,
     used: u64,
+    /// Takes nothing more; it goes when room is needed.
+    fenced: bool,
 }
 
 /// What to do with a publish of sequences `first..=last`.
@@ -61,6 +63,7 @@ impl Producers {
                 durable: at,
                 batch: 0,
                 used: mark.offset,
+                fenced: false,
             };
             (mark.epoch, progress)
         });
@@ -95,7 +98,7 @@ impl Producers {
                 .iter()
                 .filter(|(_, p)| p.admitted == p.durable);
             let oldest = idle
-                .min_by_key(|(epoch, p)| (p.used, **epoch))
+                .min_by_key(|(epoch, p)| (!p.fenced, p.used, **epoch))
                 .map(|(epoch, _)| *epoch);
             let oldest = oldest.ok_or(Refusal::Busy)?;
             if self
@@ -119,6 +122,20 @@ impl Producers {
         Ok(dropped)
     }
 
+    /// Takes nothing more under `epoch`; what is on its way goes on. Returns the epoch if its mark can be removed from the
+    /// disk now. One that never stored anything is forgotten as if it had: what it has on its way may yet be.
+    pub fn fence(&mut self, epoch: u64) -> Option<u64> {
+        let progress = self.by_epoch.get_mut(&epoch)?;
+        self.forgotten = self.forgotten.max(epoch);
+        if progress.admitted != progress.durable {
+            progress.fenced = true;
+            return None;
+        }
+        let stored = progress.durable.0 > 0;
+        self.by_epoch.remove(&epoch);
+        stored.then_some(epoch)
+    }
+
     /// Judges sequences `first..first + count` of `epoch`; `count` is at least 1 and the end fits a u64.
     pub fn judge(&mut self, epoch: u64, first: u64, count: usize) -> Result<Verdict, Refusal> {
         self.clock += 1;
@@ -131,6 +148,9 @@ impl Producers {
                 Refusal::UnknownProducer
             });
         };
+        if progress.fenced {
+            return Err(Refusal::StaleEpoch);
+        }
         progress.used = self.clock;
         let (admitted, _) = progress.admitted;
         let last = first + (count as u64 - 1);
@@ -288,5 +308,30 @@ mod tests {
         after.keep_unused(&before, 4);
         assert_eq!(after.judge(1, 1, 1), Ok(Verdict::Admit { skip: 0 }));
         assert_eq!(after.judge(2, 2, 1), Ok(Verdict::Admit { skip: 0 }));
+    }
+
+    // A successor takes over while something of the old epoch is on its way: that lands, nothing else does, and when room is
+    // needed the old one goes first. One that is idle goes at once, with its mark; one that nobody knows changes nothing.
+    #[test]
+    fn a_superseded_epoch_takes_nothing_more() {
+        let mut p = with(&[1, 2], 3);
+        p.judge(1, 1, 2).unwrap();
+        p.admitted(1, 2, 2, 1);
+        assert_eq!(p.fence(1), None);
+        assert_eq!(p.judge(1, 3, 1), Err(Refusal::StaleEpoch));
+        assert_eq!(p.judge(1, 1, 2), Err(Refusal::StaleEpoch));
+        p.durable(1, 2, 2);
+        p.open(3, 3).unwrap();
+        assert_eq!(p.open(4, 3), Ok(Some(1)));
+        p.judge(3, 1, 1).unwrap();
+        p.admitted(3, 1, 3, 2);
+        p.durable(3, 1, 3);
+        assert_eq!(p.fence(3), Some(3));
+        assert_eq!(p.judge(3, 1, 1), Err(Refusal::StaleEpoch));
+        assert_eq!(p.fence(4), None);
+        assert_eq!(p.judge(4, 1, 1), Err(Refusal::StaleEpoch));
+        assert_eq!(p.fence(9), None);
+        assert_eq!(p.judge(9, 1, 1), Err(Refusal::UnknownProducer));
+        assert_eq!((p.len(), p.forgotten()), (1, 4));
     }
 }

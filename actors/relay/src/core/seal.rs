@@ -71,9 +71,14 @@ impl ShardKeys {
         }
     }
 
+    /// Learns the generations, to open what they sealed and nothing else.
+    pub fn learn(&mut self, salts: &[(u32, Salt)]) {
+        self.salts = salts.iter().copied().collect();
+    }
+
     /// Learns the generations; from here on seals under `generation`, which must be new.
     pub fn begin(&mut self, generation: u32, salts: &[(u32, Salt)]) {
-        self.salts = salts.iter().copied().collect();
+        self.learn(salts);
         let salt = self.salts.get(&generation).copied().unwrap_or_default();
         self.sealing = Some(Sealing {
             generation,

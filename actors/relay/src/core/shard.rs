@@ -24,6 +24,8 @@ use super::subscription::SubscriptionKey;
 
 /// How soon a batch is offered again to a log that was busy.
 const BUSY_RETRY: Duration = Duration::from_millis(2);
+/// How soon a read is tried again for which the node's pool had no place: what fills it takes about as long.
+const READ_RETRY: Duration = Duration::from_millis(20);
 /// First and longest pause before a failed log is opened again.
 const REOPEN_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -32,6 +34,8 @@ const REOPEN_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration
 pub struct ShardLimits {
     /// Channels with anything stored.
     pub channels: usize,
+    /// Of these, channels of one customer.
+    pub customer_channels: usize,
     /// Channels that were named but have nothing stored.
     pub empty_channels: usize,
     /// Producers a channel.
@@ -46,6 +50,7 @@ impl Default for ShardLimits {
     fn default() -> Self {
         Self {
             channels: 65_536,
+            customer_channels: 4096,
             empty_channels: 1024,
             producers: 64,
             // Two full groups of the store's writer: one on its way, one forming.
@@ -121,12 +126,18 @@ pub struct Shard<T> {
     /// It was open once, so what it knows of the heads may be served.
     served: bool,
     draining: bool,
+    /// The disk has room for more, as far as its watchman can tell.
+    room: bool,
+    /// Why it is not open: the disk was full.
+    full: bool,
     reopen_after: Duration,
     epochs_issued: u32,
     channels: BTreeMap<ChannelId, ChannelState>,
     /// Channels with nothing stored, oldest first.
     empty: VecDeque<ChannelId>,
     stored_channels: usize,
+    /// The same by customer; none at zero.
+    by_customer: BTreeMap<NodeId, usize>,
     batches: u64,
     next: Option<Forming<T>>,
     in_flight: Option<Pending<T>>,
@@ -134,6 +145,8 @@ pub struct Shard<T> {
     stalled: Option<(AppendBatch, Duration)>,
     pending_bytes: usize,
     delivery: Delivery,
+    /// When reads that found no place are tried again.
+    read_again_at: Option<Duration>,
     effects: VecDeque<Effect<T>>,
 }
 
@@ -147,25 +160,34 @@ impl<T> Shard<T> {
             phase: Phase::Opening,
             served: false,
             draining: false,
+            room: true,
+            full: false,
             reopen_after: REOPEN_AFTER.0,
             epochs_issued: 0,
             channels: BTreeMap::new(),
             empty: VecDeque::new(),
             stored_channels: 0,
+            by_customer: BTreeMap::new(),
             batches: 0,
             next: None,
             in_flight: None,
             stalled: None,
             pending_bytes: 0,
             delivery: Delivery::new(shard, limits.delivery),
+            read_again_at: None,
             effects: VecDeque::from([Effect::Open]),
         }
     }
 
     // ---- what customers ask
 
-    /// Issues a producer epoch.
-    pub fn open_producer(&mut self, customer: NodeId, channel: &Channel) -> Result<u64, Refusal> {
+    /// Issues a producer epoch. The one that it supersedes takes nothing more from here on.
+    pub fn open_producer(
+        &mut self,
+        customer: NodeId,
+        channel: &Channel,
+        supersedes: Option<u64>,
+    ) -> Result<u64, Refusal> {
         let generation = self.writable()?;
         if channel.owner != customer {
             return Err(Refusal::NotAllowed);
@@ -175,10 +197,11 @@ impl<T> Shard<T> {
         let epoch = (u64::from(generation) << 32) | u64::from(counter);
         let id = self.ensure_channel(channel)?;
         let max = self.limits.producers;
-        if let Some(state) = self.channels.get_mut(&id)
-            && let Some(dropped) = state.producers.open(epoch, max)?
-        {
-            state.drop_marks.push(dropped);
+        if let Some(state) = self.channels.get_mut(&id) {
+            let fenced = supersedes.and_then(|old| state.producers.fence(old));
+            let dropped = state.producers.open(epoch, max);
+            state.drop_marks.extend(fenced);
+            state.drop_marks.extend(dropped?);
         }
         self.epochs_issued = counter;
         Ok(epoch)
@@ -277,6 +300,11 @@ impl<T> Shard<T> {
         self.delivery.link_ready(link);
     }
 
+    /// Whether the disk has room. Without it nothing more is admitted; what is admitted goes on, and so do deliveries.
+    pub fn set_room(&mut self, room: bool) {
+        self.room = room;
+    }
+
     /// Admits nothing more; what is admitted is still stored and answered.
     pub fn drain(&mut self) {
         self.draining = true;
@@ -296,6 +324,7 @@ impl<T> Shard<T> {
                 self.epochs_issued = 0;
                 self.restore(&heads);
                 self.served = true;
+                self.full = false;
                 self.phase = Phase::Ready {
                     generation: opened.generation,
                 };
@@ -324,8 +353,11 @@ impl<T> Shard<T> {
     }
 
     /// See [`Delivery::on_read`].
-    pub fn on_read(&mut self, serial: u64, result: Result<Entries, LogError>) {
+    pub fn on_read(&mut self, now: Duration, serial: u64, result: Result<Entries, LogError>) {
         self.delivery.on_read(&mut self.keys, serial, result);
+        if self.delivery.has_put_off() && self.read_again_at.is_none() {
+            self.read_again_at = Some(now + READ_RETRY);
+        }
     }
 
     /// Time passed.
@@ -336,6 +368,10 @@ impl<T> Shard<T> {
             } else {
                 self.stalled = Some((batch, at));
             }
+        }
+        if self.read_again_at.is_some_and(|at| at <= now) {
+            self.read_again_at = None;
+            self.delivery.retry_reads();
         }
         if let Phase::Failed { retry_at } = self.phase
             && retry_at <= now
@@ -349,10 +385,11 @@ impl<T> Shard<T> {
 
     /// When [`on_tick`](Self::on_tick) is due.
     pub fn next_deadline(&self) -> Option<Duration> {
-        match self.phase {
+        let storing = match self.phase {
             Phase::Failed { retry_at } => Some(retry_at),
             Phase::Opening | Phase::Ready { .. } => self.stalled.as_ref().map(|(_, at)| *at),
-        }
+        };
+        [storing, self.read_again_at].into_iter().flatten().min()
     }
 
     /// The next thing to do.
@@ -396,6 +433,7 @@ impl<T> Shard<T> {
 
     fn not_ready(&self) -> Refusal {
         match self.phase {
+            _ if self.full => Refusal::NoRoom,
             Phase::Opening if !self.served => Refusal::Unavailable,
             Phase::Opening | Phase::Ready { .. } | Phase::Failed { .. } => Refusal::Storage,
         }
@@ -404,6 +442,7 @@ impl<T> Shard<T> {
     fn writable(&self) -> Result<u32, Refusal> {
         match self.phase {
             _ if self.draining => Err(Refusal::Draining),
+            _ if !self.room => Err(Refusal::NoRoom),
             Phase::Ready { generation } => Ok(generation),
             Phase::Opening | Phase::Failed { .. } => Err(self.not_ready()),
         }

@@ -206,10 +206,13 @@ impl Relayer {
             let ask = RelayOpenProducer {
                 session,
                 channel: channel.clone(),
+                supersedes: None,
             };
             match intake.ask(ask, WITHIN).await.unwrap() {
                 Ok(opened) => return opened.epoch,
-                Err(Refusal::Unavailable | Refusal::Storage) => tokio::task::yield_now().await,
+                Err(Refusal::Unavailable | Refusal::Storage | Refusal::NoRoom) => {
+                    tokio::task::yield_now().await
+                }
                 Err(other) => panic!("{other}"),
             }
         }

@@ -3,3 +3,4 @@
 pub mod feed;
 pub mod outbox;
 pub mod routes;
+pub mod shares;

@@ -38,7 +38,7 @@ impl<T> Producer<T> {
     /// Gives the epoch up. What may be stored ends unknown; the rest is queued again, in order; with `fatal` the first
     /// batch was refused for good.
     fn abandon_epoch(&mut self, fatal: Option<Refusal>) {
-        self.epoch = None;
+        self.given_up = self.epoch.take().or(self.given_up);
         let mut again = VecDeque::new();
         for (index, batch) in std::mem::take(&mut self.in_flight).into_iter().enumerate() {
             let failure = match &fatal {
@@ -47,9 +47,12 @@ impl<T> Producer<T> {
                 Some(_) | None => None,
             };
             let acked = batch.acked.is_some();
-            for record in batch.records {
+            for mut record in batch.records {
                 match &failure {
-                    None => again.push_back(record),
+                    None => {
+                        record.refused.clone_from(&batch.refused);
+                        again.push_back(record);
+                    }
                     Some(_) if acked => {
                         self.effects.push_back(Effect::Done {
                             ticket: record.ticket,
@@ -71,13 +74,13 @@ impl<T> Producer<T> {
         let oldest = self.in_flight.front().and_then(|b| b.records.first());
         if oldest.is_some_and(|r| r.deadline <= now) {
             for batch in &mut self.in_flight {
-                batch.doubtful = true;
+                batch.doubtful |= batch.attempt.is_some();
             }
             self.abandon_epoch(None);
             self.phase = Phase::NoEpoch;
         }
         while let Some(record) = self.queued.pop_front_if(|r| r.deadline <= now) {
-            let failure = Failure::NotSent;
+            let failure = record.refused.map_or(Failure::NotSent, Failure::Refused);
             self.effects.push_back(Effect::Failed {
                 ticket: record.ticket,
                 failure,
@@ -90,7 +93,11 @@ impl<T> Producer<T> {
 pub(super) fn is_definite(refusal: &Refusal) -> bool {
     matches!(
         refusal,
-        Refusal::UnknownProducer | Refusal::StaleEpoch | Refusal::Gap { .. } | Refusal::Busy
+        Refusal::UnknownProducer
+            | Refusal::StaleEpoch
+            | Refusal::Gap { .. }
+            | Refusal::Busy
+            | Refusal::NoRoom
     ) || !refusal.is_retryable()
 }
 

@@ -19,6 +19,10 @@ fn producer() -> Producer<u32> {
     producer
 }
 
+fn open(supersedes: Option<u64>) -> Effect<u32> {
+    Effect::Open { supersedes }
+}
+
 fn payload(ticket: u32) -> Bytes {
     Bytes::from(ticket.to_string())
 }
@@ -65,7 +69,7 @@ fn stored(last_seq: u64, last_offset: u64) -> Answer<Published> {
 fn in_flight() -> Producer<u32> {
     let mut producer = producer();
     push(&mut producer, 1..=6);
-    assert_eq!(effects(&mut producer, MS), [Effect::Open]);
+    assert_eq!(effects(&mut producer, MS), [open(None)]);
     producer.on_opened(MS, 0, Answer::Given(Ok(9)));
     let sent = [send(1, 1, 1..=2), send(2, 3, 3..=4), send(3, 5, 5..=6)];
     assert_eq!(effects(&mut producer, MS), sent);
@@ -165,7 +169,7 @@ fn an_unknown_epoch_stored_nothing() {
         producer.on_answer(MS, 0, attempt, unknown());
     }
     let now = MS + PAUSE + PAUSE;
-    assert_eq!(effects(&mut producer, now), [Effect::Open]);
+    assert_eq!(effects(&mut producer, now), [open(Some(9))]);
     producer.on_opened(now, 0, Answer::Given(Ok(10)));
     let payloads = vec![payload(1), payload(2)];
     let first = Effect::Send {
@@ -197,7 +201,7 @@ fn a_dropped_epoch_never_duplicates() {
         let unknown = |ticket| failed(ticket, Failure::OutcomeUnknown);
         assert_eq!(
             effects(&mut producer, now),
-            [unknown(3), unknown(4), Effect::Open]
+            [unknown(3), unknown(4), open(Some(9))]
         );
         producer.on_opened(now, 0, Answer::Given(Ok(10)));
         let payloads = vec![payload(5), payload(6)];
@@ -231,8 +235,8 @@ fn unavailable_is_no_proof() {
         }
         let unknown = |ticket| failed(ticket, Failure::OutcomeUnknown);
         let expected = match doubt {
-            true => vec![unknown(1), unknown(2), Effect::Open],
-            false => vec![Effect::Open],
+            true => vec![unknown(1), unknown(2), open(Some(9))],
+            false => vec![open(Some(9))],
         };
         assert_eq!(effects(&mut producer, MS + 2 * PAUSE), expected);
     }
@@ -275,7 +279,7 @@ fn a_final_refusal_fails_one_batch() {
     let refused = |ticket| failed(ticket, Failure::Refused(Refusal::TooLarge));
     assert_eq!(
         effects(&mut producer, MS + PAUSE),
-        [refused(1), refused(2), Effect::Open]
+        [refused(1), refused(2), open(Some(9))]
     );
     producer.on_opened(MS + PAUSE, 0, Answer::Given(Ok(10)));
     let payloads = vec![payload(3), payload(4)];
@@ -293,12 +297,12 @@ fn a_final_refusal_fails_one_batch() {
 fn opening_refused() {
     let mut producer = producer();
     push(&mut producer, 1..=1);
-    assert_eq!(effects(&mut producer, MS), [Effect::Open]);
+    assert_eq!(effects(&mut producer, MS), [open(None)]);
     producer.on_opened(MS, 0, Answer::Given(Err(Refusal::Unavailable)));
     assert_eq!(effects(&mut producer, PAUSE), []);
-    assert_eq!(effects(&mut producer, MS + PAUSE), [Effect::Open]);
+    assert_eq!(effects(&mut producer, MS + PAUSE), [open(None)]);
     producer.on_opened(MS + PAUSE, 0, Answer::Lost);
-    assert_eq!(effects(&mut producer, MS + 2 * PAUSE), [Effect::Open]);
+    assert_eq!(effects(&mut producer, MS + 2 * PAUSE), [open(None)]);
     producer.on_opened(MS, 0, Answer::Given(Err(Refusal::NotAllowed)));
     let refused = failed(1, Failure::Refused(Refusal::NotAllowed));
     assert_eq!(effects(&mut producer, MS), [refused]);
@@ -317,7 +321,7 @@ fn deadlines() {
         .map(|ticket| failed(ticket, Failure::OutcomeUnknown))
         .collect();
     expected.push(failed(7, Failure::NotSent));
-    expected.push(Effect::Open);
+    expected.push(open(Some(9)));
     assert_eq!(effects(&mut producer, DEADLINE), expected);
     producer.on_answer(DEADLINE, 0, 1, stored(2, 2));
     assert_eq!(effects(&mut producer, DEADLINE), []);
@@ -334,13 +338,45 @@ fn batches_are_cut_by_bytes() {
     for (ticket, len) in [(1, 60), (2, 40), (3, 1), (4, 150), (5, 1)] {
         producer.push(Bytes::from(vec![0; len]), ticket, DEADLINE);
     }
-    assert_eq!(effects(&mut producer, MS), [Effect::Open]);
+    assert_eq!(effects(&mut producer, MS), [open(None)]);
     producer.on_opened(MS, 0, Answer::Given(Ok(9)));
     let lens = effects(&mut producer, MS)
         .into_iter()
         .map(|effect| match effect {
             Effect::Send { payloads, .. } => payloads.iter().map(Bytes::len).collect(),
-            Effect::Open | Effect::Done { .. } | Effect::Failed { .. } => Vec::new(),
+            Effect::Open { .. } | Effect::Done { .. } | Effect::Failed { .. } => Vec::new(),
         });
     assert_eq!(lens.collect::<Vec<_>>(), [vec![60, 40], vec![1], vec![150]]);
+}
+
+/// The disk is full until the deadline: what was refused for that and nothing else is told so, by type, and not as unknown.
+#[test]
+fn what_was_only_refused_is_told_as_refused() {
+    let mut producer = in_flight();
+    for attempt in [1, 2, 3] {
+        producer.on_answer(MS, 0, attempt, Answer::Given(Err(Refusal::NoRoom)));
+    }
+    let told = effects(&mut producer, DEADLINE);
+    let refused: Effects = (1..=6)
+        .map(|ticket| failed(ticket, Failure::Refused(Refusal::NoRoom)))
+        .collect();
+    assert_eq!(told, refused);
+    assert!(producer.is_idle());
+}
+
+/// An epoch was given up with something of unknown fate: every asking for the next one names it, until there is one.
+#[test]
+fn the_next_epoch_supersedes_the_one_given_up() {
+    let mut producer = in_flight();
+    push(&mut producer, 7..=7);
+    producer.push(payload(8), 8, 2 * DEADLINE);
+    let told = effects(&mut producer, DEADLINE);
+    assert_eq!(told.last(), Some(&open(Some(9))));
+    producer.on_opened(DEADLINE, 0, Answer::Lost);
+    assert_eq!(effects(&mut producer, DEADLINE + PAUSE), [open(Some(9))]);
+    producer.on_opened(DEADLINE + PAUSE, 0, Answer::Given(Ok(10)));
+    assert!(matches!(
+        effects(&mut producer, DEADLINE + PAUSE)[..],
+        [Effect::Send { epoch: 10, .. }]
+    ));
 }

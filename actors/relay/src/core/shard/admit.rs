@@ -1,12 +1,14 @@
 //! Judges what customers want stored, and puts it into the forming batch.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use pqcnet_crypto::NodeId;
 use pqcnet_log::{AppendBatch, Base, ChannelId, ShardNo};
 use pqcnet_messages::edge::{MAX_READERS, Published};
 use pqcnet_messages::{Channel, MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_PAYLOAD, Record, Refusal};
 
-use super::{NewRecords, Shard};
+use super::{NewRecords, Shard, ShardLimits};
 use crate::core::channel::{About, ChannelState, NewReaders, channel_id, sealed_about};
 use crate::core::pending::{Advance, Forming, Stored};
 use crate::core::producers::Verdict;
@@ -48,14 +50,20 @@ impl<T> Shard<T> {
         if self.pending_bytes + bytes > self.limits.pending_bytes {
             return Err(Refusal::Busy);
         }
-        if !state.about_stored && self.stored_channels >= self.limits.channels {
-            return Err(Refusal::TooLarge);
+        if !state.about_stored {
+            room_for_channel(
+                &self.limits,
+                self.stored_channels,
+                &self.by_customer,
+                &new.customer,
+            )?;
         }
         self.pending_bytes += bytes;
         let Forming { batch, pending } =
             next_batch(&mut self.next, &mut self.batches, self.shard, generation);
         pending.bytes += bytes;
-        let slot = place(batch, &id, state, &mut self.keys, &mut self.stored_channels);
+        let counts = (&mut self.stored_channels, &mut self.by_customer);
+        let slot = place(batch, &id, state, &mut self.keys, counts);
         // Stamps never go back within a channel, whatever the wall clock does.
         let at_ms = wall_ms.max(state.admitted.newest_ms);
         let stamp = at_ms.to_be_bytes();
@@ -111,8 +119,9 @@ impl<T> Shard<T> {
             }
             let id = self.ensure_channel(channel)?;
             let stored = self.channels.get(&id).is_some_and(|s| s.about_stored);
-            if !stored && self.stored_channels >= self.limits.channels {
-                return Err(Refusal::TooLarge);
+            if !stored {
+                let (stored, of) = (self.stored_channels, &self.by_customer);
+                room_for_channel(&self.limits, stored, of, &channel.owner)?;
             }
             Ok((generation, id))
         });
@@ -127,7 +136,8 @@ impl<T> Shard<T> {
         let Forming { batch, pending } =
             next_batch(&mut self.next, &mut self.batches, self.shard, generation);
         pending.bytes += bytes;
-        let slot = place(batch, &id, state, &mut self.keys, &mut self.stored_channels);
+        let counts = (&mut self.stored_channels, &mut self.by_customer);
+        let slot = place(batch, &id, state, &mut self.keys, counts);
         let about = About {
             channel: channel.clone(),
             readers: readers.clone(),
@@ -173,6 +183,22 @@ fn check_payloads(new: &NewRecords) -> Result<usize, Refusal> {
     Ok(bytes)
 }
 
+/// Whether one more channel of this customer may be stored.
+fn room_for_channel(
+    limits: &ShardLimits,
+    stored: usize,
+    by_customer: &BTreeMap<NodeId, usize>,
+    customer: &NodeId,
+) -> Result<(), Refusal> {
+    if stored >= limits.channels {
+        return Err(Refusal::TooLarge);
+    }
+    match by_customer.get(customer) {
+        Some(own) if *own >= limits.customer_channels => Err(Refusal::Quota),
+        Some(_) | None => Ok(()),
+    }
+}
+
 fn next_batch<'a, T>(
     next: &'a mut Option<Forming<T>>,
     batches: &mut u64,
@@ -191,7 +217,7 @@ fn place(
     id: &ChannelId,
     state: &mut ChannelState,
     keys: &mut ShardKeys,
-    stored_channels: &mut usize,
+    (stored_channels, by_customer): (&mut usize, &mut BTreeMap<NodeId, usize>),
 ) -> pqcnet_log::ChannelSlot {
     let base = Base {
         forgotten_epoch: state.producers.forgotten(),
@@ -207,6 +233,7 @@ fn place(
         batch.set_about(slot, sealed_about(keys, id, about));
         state.about_stored = true;
         *stored_channels += 1;
+        *by_customer.entry(about.channel.owner).or_default() += 1;
     }
     slot
 }

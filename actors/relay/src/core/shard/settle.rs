@@ -61,6 +61,7 @@ impl<T> Shard<T> {
     /// Storage failed. Whatever was admitted is of unknown fate: everybody is told, and the log is read anew.
     pub(super) fn fail(&mut self, now: Duration, error: LogError) {
         let shard = self.shard;
+        self.full = matches!(error, LogError::Full { .. });
         let problem = Delivered::Problem(Problem::Log { shard, error });
         self.effects.push_back(Effect::Deliver(problem));
         let next = self.next.take().map(|next| next.pending);
@@ -100,6 +101,10 @@ impl<T> Shard<T> {
             self.channels.insert(head.channel, state);
         }
         self.stored_channels = self.channels.len();
+        self.by_customer.clear();
+        for about in self.channels.values().filter_map(|s| s.about.as_ref()) {
+            *self.by_customer.entry(about.channel.owner).or_default() += 1;
+        }
         for (id, earlier) in before {
             if let Some(about) = earlier.about {
                 let mut state = ChannelState::new(about.channel);
