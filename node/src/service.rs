@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   flags, file, environment ─ configuration ─ logs ─ self-test ─ keys ─ network.toml ─ tree ─ admin pages ─ Ready
-//!   SIGTERM, SIGINT, end of standard input ─ no more links ─ what is in flight ─ flush ─ exit 0
+//!   SIGHUP ─ the configuration again: what may change does, a broken file changes nothing
+//!   SIGTERM, SIGINT, an operator's drain, end of standard input ─ no more links ─ what is in flight ─ flush ─ exit 0
 //! ```
 
 use std::io::Write as _;
@@ -20,16 +21,18 @@ use pqcnet_crypto::self_test::{self, SelfTestError};
 use pqcnet_messages::{KemAdvert, Role};
 use pqcnet_p2p::network::NetworkFile;
 use pqcnet_roles::snapshot::KeyFacts;
-use pqcnet_roles::{KeyVersions, Machine, Setup, StartError, Started};
+use pqcnet_roles::{Care, KeyVersions, Machine, Setup, StartError, Started};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::admin::watch::Constants;
 use crate::admin::{self, Pages};
-use crate::config::{self, NodeConfig};
+use crate::config::{self, Layers, NodeConfig};
 use crate::exit::{Exit, Failed, finish};
+use crate::notify;
 use crate::observe::Observed;
 use crate::ready::Ready;
+use crate::reload::Reloader;
 use crate::unlock::Opener;
 
 /// A node of PQCNet: runs until it is told to stop; `pqcnet config init` and `pqcnet keys init` make what it needs.
@@ -58,7 +61,8 @@ pub fn main(program: &'static str, role: Role) -> ExitCode {
 }
 
 fn run(role: Role, args: &ServiceArgs) -> Result<Exit, Failed> {
-    let config = config::load(args.config.as_deref(), &args.set).map_err(Failed::usage)?;
+    let layers = config::gather(args.config.as_deref(), &args.set).map_err(Failed::usage)?;
+    let config = NodeConfig::from_layers(layers.clone()).map_err(Failed::usage)?;
     sound(self_test::run())?;
     let network = NetworkFile::load(&config.network).map_err(Failed::usage)?;
     let opener = Opener::from_source(&config.unlock).map_err(Failed::usage)?;
@@ -68,13 +72,17 @@ fn run(role: Role, args: &ServiceArgs) -> Result<Exit, Failed> {
     let observed = Observed::start(role, &config, secrets.keys.node_id())?;
     raise_descriptor_limit();
     let stop_with_stdin = args.stop_with_stdin;
+    let source = Source {
+        given: (args.config.clone(), args.set.clone()),
+        layers,
+    };
     let watching = observed.clone();
     let outcome = pqcnet_actor::run(role.name(), move |env| async move {
         serve(
             env,
             watching,
             role,
-            config,
+            (config, source),
             Arc::new(network),
             secrets,
             stop_with_stdin,
@@ -120,11 +128,19 @@ fn sound(verdict: Result<(), SelfTestError>) -> Result<(), Failed> {
     })
 }
 
+/// Where a configuration was read from, to read it again.
+struct Source {
+    /// The file and the flags.
+    given: (Option<PathBuf>, Vec<String>),
+    /// What they said.
+    layers: Layers,
+}
+
 async fn serve(
     env: Env,
     observed: Observed,
     role: Role,
-    config: NodeConfig,
+    (config, source): (NodeConfig, Source),
     network: Arc<NetworkFile>,
     secrets: NodeSecrets,
     stop_with_stdin: bool,
@@ -139,15 +155,38 @@ async fn serve(
     announce(&started, admin_at)?;
     tracing::info!(node = %started.node_id, %role, control = %started.control, data = %started.data, admin = %admin_at, "ready");
 
-    let outcome = tokio::select! {
-        biased;
-        why = stops.next() => {
-            tracing::info!(why, limit = ?config.drain, "draining");
-            pages.drain();
-            Ok(drain(&started.running, config.drain).await)
-        }
-        exit = started.running.wait() => Err(over(&exit)),
-        ended = &mut server => Err(Failed::from(anyhow::anyhow!("the admin pages ended: {ended:?}"))),
+    notify::ready();
+    notify::feed_watchdog(&env, started.steward.of());
+    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
+    let live = started.live.clone();
+    let mut reloader = Reloader::new(
+        source.given,
+        source.layers,
+        observed.log.clone(),
+        live.clone(),
+        started.steward.of(),
+    );
+    let outcome = loop {
+        let why = tokio::select! {
+            biased;
+            why = stops.next() => why,
+            () = live.drain_ordered() => "an operator's order",
+            _ = hangup.recv() => {
+                notify::reloading();
+                reloader.reload();
+                notify::ready();
+                continue;
+            }
+            exit = started.running.wait() => break Err(over(&exit)),
+            ended = &mut server => {
+                break Err(Failed::from(anyhow::anyhow!("the admin pages ended: {ended:?}")));
+            }
+        };
+        let limit = live.drain_within();
+        tracing::info!(why, ?limit, "draining");
+        notify::stopping();
+        pages.drain();
+        break Ok(drain(&started.running, limit).await);
     };
     drop(started);
     outcome
@@ -206,11 +245,19 @@ async fn start(
         data: config.data.into(),
         software: crate::SOFTWARE.to_owned(),
         versions,
+        care: Care {
+            limits: config.limits,
+            drain_within: config.drain,
+            backups: config.backups.clone(),
+            customer_channels: config.customer_channels,
+        },
     };
     let outcome = match role {
         Role::Relayer => {
             let store = Some(config.store.clone());
-            let machine = Machine::new(env.clone(), store).with_mesh(&config.mesh);
+            let machine = Machine::new(env.clone(), store)
+                .with_mesh(&config.mesh)
+                .with_reserve(config.reserve_bytes);
             pqcnet_roles::relayer(&machine, setup, storage).await
         }
         Role::Sentry => {

@@ -78,6 +78,17 @@ impl Node {
         self.take()?.stop().await
     }
 
+    /// Waits until it is gone at somebody else's order. It must end well and in time.
+    pub async fn ended(&self) -> Result<()> {
+        self.take()?.ended().await
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Result<u32> {
+        let process = self.process();
+        Ok(process.as_ref().context("not running")?.ready.pid)
+    }
+
     /// Where its admin pages are.
     pub fn admin(&self) -> Result<SocketAddr> {
         let process = self.process();

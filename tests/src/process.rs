@@ -98,6 +98,14 @@ impl NodeProcess {
         Ok(self.child.kill().await?)
     }
 
+    /// Waits until it is gone by itself, or by somebody's order; it must end with status 0.
+    pub async fn ended(mut self) -> Result<()> {
+        let ended = tokio::time::timeout(STOP_WITHIN, self.child.wait()).await;
+        let status = ended.context("it did not end in time")??;
+        ensure!(status.success(), "it ended with {status}");
+        Ok(())
+    }
+
     /// SIGTERM; it must end with status 0 in time.
     pub async fn stop(mut self) -> Result<()> {
         let pid = self.child.id().context("already gone")?;

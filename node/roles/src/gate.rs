@@ -9,12 +9,12 @@
 //! Started by: every role, last, so that nobody comes in before there is somebody to serve them, and stopped first.
 //! The sockets are bound before the tree starts ([`Doors`]) and outlive an incarnation: a restart loses the links that were
 //! being established, not those that stand. Sends to: the steward, and the nursery behind the role's [`Reception`].
-//! Mailbox: nothing is sent to it.
+//! While file descriptors are nearly used up it takes nobody new ([`Crowded`], from the watchman). Mailbox: that alone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pqcnet_actor::{Behaviour, Cx, Env, NurseryFull, Ref, TellError, Watchable};
+use pqcnet_actor::{Behaviour, Cx, Env, NurseryFull, On, Ref, Reply, TellError, Watchable};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::{LinkConfig, PeerHello, Reason, ServiceId};
 use pqcnet_mesh::Authority;
@@ -30,9 +30,11 @@ use pqcnet_p2p::typed::{
 };
 use tokio::sync::Mutex;
 
+use crate::caretaker::Orders;
 use crate::mesh::MeshRefs;
 use crate::steward::{LinkOpened, plane_name};
 use crate::telling::Telling;
+use crate::watchman::Crowded;
 
 /// Links whose Hello is under way at once; a stranger got through a whole handshake to count here.
 const MAX_GREETING: usize = 512;
@@ -140,6 +142,8 @@ pub struct StewardRefs {
     pub status: Ref<Status>,
     /// Directives and adverts, served on every link.
     pub mesh: MeshRefs,
+    /// Served to operators alone.
+    pub orders: Orders,
 }
 
 impl StewardRefs {
@@ -155,6 +159,10 @@ impl StewardRefs {
     pub fn bindings_for(&self, role: Role) -> Bindings {
         match role {
             Role::Client => Bindings::new().serve(self.ping.clone()),
+            Role::Operator => self
+                .bindings()
+                .serve(self.orders.drain.clone())
+                .serve(self.orders.back_up.clone()),
             _ => self.bindings(),
         }
     }
@@ -178,6 +186,8 @@ pub struct Gate {
     sources: BTreeMap<Source, usize>,
     farewells: usize,
     telling: Telling,
+    /// There are no descriptors to spare.
+    crowded: bool,
 }
 
 impl Gate {
@@ -189,6 +199,7 @@ impl Gate {
             sources: BTreeMap::new(),
             farewells: 0,
             telling: Telling::default(),
+            crowded: false,
         }
     }
 
@@ -277,7 +288,7 @@ impl Gate {
         services.push(ServiceId::CONTROL);
         let config = LinkConfig::new(self.config.role, services);
         let each = self.sources.get(&source).copied().unwrap_or(0);
-        if self.greeting >= MAX_GREETING || each >= MAX_GREETING_EACH {
+        if self.crowded || self.greeting >= MAX_GREETING || each >= MAX_GREETING_EACH {
             return self.no_place(peer, stream, config, cx);
         }
         self.greeting += 1;
@@ -363,6 +374,13 @@ impl Gate {
                 handle.close_with(turned_away.reason, &turned_away.detail);
             }
         }
+    }
+}
+
+impl On<Crowded> for Gate {
+    fn on(&mut self, msg: Crowded, _: &mut Cx<Self>) -> Reply<Crowded> {
+        self.crowded = msg.0;
+        Reply::Now(())
     }
 }
 

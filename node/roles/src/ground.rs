@@ -1,27 +1,32 @@
 //! What every role does before its tree starts: check that the network grants the role, bind both planes.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pqcnet_actor::{Addr, Env, Exit, Running, Spec, Tree};
+use pqcnet_actor::{Addr, Env, Exit, Ref, Running, Spec, Tree};
 use pqcnet_crypto::{NodeId, NodeKeys};
 use pqcnet_link::ServiceId;
 use pqcnet_mesh::{Authority, Dialler, DiallerConfig, ShelfError, Standing, User};
 use pqcnet_messages::Role;
 use pqcnet_messages::control::Plane;
+use pqcnet_messages::relay_local::Room;
 use pqcnet_messages::{Advert, KemAdvert};
 use pqcnet_p2p::control::{ControlConfig, ControlError, ControlPlane, GossipConfig};
 use pqcnet_p2p::endpoint::Endpoint;
 use pqcnet_p2p::handshake::{Security, SecurityConfig};
 use pqcnet_p2p::network::{Address, NetworkFile, NodeEntry};
 use pqcnet_qstp::Suite;
+use pqcnet_store::RocksStore;
 
+use crate::caretaker::{Care, Caretaker, CaretakerConfig, Live, Orders};
 use crate::gate::{Doors, Gate, GateConfig, Reception, StewardRefs};
 use crate::mesh::{Mesh, MeshRefs};
 use crate::outward::Outward;
 use crate::platform::{Platform, PlatformError};
 use crate::steward::{self, Accounts, Steward, StewardConfig};
+use crate::watchman::{FreeBytes, Watchman, WatchmanConfig};
 
 /// Nodes connected at once on the control plane: a local or regional network; larger ones need lookup, not a full mesh.
 const MAX_PEERS: usize = 1024;
@@ -45,6 +50,8 @@ pub struct Setup {
     pub software: String,
     /// Versions of its keys.
     pub versions: KeyVersions,
+    /// Its upkeep.
+    pub care: Care,
 }
 
 /// What a node advertises of its keys' versions.
@@ -132,6 +139,8 @@ pub struct Started {
     pub control: Address,
     /// Where direct streams are taken.
     pub data: Address,
+    /// What may change while it runs, and what it may be ordered.
+    pub live: Live,
 }
 
 /// Bound sockets and everything a tree is made from.
@@ -149,6 +158,8 @@ pub(crate) struct Ground {
     control: Arc<dyn ControlPlane>,
     doors: Doors,
     bound: (Address, Address),
+    pub(crate) care: Care,
+    live: Live,
 }
 
 impl Ground {
@@ -165,6 +176,7 @@ impl Ground {
             data: data_at,
             software,
             versions,
+            care,
         } = setup;
         let node_id = keys.node_id();
         let mesh = Mesh::prepare(platform, &network).await?;
@@ -214,6 +226,8 @@ impl Ground {
             control,
             doors: Doors::new(incoming, events),
             bound: (control_bound, data_bound),
+            live: Live::new(&care),
+            care,
         })
     }
 
@@ -223,6 +237,7 @@ impl Ground {
         tree: &mut Tree,
         expected: Vec<(NodeId, Plane)>,
         accounts: Arc<dyn Accounts>,
+        store: Option<Arc<RocksStore>>,
     ) -> (Addr<Steward>, StewardRefs) {
         let mut expected = expected;
         let neighbours = self.network.bootstrap();
@@ -257,7 +272,18 @@ impl Ground {
                 .mailbox(steward::BOUNDS)
                 .shutdown(STEWARD_SHUTDOWN),
         );
+        let config = CaretakerConfig {
+            store: store.map(|store| (store, self.care.backups.clone())),
+            live: self.live.clone(),
+        };
+        let caretaker = tree.child(Spec::new("caretaker", move |_| {
+            Caretaker::new(config.clone())
+        }));
         let refs = StewardRefs {
+            orders: Orders {
+                drain: caretaker.of(),
+                back_up: caretaker.of(),
+            },
             opened: steward.of(),
             ping: steward.of(),
             status: steward.of(),
@@ -309,13 +335,14 @@ impl Ground {
         &self.mesh.authority
     }
 
-    /// The dialler of the control plane's neighbours, then the gate.
+    /// The dialler of the control plane's neighbours, the gate, then the watchman, who tells it and the workers.
     pub(crate) fn doors(
         &self,
         tree: &mut Tree,
         steward: &Addr<Steward>,
         outward: &Outward,
         reception: Arc<dyn Reception>,
+        watched: Watched,
     ) {
         let user = User {
             up: steward.of(),
@@ -341,7 +368,17 @@ impl Ground {
             reception,
             steward: outward.steward.clone(),
         };
-        tree.child(Spec::new("gate", move |_| Gate::new(config.clone())));
+        let gate = tree.child(Spec::new("gate", move |_| Gate::new(config.clone())));
+        let config = WatchmanConfig {
+            limits: self.live.limits(),
+            disk: watched.disk,
+            steward: steward.of(),
+            workers: watched.workers,
+            gate: gate.of(),
+        };
+        tree.child(Spec::new("watchman", move |_| {
+            Watchman::new(config.clone())
+        }));
     }
 
     pub(crate) async fn start(
@@ -361,8 +398,16 @@ impl Ground {
             steward,
             control,
             data,
+            live: self.live,
         })
     }
+}
+
+/// What else a watchman looks at.
+#[derive(Default)]
+pub(crate) struct Watched {
+    pub(crate) disk: Option<(PathBuf, FreeBytes)>,
+    pub(crate) workers: Vec<Ref<Room>>,
 }
 
 /// The bootstrap nodes that this one dials. Of two bootstrap nodes the one with the lower id dials, so that a pair has one

@@ -2,6 +2,9 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`core`] | rules, pure |
+//! | [`watchman`] | looks at what a node may run out of |
+//! | [`caretaker`] | does what operators order: drain, back up |
 //! | [`platform`] | what a role stands on; [`Machine`] is the real one |
 //! | [`ground`] | checks and sockets before a tree starts |
 //! | [`mesh`] | the mesh's actors, what peers get of them, gossip |
@@ -12,8 +15,11 @@
 //! | [`steward`] | the node's account of itself; `control` service |
 //! | [`sentry`], [`relayer`] | the trees |
 
+pub mod caretaker;
+pub mod core;
 pub mod gate;
 pub mod ground;
+mod keeper;
 pub mod mesh;
 pub mod outward;
 pub mod platform;
@@ -23,9 +29,11 @@ mod sentry;
 pub mod snapshot;
 pub mod steward;
 mod telling;
+pub mod watchman;
 
+pub use caretaker::{Care, Live};
 pub use ground::{KeyVersions, Setup, StartError, Started};
-pub use platform::{Machine, Platform, PlatformError};
+pub use platform::{Machine, Platform, PlatformError, Storage, log_schema};
 pub use pqcnet_mesh::{Authority, Standing};
 pub use relayer::{MAX_SENTRIES, relayer};
 pub use sentry::{MAX_CLIENTS, sentry};

@@ -10,7 +10,7 @@ use pqcnet_p2p::control::{
     ControlConfig, ControlError, ControlEvents, ControlPlane, Libp2pControl,
 };
 use pqcnet_p2p::streams::{Streams, TcpStreams};
-use pqcnet_store::{OpenError, RocksStore, Schema, StoreConfig};
+use pqcnet_store::{FreeSpace, OpenError, RocksStore, Schema, StoreConfig};
 
 /// Clock and threads, streams, a control plane, a log.
 pub trait Platform: Send + Sync + 'static {
@@ -28,7 +28,25 @@ pub trait Platform: Send + Sync + 'static {
     /// SHA-256 of the program that runs; zeros where there is none.
     fn software_hash(&self) -> [u8; 32];
     /// Opens the shard log; only a relayer asks for it, once.
-    fn log(&self) -> Result<Arc<dyn ShardLog>, PlatformError>;
+    fn storage(&self) -> Result<Storage, PlatformError>;
+}
+
+/// A relayer's log, and the disk under it where there is one.
+#[derive(Clone)]
+pub struct Storage {
+    /// The log.
+    pub log: Arc<dyn ShardLog>,
+    /// Its store; a simulator has none.
+    pub store: Option<Arc<RocksStore>>,
+}
+
+/// How the store of a shard log is laid out: for relayers, and for whoever checks or copies their stores.
+pub fn log_schema() -> Schema {
+    Schema {
+        kind: "shard-log",
+        version: keys::VERSION,
+        families: keys::FAMILIES.to_vec(),
+    }
 }
 
 /// What a platform could not bring; the machine's or the operator's fault.
@@ -46,11 +64,13 @@ pub enum PlatformError {
 }
 
 /// The machine: TCP, libp2p, RocksDB.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Machine {
     env: Env,
     store: Option<PathBuf>,
     shelf: Shelf,
+    reserve_bytes: Option<u64>,
+    free_space: Option<FreeSpace>,
 }
 
 impl Machine {
@@ -60,7 +80,23 @@ impl Machine {
             env,
             store,
             shelf: Shelf::none(),
+            reserve_bytes: None,
+            free_space: None,
         }
+    }
+
+    /// With a store that keeps so many bytes of its disk free.
+    #[must_use]
+    pub fn with_reserve(mut self, bytes: u64) -> Machine {
+        self.reserve_bytes = Some(bytes);
+        self
+    }
+
+    /// With another measure of the store's disk than the file system's own.
+    #[must_use]
+    pub fn with_free_space(mut self, measure: FreeSpace) -> Machine {
+        self.free_space = Some(measure);
+        self
     }
 
     /// With a folder for what the mesh keeps.
@@ -103,15 +139,19 @@ impl Platform for Machine {
         }
     }
 
-    fn log(&self) -> Result<Arc<dyn ShardLog>, PlatformError> {
+    fn storage(&self) -> Result<Storage, PlatformError> {
         let path = self.store.as_ref().ok_or(PlatformError::NoStore)?;
-        let schema = Schema {
-            kind: "shard-log",
-            version: keys::VERSION,
-            families: keys::FAMILIES.to_vec(),
-        };
-        let config = StoreConfig::new(path, schema);
-        let store = RocksStore::open(&self.env, config)?;
-        Ok(Arc::new(EmbeddedLog::new(&self.env, Arc::new(store))))
+        let mut config = StoreConfig::new(path, log_schema());
+        if let Some(reserve) = self.reserve_bytes {
+            config.reserve_bytes = reserve;
+        }
+        if let Some(free_space) = &self.free_space {
+            config.free_space = free_space.clone();
+        }
+        let store = Arc::new(RocksStore::open(&self.env, config)?);
+        Ok(Storage {
+            log: Arc::new(EmbeddedLog::new(&self.env, store.clone())),
+            store: Some(store),
+        })
     }
 }

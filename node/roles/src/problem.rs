@@ -87,6 +87,9 @@ codes! {
     /// File descriptors are nearly used up.
     DescriptorsLow = "descriptors-low", Warning, None,
         "raise LimitNOFILE (ulimit -n) and restart the node";
+    /// File descriptors are as good as used up.
+    DescriptorsOut = "descriptors-out", Critical, None,
+        "raise LimitNOFILE (ulimit -n) and restart the node, or find who holds so many links";
     /// A changed configuration was not taken over.
     ConfigNotReloaded = "config-not-reloaded", Warning, None,
         "correct the file (`pqcnet config check`), then send SIGHUP again";

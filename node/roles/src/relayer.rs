@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!   relayer (one-for-one)
+//!     store       fails with the store's writer, which fails the role
 //!     shards      a subtree: one ShardWorker a shard this relayer owns
 //!     intakes     a nursery: one Intake a sentry's link
 //!     steward     the node's account; closes links on the way down
 //!     neighbours  the Dialler of the control plane
 //!     gate        lets sentries in
+//!     watchman    looks at disk and descriptors; `caretaker`, beside the steward, does what operators order
 //! ```
 //!
 //! One-for-one: a worker that restarts reads its shard's heads again, and the intakes watch for that. The workers stop last,
@@ -34,10 +36,12 @@ use pqcnet_relay::{
 };
 
 use crate::gate::{Reception, TurnedAway, close_with_actor, no_room};
-use crate::ground::{Ground, Setup, StartError, Started};
-use crate::platform::Platform;
+use crate::ground::{Ground, Setup, StartError, Started, Watched};
+use crate::keeper::StoreKeeper;
+use crate::platform::{Platform, Storage};
 use crate::problem::{Code, Problem};
 use crate::steward::{Accounts, Collected};
+use crate::watchman::FreeBytes;
 
 /// Sentries of one relayer at once, dying links included.
 pub const MAX_SENTRIES: usize = 1024;
@@ -61,9 +65,16 @@ pub async fn relayer(
     let relayers = ground.network.relayers();
     let map = ShardMap::from_relayers(ground.network.shards(), relayers.iter().map(|node| node.id))
         .map_err(|error| StartError::Shards(error.to_string()))?;
-    let log = platform.log()?;
+    let Storage { log, store } = platform.storage()?;
+    let limits = ShardLimits {
+        customer_channels: ground.care.customer_channels,
+        ..ShardLimits::default()
+    };
 
     let mut tree = Tree::new("relayer", Strategy::OneForOne);
+    if let Some(store) = store.clone() {
+        tree.child(Spec::new("store", move |_| StoreKeeper::new(store.clone())));
+    }
     let mut shards = Tree::new("shards", Strategy::OneForOne);
     let storage = Arc::new(storage);
     let workers: BTreeMap<ShardId, Addr<ShardWorker>> = map
@@ -73,7 +84,7 @@ pub async fn relayer(
                 shard: ShardNo(shard.0),
                 log: log.clone(),
                 storage_key: storage.clone(),
-                limits: ShardLimits::default(),
+                limits,
             };
             let name = format!("shard-{}", shard.0);
             let spec = Spec::new(name, move |_| ShardWorker::new(&config));
@@ -84,6 +95,14 @@ pub async fn relayer(
         })
         .collect();
     tree.subtree(shards);
+    let watched = Watched {
+        disk: store.clone().map(|store| {
+            let path = store.path().to_owned();
+            let measure: FreeBytes = Arc::new(move || store.free_bytes());
+            (path, measure)
+        }),
+        workers: workers.values().map(Addr::of).collect(),
+    };
     let intakes = tree.nursery("intakes", MAX_SENTRIES);
     let domain = Domain {
         me: seat,
@@ -98,9 +117,9 @@ pub async fn relayer(
         last: AtomicU64::new(0),
         domain: Arc::new(domain),
     });
-    let (steward, steward_refs) = ground.steward(&mut tree, Vec::new(), reception.clone());
+    let (steward, steward_refs) = ground.steward(&mut tree, Vec::new(), reception.clone(), store);
     let outward = ground.outward(steward_refs);
-    ground.doors(&mut tree, &steward, &outward, reception);
+    ground.doors(&mut tree, &steward, &outward, reception, watched);
     let mesh = outward.steward.mesh.clone();
     ground.start(tree, steward, mesh).await
 }

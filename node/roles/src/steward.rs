@@ -32,6 +32,7 @@ use tokio::sync::watch;
 
 use crate::mesh::MeshRefs;
 use crate::problem::{Code, Problem, explain};
+use crate::watchman::Noticed;
 
 use look::Neighbour;
 pub use look::{ASK_AFTER, Look, Seen, SeenLink, Told};
@@ -144,6 +145,8 @@ pub struct Steward {
     links: BTreeMap<u64, OpenLink>,
     /// What they told; at most as many as there are links.
     neighbours: BTreeMap<NodeId, Neighbour>,
+    /// What others noticed, by who they are.
+    noticed: BTreeMap<&'static str, Noticed>,
     opened: u64,
     nonce: u64,
     stopping: bool,
@@ -156,6 +159,7 @@ impl Steward {
             config,
             links: BTreeMap::new(),
             neighbours: BTreeMap::new(),
+            noticed: BTreeMap::new(),
             opened: 0,
             nonce: 0,
             stopping: false,
@@ -191,6 +195,10 @@ impl Steward {
             if !self.linked(*peer, *plane) && self.is_expected(*peer) {
                 problems.push(self.missing(*peer, *plane));
             }
+        }
+        for said in self.noticed.values() {
+            problems.extend(said.problems.iter().cloned());
+            counters.extend(said.counters.iter().cloned());
         }
         let silent = self.links.values().filter(|link| link.silent);
         problems.extend(silent.map(|link| silent_peer(link.handle.peer().node_id, link.plane)));
@@ -396,6 +404,13 @@ impl On<LinkUp<LinkHandle>> for Steward {
 impl On<LinkDown> for Steward {
     /// The link's own end has been followed already.
     fn on(&mut self, _: LinkDown, _: &mut Cx<Self>) -> Reply<LinkDown> {
+        Reply::Now(())
+    }
+}
+
+impl On<Noticed> for Steward {
+    fn on(&mut self, msg: Noticed, _: &mut Cx<Self>) -> Reply<Noticed> {
+        self.noticed.insert(msg.by, msg);
         Reply::Now(())
     }
 }

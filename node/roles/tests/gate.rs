@@ -19,7 +19,7 @@ use pqcnet_p2p::network::{Address, Admission, NetworkFile, NetworkParts, NodeEnt
 use pqcnet_p2p::streams::{BoxStream, TcpStreams};
 use pqcnet_p2p::typed::{Bindings, LinkError, LinkHandle, establish};
 use pqcnet_roles::steward::Account;
-use pqcnet_roles::{KeyVersions, Machine, Setup, StartError, Started, relayer};
+use pqcnet_roles::{Care, KeyVersions, Machine, Setup, StartError, Started, relayer};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -79,6 +79,7 @@ impl World {
             data: loopback(),
             software: "test/1".to_owned(),
             versions: KeyVersions::default(),
+            care: Care::default(),
         };
         let machine = Machine::new(self.env.clone(), Some(self.place.path().join("store")));
         relayer(&machine, setup, StorageMasterKey::generate()).await

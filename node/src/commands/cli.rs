@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use pqcnet_telemetry::{LogFormat, LogLevel, logs};
 
-use super::{config, keys, ping, publish, status, subscribe, ui, up};
+use super::{config, db, keys, ping, publish, status, subscribe, ui, up, upkeep};
 use crate::demo;
 use crate::exit::{Exit, Failed};
 
@@ -46,6 +46,15 @@ pub enum Command {
     Ping(ping::PingArgs),
     /// Print the address of a node's page, for a browser on its machine.
     Ui(ui::UiArgs),
+    /// Ask a running node to stop in order, and wait until it is gone.
+    Drain(upkeep::DrainArgs),
+    /// Copy a relayer's store: of a running node by its own hand, or of one that is stopped.
+    Backup(upkeep::BackupArgs),
+    /// Put a backup back where no store is, verified.
+    Restore(upkeep::RestoreArgs),
+    /// Look through a relayer's store.
+    #[command(subcommand)]
+    Db(db::Db),
     /// Make and show a node's keys.
     #[command(subcommand)]
     Keys(keys::Keys),
@@ -59,6 +68,10 @@ pub fn run(command: Command) -> Result<Exit, Failed> {
     match command {
         Command::Keys(command) => keys::run(&command),
         Command::Config(command) => config::run(&command),
+        Command::Db(command) => db::run(&command),
+        Command::Drain(args) => on_network(upkeep::drain(&args)),
+        Command::Backup(args) => on_network(upkeep::backup(&args)),
+        Command::Restore(args) => on_network(upkeep::restore(&args)),
         Command::Ui(args) => ui::run(&args),
         Command::Up(args) => on_network(up::run(&args)),
         Command::Demo(args) => on_network(demo::run(&args)),

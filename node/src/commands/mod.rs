@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod db;
 pub mod identity;
 pub mod keys;
 pub mod nodes;
@@ -15,3 +16,4 @@ pub mod status;
 pub mod subscribe;
 pub mod ui;
 pub mod up;
+pub mod upkeep;

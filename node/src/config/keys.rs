@@ -144,6 +144,18 @@ pub const KEYS: &[Key] = &[
         "The relayer's shard log; a sentry stores nothing.",
     ),
     key(
+        "store.backups",
+        Type::Path,
+        Some("backups"),
+        "Where `pqcnet backup` of a running relayer puts copies of its store.",
+    ),
+    key(
+        "store.reserve_mib",
+        Type::Number(0, 1 << 20),
+        Some("128"),
+        "Room on the store's disk that is never written into, so that what is in memory can always be flushed.",
+    ),
+    key(
         "mesh.path",
         Type::Path,
         None,
@@ -186,11 +198,51 @@ pub const KEYS: &[Key] = &[
         "How often metrics are sent.",
     ),
     key(
+        "disk.low_mib",
+        Type::Number(0, 1 << 30),
+        Some("1024"),
+        "Less free than this on the store's disk is a warning.",
+    ),
+    key(
+        "disk.critical_mib",
+        Type::Number(0, 1 << 30),
+        Some("256"),
+        "Less free than this: nothing more is stored, deliveries go on.",
+    ),
+    key(
+        "descriptors.low_percent",
+        Type::Number(0, 100),
+        Some("20"),
+        "Fewer file descriptors left than this, of those the process may have, is a warning.",
+    ),
+    key(
+        "descriptors.critical_percent",
+        Type::Number(0, 100),
+        Some("5"),
+        "Fewer left than this: no new links are taken.",
+    ),
+    key(
+        "limits.customer_channels",
+        Type::Number(1, 65_536),
+        Some("4096"),
+        "Channels that one customer may have in one shard.",
+    ),
+    key(
         "drain.seconds",
         Type::Number(1, MAX_DRAIN_SECONDS),
         Some("30"),
         "The longest a stop may take to finish what is in flight.",
     ),
+];
+
+/// Keys that SIGHUP changes in a running node. All others take effect at its next start.
+pub const LIVE: &[&str] = &[
+    "log.level",
+    "disk.low_mib",
+    "disk.critical_mib",
+    "descriptors.low_percent",
+    "descriptors.critical_percent",
+    "drain.seconds",
 ];
 
 /// The key with this path.
@@ -227,6 +279,11 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!((paths.len(), names.len()), (KEYS.len(), KEYS.len()));
+    }
+
+    #[test]
+    fn live_keys_are_keys() {
+        assert!(LIVE.iter().all(|path| find(path).is_some()));
     }
 
     #[test]

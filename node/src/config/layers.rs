@@ -57,7 +57,7 @@ pub struct Entry {
 }
 
 /// All values by key path, the highest layer's each, and what was wrong.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Layers {
     /// By key path.
     pub values: BTreeMap<&'static str, Entry>,

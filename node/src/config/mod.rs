@@ -14,9 +14,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pqcnet_qstp::Suite;
+use pqcnet_roles::core::levels::Lines;
+use pqcnet_roles::watchman::Limits;
 use pqcnet_telemetry::{Endpoint, LogFormat, LogLevel, Ratio};
 
-pub use keys::{KEYS, Key, MAX_DRAIN_SECONDS, Type, environment_name, nearest};
+pub use keys::{KEYS, Key, LIVE, MAX_DRAIN_SECONDS, Type, environment_name, nearest};
 pub use layers::{Entry, Layers, MAX_FILE, OTHER_VARIABLES, Origin};
 pub use write::{shown, template};
 
@@ -51,6 +53,14 @@ pub struct NodeConfig {
     pub telemetry: Option<TelemetryConfig>,
     /// The longest a stop may take.
     pub drain: Duration,
+    /// Where backups of the store go.
+    pub backups: PathBuf,
+    /// Bytes of the store's disk that are never written into.
+    pub reserve_bytes: u64,
+    /// When disk or descriptors run low.
+    pub limits: Limits,
+    /// Channels that one customer may have in a shard.
+    pub customer_channels: usize,
 }
 
 /// What is sent to a collector.
@@ -162,6 +172,14 @@ pub struct ConfigErrors(pub Vec<ConfigError>);
 
 impl std::error::Error for ConfigErrors {}
 
+impl ConfigErrors {
+    /// Of a file that the configuration names.
+    pub fn of_file(path: &Path, error: &impl fmt::Display) -> ConfigErrors {
+        let (path, reason) = (path.to_owned(), error.to_string());
+        ConfigErrors(vec![ConfigError::Read { path, reason }])
+    }
+}
+
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, error) in self.0.iter().enumerate() {
@@ -254,6 +272,19 @@ impl NodeConfig {
             log_format: read.value("log.format")?,
             telemetry: read.telemetry()?,
             drain: Duration::from_secs(read.value("drain.seconds")?),
+            backups: read.value("store.backups")?,
+            reserve_bytes: read.value::<u64>("store.reserve_mib")? << 20,
+            limits: Limits {
+                disk: Lines::new(
+                    read.value::<u64>("disk.low_mib")? << 20,
+                    read.value::<u64>("disk.critical_mib")? << 20,
+                ),
+                descriptors: Lines::new(
+                    read.value("descriptors.low_percent")?,
+                    read.value("descriptors.critical_percent")?,
+                ),
+            },
+            customer_channels: read.value("limits.customer_channels")?,
         })
     }
 }
@@ -339,6 +370,20 @@ fn unsafe_values(layers: &Layers) -> Vec<ConfigError> {
                 instead: format!(
                     "set `{allowed_by} = true` if that is meant, else a loopback address"
                 ),
+            });
+        }
+    }
+    for (low, critical) in [
+        ("disk.low_mib", "disk.critical_mib"),
+        ("descriptors.low_percent", "descriptors.critical_percent"),
+    ] {
+        let number = |key: &str| layers.values.get(key)?.text.parse::<u64>().ok();
+        if let (Some(entry), true) = (layers.values.get(critical), number(critical) > number(low)) {
+            errors.push(ConfigError::Unsafe {
+                origin: entry.origin.clone(),
+                key: critical,
+                why: format!("above `{low}`, nothing would warn before it holds"),
+                instead: format!("set it at or below `{low}`"),
             });
         }
     }

@@ -1,0 +1,183 @@
+//! Does what an operator orders: stops the node in order, copies its store.
+//!
+//! Started by: every role. Served to operators alone ([`crate::gate::StewardRefs::bindings_for`]); who is an operator,
+//! `network.toml` says. Sends to: the process, which waits for [`Drain`] ([`Live::drain_ordered`]).
+//! Mailbox: the usual one. A restart forgets how the last backup went; what is on the disk is whole all the same.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pqcnet_actor::{Behaviour, Cx, On, Ref, Reply};
+use pqcnet_messages::Refusal;
+use pqcnet_messages::orders::{BackUp, BackUpState, Drain, DrainBegun};
+use pqcnet_relay::core::shard::ShardLimits;
+use pqcnet_store::RocksStore;
+use tokio::sync::{Notify, watch};
+
+use crate::watchman::Limits;
+
+/// What an operator decides about a node's upkeep.
+#[derive(Clone, Debug)]
+pub struct Care {
+    /// When something runs low. May change while the node runs.
+    pub limits: Limits,
+    /// The longest a drain may take. May change while the node runs.
+    pub drain_within: Duration,
+    /// Where backups go.
+    pub backups: PathBuf,
+    /// Channels that one customer may have in a shard.
+    pub customer_channels: usize,
+}
+
+impl Default for Care {
+    fn default() -> Care {
+        Care {
+            limits: Limits::default(),
+            drain_within: Duration::from_secs(30),
+            backups: PathBuf::from("backups"),
+            customer_channels: ShardLimits::default().customer_channels,
+        }
+    }
+}
+
+/// What may change while the node runs, and what it may be ordered.
+#[derive(Clone)]
+pub struct Live {
+    limits: Arc<watch::Sender<Limits>>,
+    drain_within: Arc<watch::Sender<Duration>>,
+    drain: Arc<Notify>,
+}
+
+impl Live {
+    pub(crate) fn new(care: &Care) -> Live {
+        Live {
+            limits: Arc::new(watch::Sender::new(care.limits)),
+            drain_within: Arc::new(watch::Sender::new(care.drain_within)),
+            drain: Arc::default(),
+        }
+    }
+
+    /// From now on these hold.
+    pub fn change(&self, limits: Limits, drain_within: Duration) {
+        self.limits.send_replace(limits);
+        self.drain_within.send_replace(drain_within);
+    }
+
+    /// Resolves when an operator has ordered a drain.
+    pub async fn drain_ordered(&self) {
+        self.drain.notified().await;
+    }
+
+    /// The longest a drain may take, as it is now.
+    pub fn drain_within(&self) -> Duration {
+        *self.drain_within.borrow()
+    }
+
+    pub(crate) fn limits(&self) -> watch::Receiver<Limits> {
+        self.limits.subscribe()
+    }
+}
+
+/// What a caretaker is started with.
+#[derive(Clone)]
+pub struct CaretakerConfig {
+    /// The store and the folder for its backups, where the role keeps one.
+    pub store: Option<(Arc<RocksStore>, PathBuf)>,
+    /// Whom a drain is told, and how long it may take.
+    pub live: Live,
+}
+
+/// What an operator's link is served.
+#[derive(Clone, Debug)]
+pub struct Orders {
+    /// Stops the node.
+    pub drain: Ref<Drain>,
+    /// Copies its store.
+    pub back_up: Ref<BackUp>,
+}
+
+/// The actor.
+pub struct Caretaker {
+    config: CaretakerConfig,
+    /// The last backup, by name.
+    backup: Option<(String, BackUpState)>,
+}
+
+impl Caretaker {
+    /// With nothing to do.
+    pub fn new(config: CaretakerConfig) -> Caretaker {
+        let backup = None;
+        Caretaker { config, backup }
+    }
+
+    fn back_up(&mut self, name: String, cx: &mut Cx<Self>) -> Result<BackUpState, Refusal> {
+        match &self.backup {
+            Some((last, state)) if *last == name => {
+                let state = state.clone();
+                // Told once; ordered again, it is tried again.
+                if matches!(state, BackUpState::Failed { .. }) {
+                    self.backup = None;
+                }
+                return Ok(state);
+            }
+            Some((_, BackUpState::UnderWay)) => return Err(Refusal::Busy),
+            Some(_) | None => {}
+        }
+        let Some((store, folder)) = self.config.store.clone() else {
+            return Err(Refusal::Invalid("this node has no store".to_owned()));
+        };
+        tracing::info!(name, "a backup was ordered");
+        let path = folder.join(&name);
+        self.backup = Some((name.clone(), BackUpState::UnderWay));
+        let shown = path.display().to_string();
+        cx.offload(
+            move || store.back_up(&path),
+            move |caretaker, made, _| {
+                let state = match made {
+                    Ok(Ok(made)) => BackUpState::Done {
+                        path: shown,
+                        files: made.files.len() as u64,
+                        bytes: made.bytes(),
+                    },
+                    Ok(Err(error)) => BackUpState::Failed {
+                        detail: error.to_string(),
+                    },
+                    Err(error) => BackUpState::Failed {
+                        detail: error.to_string(),
+                    },
+                };
+                tracing::info!(name, ?state, "backup");
+                caretaker.backup = Some((name, state));
+            },
+        );
+        Ok(BackUpState::UnderWay)
+    }
+}
+
+impl Behaviour for Caretaker {
+    const NAME: &'static str = "Caretaker";
+
+    fn describe(&self) -> String {
+        match &self.backup {
+            Some((name, state)) => format!("backup {name}: {state:?}"),
+            None => "no backup since its start".to_owned(),
+        }
+    }
+}
+
+impl On<Drain> for Caretaker {
+    fn on(&mut self, _: Drain, _: &mut Cx<Self>) -> Reply<Drain> {
+        tracing::info!("a drain was ordered");
+        self.config.live.drain.notify_one();
+        let within = self.config.live.drain_within().as_millis();
+        let within_ms = u64::try_from(within).unwrap_or(u64::MAX);
+        Reply::Now(Ok(DrainBegun { within_ms }))
+    }
+}
+
+impl On<BackUp> for Caretaker {
+    fn on(&mut self, order: BackUp, cx: &mut Cx<Self>) -> Reply<BackUp> {
+        Reply::Now(self.back_up(order.name, cx))
+    }
+}

@@ -1,0 +1,3 @@
+//! Rules of the roles, pure: numbers come in as arguments, what changed goes out.
+
+pub mod levels;
