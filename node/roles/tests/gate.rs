@@ -11,6 +11,7 @@ use pqcnet_crypto::{MlDsaKeyPair, NodeKeys, StorageMasterKey};
 use pqcnet_link::{DownReason, LinkConfig, Reason, ServiceId};
 use pqcnet_messages::Role;
 use pqcnet_messages::control::{Ping, Plane, Status};
+use pqcnet_messages::orders::{BackUp, BackUpState, Drain, DrainBegun};
 use pqcnet_messages::relay::OpenSession;
 use pqcnet_p2p::control::{ControlConfig, ControlPlane as _, Libp2pControl};
 use pqcnet_p2p::endpoint::Endpoint;
@@ -19,6 +20,7 @@ use pqcnet_p2p::network::{Address, Admission, NetworkFile, NetworkParts, NodeEnt
 use pqcnet_p2p::streams::{BoxStream, TcpStreams};
 use pqcnet_p2p::typed::{Bindings, LinkError, LinkHandle, establish};
 use pqcnet_roles::steward::Account;
+use pqcnet_roles::watchman::Limits;
 use pqcnet_roles::{Care, KeyVersions, Machine, Setup, StartError, Started, relayer};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -71,6 +73,15 @@ impl World {
     }
 
     async fn start(&self, keys: &Arc<NodeKeys>) -> Result<Started, StartError> {
+        let machine = Machine::new(self.env.clone(), Some(self.place.path().join("store")));
+        self.start_on(machine, keys).await
+    }
+
+    async fn start_on(
+        &self,
+        machine: Machine,
+        keys: &Arc<NodeKeys>,
+    ) -> Result<Started, StartError> {
         let setup = Setup {
             keys: keys.clone(),
             network: self.network.clone(),
@@ -79,9 +90,11 @@ impl World {
             data: loopback(),
             software: "test/1".to_owned(),
             versions: KeyVersions::default(),
-            care: Care::default(),
+            care: Care {
+                backups: self.place.path().join("backups"),
+                ..Care::default()
+            },
         };
-        let machine = Machine::new(self.env.clone(), Some(self.place.path().join("store")));
         relayer(&machine, setup, StorageMasterKey::generate()).await
     }
 
@@ -226,4 +239,63 @@ fn a_role_must_be_granted() {
         world.place.path().join("store").exists()
     });
     assert!(!told.unwrap(), "nothing was opened");
+}
+
+// Scenario: a sentry orders a drain and a copy and is refused both; an operator orders a copy, asks until it is made, and is
+// told its place; a drain ordered by it reaches the process, with the limit that holds now.
+#[test]
+fn operators_alone_give_orders() {
+    let exit = pqcnet_actor::run("orders", |env| async move {
+        let world = World::new(env);
+        let started = world.start(&world.relayer).await.unwrap();
+        let link = |keys, role| world.link(keys, role, &started, Plane::Data);
+        let sentry = link(&world.sentry, Role::Sentry).await.unwrap();
+        let operator = link(&world.operator, Role::Operator).await.unwrap();
+        let order = BackUp {
+            name: "one".to_owned(),
+        };
+        let refused = sentry.remote::<Drain>().ask(Drain {}, SOON).await;
+        assert!(matches!(refused, Err(AskError::Refused(_))), "{refused:?}");
+        let refused = sentry.remote::<BackUp>().ask(order.clone(), SOON).await;
+        assert!(matches!(refused, Err(AskError::Refused(_))), "{refused:?}");
+        let made = loop {
+            let state = operator.remote::<BackUp>().ask(order.clone(), SOON).await;
+            match state.unwrap().unwrap() {
+                BackUpState::UnderWay => tokio::task::yield_now().await,
+                BackUpState::Done { path, .. } => break path,
+                BackUpState::Failed { detail } => panic!("{detail}"),
+            }
+        };
+        let schema = pqcnet_roles::log_schema();
+        let checked = pqcnet_store::Checker::open(made.as_ref(), &schema).unwrap();
+        assert_eq!(checked.damage, []);
+        started
+            .live
+            .change(Limits::default(), Duration::from_secs(7));
+        let begun = operator.remote::<Drain>().ask(Drain {}, SOON).await;
+        let within_ms = 7_000;
+        assert_eq!(begun, Ok(Ok(DrainBegun { within_ms })));
+        started.live.drain_ordered().await;
+        started.running.stop().await
+    });
+    assert_eq!(exit.unwrap(), Exit::Stopped);
+}
+
+// Scenario: the store's writer thread panics at its first write. The role does not go on with shards that fail for ever: its
+// supervisors give up, which ends the process with a code of failure.
+#[test]
+fn a_panic_of_the_stores_writer_ends_the_role() {
+    let exit = pqcnet_actor::run("writer", |env| async move {
+        let world = World::new(env);
+        let machine = Machine::new(world.env.clone(), Some(world.place.path().join("store")));
+        let machine = machine.with_free_space(Arc::new(|_| panic!("meant to")));
+        match world.start_on(machine, &world.relayer).await {
+            Ok(started) => started.running.wait().await,
+            Err(StartError::Tree(exit)) => exit,
+            Err(other) => panic!("{other}"),
+        }
+    });
+    let exit = exit.unwrap();
+    assert_eq!(exit.code(), 1, "{exit:?}");
+    assert!(format!("{exit:?}").contains("store"), "{exit:?}");
 }

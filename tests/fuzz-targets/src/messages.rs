@@ -5,6 +5,7 @@ use pqcnet_crypto::{KemSecret, MlDsaKeyPair, NodeId, NodeKeys, seeded};
 use pqcnet_link::{ServiceId, Wire};
 use pqcnet_messages::control::*;
 use pqcnet_messages::edge::*;
+use pqcnet_messages::orders::*;
 use pqcnet_messages::relay::*;
 use pqcnet_messages::*;
 
@@ -61,6 +62,7 @@ decoders! {
     CONTROL_MESSAGES: [
         Ping, Pong, Status, StatusReport, SubmitDirective, Submitted, Result<Submitted, Refusal>, PullDirectives,
         PullAdverts, PulledDirectives, PulledAdverts, SignedAdvert, SignedDirective, Refusal,
+        Drain, Result<DrainBegun, Refusal>, BackUp, Result<BackUpState, Refusal>,
     ]
 }
 
@@ -135,7 +137,13 @@ pub const EDGE: Target = Target {
         let refusal = Refusal::Gap { expected: 301 };
         vec![
             place(list, &Attach { grant: grant() }),
-            place(list, &OpenProducer { channel: channel() }),
+            place(
+                list,
+                &OpenProducer {
+                    channel: channel(),
+                    supersedes: Some(7),
+                },
+            ),
             place(
                 list,
                 &Publish {
@@ -210,6 +218,7 @@ pub const RELAY: Target = Target {
                 &RelayOpenProducer {
                     session,
                     channel: channel(),
+                    supersedes: Some(7),
                 },
             ),
             place(
@@ -363,6 +372,13 @@ pub const CONTROL: Target = Target {
                 },
             ),
             place(list, &Refusal::Invalid("why".to_owned())),
+            place(list, &Drain {}),
+            place(
+                list,
+                &BackUp {
+                    name: "daily-1".to_owned(),
+                },
+            ),
         ]
     },
 };
