@@ -12,7 +12,8 @@ set -eu
 # librocksdb-dev: the storage engine, else compiled from source for half an hour.
 PACKAGES="gcc g++ libc6-dev cmake clang libclang-dev mold librocksdb-dev"
 # chromium: the operator's page is tested in it.
-TEST_PACKAGES="chromium"
+# prometheus: promtool lints the metrics and tests the rules; a private Prometheus answers the dashboard's queries.
+TEST_PACKAGES="chromium prometheus"
 
 list=""
 for option in "$@"; do
@@ -65,6 +66,15 @@ if [ -n "$missing" ]; then
     say "installing:$missing"
     $as_root apt-get update -qq
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+    # Its package starts a server on every address; the tests start their own, on loopback.
+    case " $missing " in
+        *" prometheus "*)
+            if [ -d /run/systemd/system ]; then
+                say "the package prometheus started a service, which is not needed: stopping and disabling it"
+                $as_root systemctl disable --now prometheus.service
+            fi
+            ;;
+    esac
 fi
 
 if ! command -v cargo >/dev/null 2>&1; then

@@ -11,3 +11,4 @@ pub mod network;
 pub mod otlp;
 pub mod process;
 pub mod proxy;
+pub mod tools;
