@@ -9,6 +9,7 @@ mod api;
 pub mod changes;
 pub mod events;
 pub mod guard;
+pub mod keys;
 mod metrics;
 pub mod page;
 pub mod watch;

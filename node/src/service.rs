@@ -10,23 +10,22 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pqcnet_actor::{Env, Exit as TreeExit, Running};
-use pqcnet_crypto::NodeSecrets;
 use pqcnet_crypto::self_test::{self, SelfTestError};
+use pqcnet_crypto::{NodeSecrets, keystore};
 use pqcnet_messages::{KemAdvert, Role};
 use pqcnet_p2p::network::NetworkFile;
-use pqcnet_roles::snapshot::KeyFacts;
 use pqcnet_roles::{Care, KeyVersions, Machine, Setup, StartError, Started};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::admin::watch::Constants;
-use crate::admin::{self, Pages};
+use crate::admin::{self, Pages, keys};
 use crate::config::{self, Layers, NodeConfig};
 use crate::exit::{Exit, Failed, finish};
 use crate::notify;
@@ -146,7 +145,7 @@ async fn serve(
     stop_with_stdin: bool,
 ) -> Result<Exit, Failed> {
     let mut stops = Stops::new(&env, stop_with_stdin)?;
-    let constants = constants(role, &config, &network, &secrets);
+    let constants = constants(role, &config, &network);
     let started = start(&env, role, &config, network, secrets).await?;
     let pages = Pages::new(&started, &env, constants);
     let (admin_at, mut server) = admin::server(config.admin, pages.clone(), &config.page_url)
@@ -193,28 +192,11 @@ async fn serve(
 }
 
 /// What does not change while the node runs, for its page.
-fn constants(
-    role: Role,
-    config: &NodeConfig,
-    network: &Arc<NetworkFile>,
-    secrets: &NodeSecrets,
-) -> Constants {
-    // A key file is written once and never changed: its time is that of the keys.
-    let written = std::fs::metadata(&config.keys).and_then(|about| about.modified());
-    let since_ms = (written.ok())
-        .and_then(|written| written.duration_since(UNIX_EPOCH).ok())
-        .and_then(|since| u64::try_from(since.as_millis()).ok());
-    let facts = |purpose, fingerprint| KeyFacts {
-        purpose,
-        version: 1,
-        fingerprint,
-        state: "current",
-        since_ms,
-    };
-    let mut keys = vec![facts("identity", Some(secrets.keys.node_id().to_string()))];
-    if role == Role::Relayer {
-        keys.push(facts("storage", None));
-    }
+fn constants(role: Role, config: &NodeConfig, network: &Arc<NetworkFile>) -> Constants {
+    // It has just been opened; without what it says in clear, the page says nothing of keys.
+    let keys = keystore::summary(&config.keys)
+        .map(|summary| keys::facts(&summary, role == Role::Relayer))
+        .unwrap_or_default();
     Constants {
         network: network.clone(),
         keys,

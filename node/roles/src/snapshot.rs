@@ -295,11 +295,14 @@ pub struct KeyView {
     /// What is told of it in public: a NodeId for an identity, else the beginning of a hash; absent for storage keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
-    /// `current`, `overlap` (still valid beside its successor) or `revoked`.
+    /// `current`, `overlap` (still valid beside its successor), `prepared` (waits to be put into use) or `revoked`.
     pub state: String,
-    /// Since when it is used, by the node's clock; absent when nothing tells.
+    /// When it was made; absent when nobody wrote it down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<u64>,
+    /// When its overlap ends; absent for the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<u64>,
 }
 
 #[cfg(test)]

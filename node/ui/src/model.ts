@@ -99,6 +99,7 @@ export interface Key {
   fingerprint?: string;
   state: string;
   since_ms?: number;
+  until_ms?: number;
 }
 
 type Json = null | boolean | number | string | Json[] | { [key: string]: Json };

@@ -23,10 +23,12 @@ pub struct KeyFacts {
     pub version: u64,
     /// What is public of it.
     pub fingerprint: Option<String>,
-    /// `current`, `overlap`, `revoked`.
+    /// `current`, `overlap`, `prepared`, `revoked`.
     pub state: &'static str,
-    /// Since when it is used, milliseconds since 1970.
+    /// When it was made, milliseconds since 1970.
     pub since_ms: Option<u64>,
+    /// When its overlap ends, milliseconds since 1970.
+    pub until_ms: Option<u64>,
 }
 
 /// What a snapshot is made of.
@@ -374,6 +376,7 @@ fn key_views(keys: &[KeyFacts]) -> BTreeMap<String, KeyView> {
             fingerprint: key.fingerprint.clone(),
             state: key.state.to_owned(),
             since_ms: key.since_ms,
+            until_ms: key.until_ms,
         };
         (format!("{}/{}", key.purpose, key.version), view)
     });

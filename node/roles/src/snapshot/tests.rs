@@ -167,6 +167,7 @@ fn take(seen: Seen, actors: Vec<ActorInfo>) -> Snapshot {
             fingerprint: Some(id(1).to_string()),
             state: "current",
             since_ms: Some(5),
+            until_ms: None,
         }],
         suites: &["aes-256-gcm"],
     })

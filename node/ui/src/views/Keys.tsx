@@ -11,7 +11,7 @@ const MEANS: Record<string, string> = {
 export function Keys({ snapshot }: { snapshot: Snapshot }) {
   const keys = Object.entries(snapshot.keys).sort(([a], [b]) => a.localeCompare(b));
   return (
-    <Card id="keys" title="Keys">
+    <Card id="keys" title="Keys" aside={aside(keys.map(([, key]) => key), snapshot.taken_at_ms)}>
       {keys.length === 0 && <Empty>The node tells nothing of its keys.</Empty>}
       <ul class="keys">
         {keys.map(([id, key]) => (
@@ -39,10 +39,18 @@ export function Keys({ snapshot }: { snapshot: Snapshot }) {
   );
 }
 
+/** The oldest key in use: what a rotation would make young again. */
+function aside(keys: Key[], now: number): string | undefined {
+  const since = keys.filter((key) => key.state === "current").flatMap((key) => key.since_ms ?? []);
+  return since.length ? `the oldest in use was made ${duration(now - Math.min(...since))} ago` : undefined;
+}
+
 function tone(key: Key): Tone {
-  return key.state === "current" ? "ok" : key.state === "revoked" ? "bad" : "warn";
+  return key.state === "current" ? "ok" : key.state === "revoked" ? "bad" : "idle";
 }
 
 function age(key: Key, now: number): string {
-  return key.since_ms === undefined ? "age unknown" : `${duration(now - key.since_ms)} old`;
+  const age = key.since_ms === undefined ? "age unknown" : `${duration(now - key.since_ms)} old`;
+  if (key.until_ms === undefined) return age;
+  return key.until_ms > now ? `${age}, valid for ${duration(key.until_ms - now)} more` : `${age}, valid no more`;
 }
