@@ -14,6 +14,7 @@ pub mod ready;
 pub mod reload;
 pub mod service;
 pub mod signals;
+pub mod succession;
 pub mod unlock;
 
 pub use pqcnet_messages::Role;

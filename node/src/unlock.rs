@@ -91,6 +91,15 @@ impl Opener {
         Ok(keystore::create(path, contents, self.unlock())?)
     }
 
+    /// Changes what a key file holds; see [`keystore::update`].
+    pub fn update<C: Contents, T, E>(
+        &self,
+        path: &Path,
+        change: impl FnOnce(&mut C) -> Result<T, E>,
+    ) -> Result<Result<T, E>, UnlockError> {
+        Ok(keystore::update(path, self.unlock(), change)?)
+    }
+
     fn unlock(&self) -> Unlock<'_> {
         match self {
             Opener::Passphrase(passphrase) => Unlock::Passphrase(passphrase),

@@ -73,17 +73,38 @@ impl IdentityArgs {
         }
     }
 
-    fn files(&self, usual: &str) -> Result<(PathBuf, PathBuf, UnlockSource), Failed> {
-        if let (Some(network), Some(keys)) = (&self.network, &self.keys) {
-            return Ok((network.clone(), keys.clone(), self.unlock.source()));
+    /// The network file.
+    pub fn network_path(&self) -> Result<PathBuf, Failed> {
+        match &self.network {
+            Some(network) => Ok(network.clone()),
+            None => Ok(self.folder()?.network_path()),
         }
+    }
+
+    /// The root key of a network made by `pqcnet up`, and what opens it.
+    pub fn root_key(&self) -> Result<Option<(PathBuf, UnlockSource)>, Failed> {
+        if self.network.is_some() {
+            return Ok(None);
+        }
+        let folder = self.folder()?;
+        Ok(Some((folder.root().join("root.keys"), folder.unlock())))
+    }
+
+    fn folder(&self) -> Result<LocalFolder, Failed> {
         if !LocalFolder::exists(&self.state) {
             return Err(Failed::usage(anyhow::anyhow!(
                 "{} holds no network: run `pqcnet up`, or name --network and --keys",
                 self.state.display()
             )));
         }
-        let folder = LocalFolder::open(&self.state).map_err(Failed::usage)?;
+        LocalFolder::open(&self.state).map_err(Failed::usage)
+    }
+
+    fn files(&self, usual: &str) -> Result<(PathBuf, PathBuf, UnlockSource), Failed> {
+        if let (Some(network), Some(keys)) = (&self.network, &self.keys) {
+            return Ok((network.clone(), keys.clone(), self.unlock.source()));
+        }
+        let folder = self.folder()?;
         let keys = folder.keys_of(self.name.as_deref().unwrap_or(usual));
         Ok((folder.network_path(), keys, folder.unlock()))
     }

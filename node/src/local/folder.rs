@@ -207,7 +207,8 @@ fn opener(root: &Path) -> Result<Opener> {
 }
 
 fn new_node_keys(opener: &Opener, path: &Path) -> Result<NodeId> {
-    let secrets = NodeSecrets::generate();
+    let now_ms = pqcnet_actor::Env::plain().wall_ms();
+    let secrets = NodeSecrets::generate_at(now_ms);
     create(opener, path, &secrets)?;
     Ok(secrets.keys.node_id())
 }

@@ -1,0 +1,260 @@
+//! `pqcnet keys revoke` and `keys succeed`: directives, signed with the network's root key and handed to a running node,
+//! which keeps them and passes them on.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use pqcnet_actor::Env;
+use pqcnet_crypto::{MlDsaKeyPair, NodeId};
+use pqcnet_link::Wire as _;
+use pqcnet_messages::{Directive, MAX_REASON, Order, SignedDirective, SubmitDirective, Submitted};
+use pqcnet_p2p::network::NetworkFile;
+
+use super::{UnlockArgs, days};
+use crate::commands::identity::IdentityArgs;
+use crate::commands::nodes::{Names, chosen};
+use crate::config::UnlockSource;
+use crate::exit::{Exit, Failed};
+use crate::operator::{NoAnswer, Operator};
+use crate::succession::{MAX_REQUEST, Succession};
+use crate::unlock::Opener;
+
+/// Who signs, and where the directive goes.
+#[derive(Debug, Args)]
+struct Root {
+    /// The network's root key; in a folder made by `pqcnet up`, its own.
+    #[arg(long = "root", value_name = "FILE")]
+    path: Option<PathBuf>,
+    /// A file with the root key's passphrase, mode 0600.
+    #[arg(long, conflicts_with = "root_key_file", requires = "path")]
+    root_passphrase_file: Option<PathBuf>,
+    /// A file of 32 random bytes that opens the root key.
+    #[arg(long, requires = "path")]
+    root_key_file: Option<PathBuf>,
+    /// Write the directive here instead of handing it to a node: for a root key on a machine without a network.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Hand it to this node: a name, or the beginning of an id. Otherwise to the first that answers.
+    #[arg(long, value_name = "NODE")]
+    to: Option<String>,
+    #[command(flatten)]
+    who: IdentityArgs,
+}
+
+/// Whom to revoke.
+#[derive(Debug, Args)]
+pub struct Revoke {
+    /// The node: its whole id, 64 digits.
+    node: NodeId,
+    /// Why, for people: at most 128 printable characters.
+    #[arg(long, value_parser = reason)]
+    reason: String,
+    #[command(flatten)]
+    root: Root,
+}
+
+/// Whom to let succeed.
+#[derive(Debug, Args)]
+pub struct Succeed {
+    /// What `keys rotate identity` wrote.
+    #[arg(long, value_name = "FILE", default_value = "succession.toml")]
+    request: PathBuf,
+    /// How many days both identities hold.
+    #[arg(long, value_name = "DAYS", default_value = "30", value_parser = days)]
+    overlap: u64,
+    #[command(flatten)]
+    root: Root,
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    let printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if printable && (1..=MAX_REASON).contains(&text.len()) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("1 to {MAX_REASON} printable ASCII characters"))
+}
+
+/// Revokes a node.
+pub async fn revoke(args: &Revoke) -> Result<Exit, Failed> {
+    let order = Order::Revoke {
+        node: args.node,
+        reason: args.reason.clone(),
+    };
+    args.root.give(order).await
+}
+
+/// Lets a prepared identity succeed.
+pub async fn succeed(args: &Succeed) -> Result<Exit, Failed> {
+    let request = Succession::parse(&text_of(&args.request)?).map_err(Failed::usage)?;
+    let network = args.root.network()?;
+    let verified = request.verify(&network.network_id().0);
+    verified.map_err(Failed::usage)?;
+    let order = Order::Succeed {
+        old: request.old_id(),
+        new: request.new.clone(),
+        overlap_until_ms: super::now_ms().saturating_add(args.overlap),
+    };
+    args.root.give(order).await
+}
+
+fn text_of(path: &Path) -> Result<String, Failed> {
+    let failed =
+        |error: std::io::Error| Failed::usage(anyhow::anyhow!("{}: {error}", path.display()));
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut text = String::new();
+    file.take(MAX_REQUEST as u64 + 1)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    Ok(text)
+}
+
+impl Root {
+    fn network(&self) -> Result<NetworkFile, Failed> {
+        NetworkFile::load(&self.who.network_path()?).map_err(Failed::usage)
+    }
+
+    /// The root key's file and what opens it.
+    fn key(&self) -> Result<(PathBuf, UnlockSource), Failed> {
+        if let Some(path) = &self.path {
+            let unlock = UnlockArgs {
+                passphrase_file: self.root_passphrase_file.clone(),
+                key_file: self.root_key_file.clone(),
+            };
+            return Ok((path.clone(), unlock.source()));
+        }
+        self.who.root_key()?.ok_or_else(|| {
+            Failed::usage(anyhow::anyhow!("name the network's root key with --root"))
+        })
+    }
+
+    /// Signs the order, and hands it in or writes it down.
+    async fn give(&self, order: Order) -> Result<Exit, Failed> {
+        let network = self.network()?;
+        let (path, unlock) = self.key()?;
+        let opener = Opener::from_source(&unlock).map_err(Failed::usage)?;
+        let root: MlDsaKeyPair = opener.open(&path).map_err(Failed::usage)?;
+        let now_ms = super::now_ms();
+        let signed = sign(&root, &network, order, now_ms)?;
+        eprintln!("{}", signed.directive);
+        match &self.out {
+            Some(out) => {
+                std::fs::write(out, signed.to_wire()).map_err(|error| {
+                    Failed::usage(anyhow::anyhow!("{}: {error}", out.display()))
+                })?;
+                eprintln!("wrote {}; nobody was told", out.display());
+                Ok(Exit::Ok)
+            }
+            None => self.hand_in(&network, signed).await,
+        }
+    }
+
+    /// To the first node that takes it.
+    async fn hand_in(
+        &self,
+        network: &NetworkFile,
+        directive: SignedDirective,
+    ) -> Result<Exit, Failed> {
+        let identity = self.who.open("operator")?;
+        let operator = Operator::new(&Env::plain(), identity.keys.clone(), network)?;
+        let names: &Names = &identity.names;
+        let mut last: Option<NoAnswer> = None;
+        for node in chosen(network, names, self.to.as_deref())? {
+            let submit = SubmitDirective {
+                directive: directive.clone(),
+            };
+            let answer = match operator.link(node).await {
+                Ok(link) => link.ask(submit).await,
+                Err(error) => Err(error),
+            };
+            let name = names.full(&node.id);
+            match answer {
+                Ok(Ok(Submitted::Applied | Submitted::Known)) => {
+                    println!("{name} has it and passes it on");
+                    return Ok(Exit::Ok);
+                }
+                Ok(Ok(Submitted::Superseded)) => {
+                    let why = "a younger directive about the same node is there already";
+                    return Err(Failed::new(Exit::Refused, anyhow::anyhow!("{name}: {why}")));
+                }
+                Ok(Err(refusal)) => {
+                    return Err(Failed::new(
+                        Exit::Refused,
+                        anyhow::anyhow!("{name} refused the directive: {refusal}"),
+                    ));
+                }
+                Err(error) => {
+                    eprintln!("{name}: {error}");
+                    last = Some(error);
+                }
+            }
+        }
+        Err(last.map_or_else(
+            || Failed::usage(anyhow::anyhow!("no node to hand the directive to")),
+            Failed::from,
+        ))
+    }
+}
+
+/// The root's clock is the version: each order about a subject is younger than the one before.
+fn sign(
+    root: &MlDsaKeyPair,
+    network: &NetworkFile,
+    order: Order,
+    now_ms: u64,
+) -> Result<SignedDirective, Failed> {
+    if root.public() != network.root() {
+        return Err(Failed::usage(anyhow::anyhow!(
+            "this is not the root key of network {}: nobody would take the directive",
+            network.name()
+        )));
+    }
+    let directive = Directive {
+        network_id: network.network_id().0,
+        version: now_ms,
+        issued_at_ms: now_ms,
+        lease_ms: 0,
+        order,
+    };
+    directive.sign(root).map_err(Failed::usage)
+}
+
+#[cfg(test)]
+mod tests {
+    // Scenario: a revocation signed for a local network verifies there; another root's is refused before anybody is asked;
+    // reasons that nobody could read are refused by the command line.
+    use super::*;
+    use crate::local::folder::LocalFolder;
+
+    #[test]
+    fn orders_are_signed_by_the_networks_root() {
+        let place = tempfile::tempdir().unwrap();
+        let state = place.path().join("net");
+        let folder = LocalFolder::create(&state, 1).unwrap();
+        let network = folder.network();
+        let opener = Opener::from_source(&folder.unlock()).unwrap();
+        let root: MlDsaKeyPair = opener.open(&state.join("root.keys")).unwrap();
+        let node = network.nodes()[0].id;
+        let order = || Order::Revoke {
+            node,
+            reason: "stolen".to_owned(),
+        };
+        let signed = sign(&root, network, order(), 1_800_000_000_000).unwrap();
+        assert_eq!(
+            signed.verify(&network.network_id().0, network.root()),
+            Ok(())
+        );
+        assert_eq!(signed.directive.version, 1_800_000_000_000);
+        let other = sign(&MlDsaKeyPair::generate(), network, order(), 1).unwrap_err();
+        assert_eq!(other.exit, Exit::Usage);
+        assert!(other.to_string().contains("not the root key"), "{other}");
+    }
+
+    #[test]
+    fn reasons_are_printable() {
+        assert_eq!(reason("disk stolen"), Ok("disk stolen".to_owned()));
+        for text in ["", "\u{7}", "größer", &"x".repeat(MAX_REASON + 1)] {
+            assert!(reason(text).unwrap_err().contains("128"), "{text}");
+        }
+    }
+}
