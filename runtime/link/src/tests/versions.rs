@@ -1,4 +1,4 @@
-//! Neighbouring versions, and everything that a later one may send: docs/spec/link.md, section 9.
+//! Neighbouring versions, and everything that a later one may send: docs/spec/link.md, section 12.
 
 use bytes::BytesMut;
 use pqcnet_protos::link::v1::{self as pb, frame::Kind};
