@@ -82,6 +82,12 @@ impl Found {
 
 /// Looks through a store. With the storage master key every record is opened as well.
 pub fn look(store: &Path, master: Option<&[u8; 32]>) -> Result<Found, Failed> {
+    if !store.is_dir() {
+        return Err(Failed::usage(anyhow::anyhow!(
+            "{} is no folder",
+            store.display()
+        )));
+    }
     let files = Checker::open(store, &log_schema()).map_err(|error| match error {
         OpenError::Locked { .. } => Failed::usage(
             anyhow::Error::new(error)

@@ -44,8 +44,8 @@ pub struct BackupArgs {
     #[arg(required_unless_present = "store", conflicts_with_all = ["store", "out"])]
     node: Option<String>,
     /// The copy's name among the node's backups: lower-case letters, digits and dashes.
-    #[arg(long, required_unless_present = "store")]
-    name: Option<String>,
+    #[arg(long = "name", value_name = "NAME", required_unless_present = "store")]
+    copy: Option<String>,
     /// Instead: the store of a relayer that is stopped.
     #[arg(long, requires = "out")]
     store: Option<PathBuf>,
@@ -103,7 +103,7 @@ async fn gone(env: &Env, link: &NodeLink, node: &NodeEntry) {
 
 /// `pqcnet backup`: of a running relayer, or of a store that nobody uses.
 pub async fn backup(args: &BackupArgs) -> Result<Exit, Failed> {
-    match (&args.store, &args.out, &args.node, &args.name) {
+    match (&args.store, &args.out, &args.node, &args.copy) {
         (Some(store), Some(out), _, _) => {
             let made = copy(store.clone(), out.clone()).await?;
             println!("{}", out.display());
