@@ -6,10 +6,10 @@ export const number = (value: number): string => whole.format(value);
 
 /** 1234567 → 1.23 M: at most three digits that count. */
 export function short(value: number): string {
-  return scaled(value, ["", " k", " M", " G", " T"]);
+  return scaled(value, ["", "\u00a0k", "\u00a0M", "\u00a0G", "\u00a0T"]);
 }
 
-export const bytes = (value: number): string => scaled(value, [" B", " kB", " MB", " GB", " TB"]);
+export const bytes = (value: number): string => scaled(value, ["\u00a0B", "\u00a0kB", "\u00a0MB", "\u00a0GB", "\u00a0TB"]);
 
 function scaled(value: number, units: string[]): string {
   let at = 0;

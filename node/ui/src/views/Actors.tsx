@@ -1,8 +1,7 @@
-import { useState } from "preact/hooks";
 import { brief, number, plural, short } from "../format";
 import type { Actor, Lanes, Snapshot } from "../model";
 import type { Rates } from "../rates";
-import { Card, Empty, Meter, Table, type Tone } from "./parts";
+import { Card, Empty, Meter, Table, type Tone, useFold } from "./parts";
 
 const COLUMNS = [
   { name: "Actor" },
@@ -12,18 +11,18 @@ const COLUMNS = [
   { name: "Restarts", numeric: true },
   { name: "Says" },
 ];
-/** Rows at first; a person reads no more, and a button shows all. */
+/** Rows at first. */
 const SHOWN = 14;
 
 export function Actors({ snapshot, rates }: { snapshot: Snapshot; rates: Rates }) {
-  const [all, setAll] = useState(false);
   const actors = Object.entries(snapshot.actors).sort(
     ([a, x], [b, y]) => weight(y) - weight(x) || a.localeCompare(b),
   );
   const restarts = actors.reduce((sum, [, actor]) => sum + actor.restarts, 0);
   const waiting = actors.reduce((sum, [, actor]) => sum + depth(actor.depth), 0);
   const aside = `${plural(snapshot.totals.actors, "actor")} · ${plural(waiting, "message")} waiting · ${plural(restarts, "restart")}`;
-  const rows = actors.slice(0, all ? undefined : SHOWN).map(([path, actor]) => {
+  const [shown, more] = useFold(actors, SHOWN);
+  const rows = shown.map(([path, actor]) => {
     const rate = rates.actors[path];
     return {
       key: path,
@@ -46,12 +45,8 @@ export function Actors({ snapshot, rates }: { snapshot: Snapshot; rates: Rates }
   return (
     <Card id="actors" title="Actors" aside={aside}>
       {rows.length ? <Table label="Actors" columns={COLUMNS} rows={rows} /> : <Empty>No actor runs.</Empty>}
-      {actors.length > SHOWN && (
-        <button type="button" class="quiet" aria-expanded={all} onClick={() => setAll(!all)}>
-          {all ? "Show fewer" : `Show all ${actors.length}`}
-        </button>
-      )}
-      {all && snapshot.totals.actors > actors.length && (
+      {more}
+      {snapshot.totals.actors > actors.length && (
         <p class="more">and {plural(snapshot.totals.actors - actors.length, "more actor")} with nothing waiting</p>
       )}
     </Card>

@@ -1,8 +1,10 @@
 import { bytes, duration, plural, rtt, shortId } from "../format";
 import type { Snapshot } from "../model";
 import type { Rates } from "../rates";
-import { Card, Empty, Table } from "./parts";
+import { Card, Empty, Table, useFold } from "./parts";
 
+/** Rows at first. */
+const SHOWN = 16;
 const COLUMNS = [
   { name: "Peer" },
   { name: "Plane" },
@@ -19,10 +21,12 @@ export function Links({ snapshot, rates }: { snapshot: Snapshot; rates: Rates })
   const links = Object.entries(snapshot.links);
   const { totals } = snapshot;
   const serving = (role: string) => (role === "client" || role === "operator" ? 1 : 0);
-  links.sort(([a, x], [b, y]) => serving(x.role) - serving(y.role) || x.role.localeCompare(y.role) || x.peer.localeCompare(y.peer) || Number(a) - Number(b));
+  // Silent ones first, then nodes, then clients.
+  links.sort(([a, x], [b, y]) => Number(y.silent) - Number(x.silent) || serving(x.role) - serving(y.role) || x.role.localeCompare(y.role) || x.peer.localeCompare(y.peer) || Number(a) - Number(b));
   const aside =
     totals.links > links.length ? `${links.length} of ${plural(totals.links, "link")}` : plural(totals.links, "link");
-  const rows = links.map(([id, link]) => {
+  const [shown, more] = useFold(links, SHOWN);
+  const rows = shown.map(([id, link]) => {
     const rate = rates.links[id];
     return {
       key: id,
@@ -53,6 +57,7 @@ export function Links({ snapshot, rates }: { snapshot: Snapshot; rates: Rates })
       ) : (
         <Empty>No link is open: this node reaches nobody, and nobody reached it.</Empty>
       )}
+      {more}
     </Card>
   );
 }

@@ -2,14 +2,14 @@
 
 import { duration, plural, shortId, words } from "../format";
 import type { MeshNode, MeshState, Snapshot } from "../model";
-import { Card, Mark, type Tone } from "./parts";
+import { Card, Mark, type Tone, useFold } from "./parts";
 
 const TONES: Record<MeshState, Tone> = { this: "ok", linked: "ok", partial: "warn", down: "bad", known: "idle" };
 
 /** Labels stand beside nodes up to here; beyond it the list tells them apart. */
 const LABELLED = 18;
-/** Nodes of the list shown at once. */
-const LISTED = 40;
+/** Nodes of the list at first. */
+const LISTED = 10;
 
 const W = 560;
 
@@ -33,6 +33,7 @@ export function Mesh({ snapshot }: { snapshot: Snapshot }) {
   const places = around(others, H);
   const self = snapshot.nodes[own];
   const listed = [...others].sort(([, a], [, b]) => SEVERITY.indexOf(a.state) - SEVERITY.indexOf(b.state));
+  const [shown, more] = useFold(listed, LISTED);
   const down = others.filter(([, node]) => node.state === "down").length;
   const aside = `${plural(snapshot.totals.nodes, "node")}${down ? `, ${down} not reached` : ""}`;
   return (
@@ -80,7 +81,7 @@ export function Mesh({ snapshot }: { snapshot: Snapshot }) {
         </g>
       </svg>
       <ul class="nodes">
-        {listed.slice(0, LISTED).map(([id, node]) => (
+        {shown.map(([id, node]) => (
           <li key={id} data-node={id} data-state={node.state} class={`tone-${TONES[node.state]}`}>
             <Mark tone={TONES[node.state]} />
             <span>
@@ -93,7 +94,7 @@ export function Mesh({ snapshot }: { snapshot: Snapshot }) {
           </li>
         ))}
       </ul>
-      {listed.length > LISTED && <p class="more">and {plural(listed.length - LISTED, "more node")} in good state</p>}
+      {more}
       {others.length === 0 && <p class="empty">The network file lists no other node that serves.</p>}
     </Card>
   );

@@ -1,4 +1,5 @@
 import type { ComponentChildren } from "preact";
+import { useState } from "preact/hooks";
 
 /** What stands on a card. */
 export function Card(props: { id: string; title: string; aside?: ComponentChildren; children: ComponentChildren }) {
@@ -87,4 +88,16 @@ export function Meter({ value, of, label }: { value: number; of: number; label: 
       {value > 0 && <rect class="fill" width={Math.max(3, 40 * share)} height="6" rx="3" />}
     </svg>
   );
+}
+
+/** The first of a list, and a button that shows all of it: a person reads no more at once. */
+export function useFold<T>(list: T[], shown: number): [T[], ComponentChildren] {
+  const [all, setAll] = useState(false);
+  if (list.length <= shown) return [list, null];
+  const button = (
+    <button type="button" class="quiet" aria-expanded={all} onClick={() => setAll(!all)}>
+      {all ? "Show fewer" : `Show all ${list.length}`}
+    </button>
+  );
+  return [all ? list : list.slice(0, shown), button];
 }
