@@ -22,7 +22,8 @@ work=${CARGO_TARGET_DIR:-$PWD/target}
 seconds=$((minutes * 60 / $#))
 [ "$seconds" -ge 1 ] || seconds=1
 echo "fuzz: $# targets, $seconds s each"
-[ -f Cargo.lock ] || cp ../../Cargo.lock Cargo.lock
+# The versions that the product is built with; cargo adds libfuzzer-sys.
+cp ../../Cargo.lock Cargo.lock
 cargo fuzz build --fuzz-dir . -s "$sanitizer"
 
 found=0
