@@ -243,7 +243,7 @@ fn dashboard() -> Result<Vec<(String, String)>> {
                 .context("a target without a query")?;
             let filled = expression
                 .replace("$node", ".*")
-                .replace("$__rate_interval", "30s");
+                .replace("$__rate_interval", "5m");
             ensure!(
                 !filled.contains('$'),
                 "{title}: a variable nobody fills in: {expression}"
@@ -305,7 +305,7 @@ async fn every_query_has_data() -> Result<()> {
         .await?;
     // After the first scrape, so that rates see it.
     let client = traffic(&network).await?;
-    let grown = "sum(increase(pqcnet_relay_ack_seconds_count[30s])) > 0";
+    let grown = "sum(increase(pqcnet_relay_ack_seconds_count[5m])) > 0";
     prometheus.until(grown, |values| values.len() == 1).await?;
 
     let queries = dashboard()?;
@@ -326,7 +326,8 @@ async fn every_query_has_data() -> Result<()> {
         let name = rule["name"].as_str().context("a rule without a name")?;
         let expression = rule["query"].as_str().context("a rule without a query")?;
         for metric in metrics_of(expression) {
-            let exists = prometheus.until(&format!("count({metric})"), |values| values.len() == 1);
+            let query = format!("count({metric})");
+            let exists = prometheus.until(&query, |values| values.len() == 1);
             exists
                 .await
                 .with_context(|| format!("{name} asks for {metric}"))?;

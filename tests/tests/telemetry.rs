@@ -25,7 +25,6 @@ type Edge<'a> = (&'a str, &'a str, Option<(&'a str, &'a str)>);
 fn tree(spans: &[Span]) -> Vec<Edge<'_>> {
     let by_id: BTreeMap<u64, &Span> = spans.iter().map(|span| (span.span_id, span)).collect();
     assert_eq!(by_id.len(), spans.len(), "a span id twice: {spans:#?}");
-    let named = |span: &&'_ Span| (span.service.as_str(), span.name.as_str());
     let mut edges: Vec<Edge<'_>> = spans
         .iter()
         .map(|span| {
@@ -36,8 +35,7 @@ fn tree(spans: &[Span]) -> Vec<Edge<'_>> {
                 );
                 (parent.service.as_str(), parent.name.as_str())
             });
-            let (service, name) = named(&span);
-            (service, name, parent)
+            (span.service.as_str(), span.name.as_str(), parent)
         })
         .collect();
     edges.sort_unstable();

@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pqcnet_actor::{
-    Alarm, AskError, Behaviour, Bounds, Cx, Histogram, Message as _, On, Promise, Reply, TraceCx,
+    Alarm, AskError, Behaviour, Bounds, Cx, Env, Histogram, Message as _, On, Promise, Reply,
+    TraceCx,
 };
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::edge::{
@@ -94,6 +95,15 @@ impl Drop for Share {
         let shares = &self.shared.shares;
         shares.of(self.relayer, |shares| shares.give(customer, units));
     }
+}
+
+/// One for all sessions of the node. Whoever lives from the node's start on makes it, so that it is there at zero.
+pub(crate) fn acks(env: &Env) -> Histogram {
+    env.histogram(
+        "edge_ack_seconds",
+        "From a client's publish at its sentry until the relayer's acknowledgement",
+        &[],
+    )
 }
 
 /// When a publish came, and in which trace.
@@ -351,11 +361,7 @@ impl Behaviour for ClientSession {
     const BEGINS_TRACES: &'static [&'static str] = &[Publish::NAME, Subscribe::NAME];
 
     fn started(&mut self, cx: &mut Cx<Self>) {
-        self.acks = cx.env().histogram(
-            "edge_ack_seconds",
-            "From a client's publish at its sentry until the relayer's acknowledgement",
-            &[],
-        );
+        self.acks = acks(cx.env());
         let me = cx.me();
         for uplink in self.shared.uplinks.values() {
             let join = Join {

@@ -302,6 +302,10 @@ where
 impl Behaviour for Uplink {
     const NAME: &'static str = "Uplink";
 
+    fn started(&mut self, cx: &mut Cx<Self>) {
+        drop(crate::client_session::acks(cx.env()));
+    }
+
     fn describe(&self) -> String {
         let link = if self.link.is_some() { "up" } else { "down" };
         format!(
