@@ -16,7 +16,7 @@ const SHOWN = 14;
 
 export function Actors({ snapshot, rates }: { snapshot: Snapshot; rates: Rates }) {
   const actors = Object.entries(snapshot.actors).sort(
-    ([a, x], [b, y]) => weight(y) - weight(x) || a.localeCompare(b),
+    ([a, x], [b, y]) => weight(y) - weight(x) || a.localeCompare(b, "en", { numeric: true }),
   );
   const restarts = actors.reduce((sum, [, actor]) => sum + actor.restarts, 0);
   const waiting = actors.reduce((sum, [, actor]) => sum + depth(actor.depth), 0);

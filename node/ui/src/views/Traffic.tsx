@@ -2,11 +2,10 @@
 
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
-import { bytes } from "../format";
+import { bytes, number, words } from "../format";
 import type { Snapshot } from "../model";
 import type { History } from "../rates";
-import { number, words } from "../format";
-import { Card } from "./parts";
+import { Card, useFold } from "./parts";
 
 const HEIGHT = 190;
 /** Seconds that the chart shows. */
@@ -15,6 +14,10 @@ const SPAN = 300;
 export function Traffic({ snapshot, history }: { snapshot: Snapshot; history: History }) {
   const into = history.bytesIn.at(-1);
   const out = history.bytesOut.at(-1);
+  const counters = Object.entries(snapshot.counters).sort(
+    ([a, x], [b, y]) => rank(a, x) - rank(b, y) || a.localeCompare(b),
+  );
+  const [shown, more] = useFold(counters, COUNTERS);
   return (
     <Card id="traffic" title="Traffic" aside="all links, last 5 minutes">
       <dl class="figures">
@@ -33,23 +36,24 @@ export function Traffic({ snapshot, history }: { snapshot: Snapshot; history: Hi
       </dl>
       <Chart history={history} at={snapshot.taken_at_ms} />
       <dl class="counters">
-        {Object.entries(snapshot.counters)
-          .sort(([a], [b]) => rank(a) - rank(b) || a.localeCompare(b))
-          .slice(0, 12)
-          .map(([name, value]) => (
-            <div key={name} class={TROUBLE.includes(name) && value > 0 ? "wrong" : ""}>
-              <dt>{words(name)}</dt>
-              <dd>{number(value)}</dd>
-            </div>
-          ))}
+        {shown.map(([name, value]) => (
+          <div key={name} class={wrong(name, value) ? "wrong" : ""}>
+            <dt>{words(name.replace(/_bytes$/, ""))}</dt>
+            <dd>{name.endsWith("_bytes") ? bytes(value) : number(value)}</dd>
+          </div>
+        ))}
       </dl>
+      {more}
     </Card>
   );
 }
 
-/** Counts that should stay at zero stand last, and are marked when they do not. */
+/** Counts that should stay at zero: they stand first when they do not, and last when they do. */
 const TROUBLE = ["dead_letters", "bulk_dropped", "refused", "actor_panics", "actor_restarts", "actors_killed"];
-const rank = (name: string) => (TROUBLE.includes(name) ? 1 : 0);
+/** Counts at first. */
+const COUNTERS = 12;
+const wrong = (name: string, value: number) => TROUBLE.includes(name) && value > 0;
+const rank = (name: string, value: number) => (wrong(name, value) ? 0 : TROUBLE.includes(name) ? 2 : 1);
 
 function Chart({ history, at }: { history: History; at: number }) {
   const place = useRef<HTMLDivElement>(null);
