@@ -28,7 +28,7 @@ pub(super) struct Bound {
     pub(super) handler: Box<dyn Handler>,
     pub(super) access: Access,
     /// Where its sequenced tells are taken, and this link's number there.
-    pub(super) inbox: Option<(ReliableInbox, u64)>,
+    pub(super) inbox: Option<Box<(ReliableInbox, u64)>>,
 }
 
 impl Bindings {
@@ -82,7 +82,7 @@ impl Bindings {
         let bound = Bound {
             handler: Box::new(Served { to }),
             access,
-            inbox,
+            inbox: inbox.map(Box::new),
         };
         self.handlers.insert((M::SERVICE, M::TYPE), bound);
         self

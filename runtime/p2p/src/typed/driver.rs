@@ -55,7 +55,8 @@ pub(super) struct Driver {
     lanes: BTreeMap<(ServiceId, Class), Lane>,
     served: FuturesUnordered<Served>,
     aborts: HashMap<u64, AbortHandle>,
-    followers: Followers,
+    /// None before the first: most links have none.
+    followers: Option<Box<Followers>>,
     writing: Bytes,
     unflushed: bool,
     write_timeout: Duration,
@@ -100,7 +101,7 @@ impl Driver {
             lanes: BTreeMap::new(),
             served: FuturesUnordered::new(),
             aborts: HashMap::new(),
-            followers: Followers::default(),
+            followers: None,
             writing: Bytes::new(),
             unflushed: false,
             write_timeout,
@@ -381,7 +382,7 @@ impl Driver {
         self.lanes.clear();
         self.served.clear();
         self.aborts.clear();
-        self.followers.clear();
+        self.followers = None;
         self.shared.go_down(reason);
     }
 

@@ -33,10 +33,6 @@ pub(super) struct Followers {
 }
 
 impl Followers {
-    pub(super) fn clear(&mut self) {
-        *self = Followers::default();
-    }
-
     fn follow(&mut self, id: u64, seen: Boxed<Seen>) {
         let (abort, registration) = AbortHandle::new_pair();
         self.aborts.insert(id, abort);
@@ -49,6 +45,10 @@ impl Driver {
     pub(super) fn permitted(&self, access: &crate::typed::Access) -> Result<(), Denied> {
         let role = self.shared.peer().role;
         access.permits(role, || self.shared.env().now())
+    }
+
+    fn followers(&mut self) -> &mut Followers {
+        self.followers.get_or_insert_default()
     }
 
     pub(super) fn on_subscribe(
@@ -73,7 +73,7 @@ impl Driver {
                 let (epoch, next) = tap.begin();
                 inner.link.begin_subscription(id, epoch, next);
                 drop(inner);
-                self.followers.taps.insert(id, tap);
+                self.followers().taps.insert(id, tap);
             }
             Err((why, detail)) => {
                 inner.link.end_subscription(id, why, &detail);
@@ -85,13 +85,18 @@ impl Driver {
     }
 
     pub(super) fn on_unsubscribed(&mut self, id: u64) {
-        self.followers.taps.remove(&id);
+        if let Some(followers) = &mut self.followers {
+            followers.taps.remove(&id);
+        }
     }
 
     /// Sends subscribers what there is for them, as far as their windows reach.
     pub(super) fn poll_taps(&mut self, cx: &Context<'_>) -> bool {
+        let Some(followers) = &mut self.followers else {
+            return false;
+        };
         let mut any = false;
-        self.followers.taps.retain(|id, tap| {
+        followers.taps.retain(|id, tap| {
             while let Some(notice) = tap.peek(cx.waker()) {
                 let link = &mut self.shared.inner.lock().link;
                 let sent = match link.send_notice(*id, &notice) {
@@ -123,7 +128,7 @@ impl Driver {
                     let present = watch.incarnation().await;
                     Seen::Present(id, present, watch)
                 };
-                self.followers.follow(id, Box::pin(seen));
+                self.followers().follow(id, Box::pin(seen));
             }
             (_, denied) => {
                 let mut inner = self.shared.inner.lock();
@@ -136,26 +141,33 @@ impl Driver {
     }
 
     pub(super) fn on_unwatched(&mut self, id: u64) {
-        if let Some(abort) = self.followers.aborts.remove(&id) {
+        let aborts = self
+            .followers
+            .as_mut()
+            .map(|followers| &mut followers.aborts);
+        if let Some(abort) = aborts.and_then(|aborts| aborts.remove(&id)) {
             abort.abort();
         }
     }
 
     pub(super) fn poll_watched(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(followers) = &mut self.followers else {
+            return false;
+        };
         let mut any = false;
-        while let Poll::Ready(Some(done)) = self.followers.watched.poll_next_unpin(cx) {
+        while let Poll::Ready(Some(done)) = followers.watched.poll_next_unpin(cx) {
             any = true;
             // An aborted one interests nobody.
             let Ok(seen) = done else { continue };
             let (id, fate) = match seen {
                 Seen::Present(id, present, watch) => {
                     let down = async move { Seen::Down(id, watch.await) };
-                    self.followers.follow(id, Box::pin(down));
+                    followers.follow(id, Box::pin(down));
                     let Some(present) = present else { continue };
                     (id, Fate::Present(present.number()))
                 }
                 Seen::Down(id, down) => {
-                    self.followers.aborts.remove(&id);
+                    followers.aborts.remove(&id);
                     (id, fate_of(&down))
                 }
             };
@@ -176,7 +188,7 @@ impl Driver {
             self.acknowledge(stream, refuse(denied.to_string()), lane, units);
             return self.shared.inner.lock().link.penalise();
         }
-        let Some((inbox, link)) = &bound.inbox else {
+        let Some((inbox, link)) = bound.inbox.as_deref() else {
             return self.acknowledge(
                 stream,
                 refuse("not taken in sequence".to_owned()),
