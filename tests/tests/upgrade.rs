@@ -7,13 +7,14 @@
     reason = "the counts of a run are worth reading beside its verdict"
 )]
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, Result, ensure};
 use pqcnet_messages::Role;
-use pqcnet_p2p::network::Admission;
+use pqcnet_p2p::network::{Admission, NetworkFile, NetworkParts};
 use pqcnet_tests::load::{Load, PATIENCE};
 use pqcnet_tests::network::{Network, Node};
 
@@ -30,6 +31,42 @@ async fn previous() -> Result<PathBuf> {
         folder.display()
     );
     Ok(folder)
+}
+
+/// Two sentries and two relayers whose keys the release before has made: files that outlive a release are written by the elder.
+async fn network(previous: &Path) -> Result<Network> {
+    let mut network = Network::create(2, 2, Admission::Any)?;
+    let mut entries = network.file.nodes().to_vec();
+    for node in &mut network.nodes {
+        let keys = node.folder().join("node.keys");
+        fs::remove_file(&keys)?;
+        let made = tokio::process::Command::new(previous.join("pqcnet"))
+            .args(["keys", "init", "--out"])
+            .arg(&keys)
+            .arg("--key-file")
+            .arg(node.folder().join("unlock.key"))
+            .output()
+            .await?;
+        let said = String::from_utf8(made.stderr)?;
+        ensure!(made.status.success(), "pqcnet keys init: {said}");
+        let id = node.secrets()?.keys.node_id();
+        let entry = entries.iter_mut().find(|entry| entry.id == node.id);
+        entry.context("a node of the network")?.id = id;
+        node.id = id;
+    }
+    let bootstrap = entries.iter().map(|entry| entry.id).collect();
+    network.file = NetworkFile::new(NetworkParts {
+        name: network.file.name().to_owned(),
+        root: network.file.root().clone(),
+        shards: network.file.shards(),
+        admission: network.file.admission(),
+        nodes: entries,
+        bootstrap,
+    })?;
+    for node in &network.nodes {
+        node.set_network(&network.file)?;
+    }
+    Ok(network)
 }
 
 /// What is upgraded, or taken back, one after the other.
@@ -67,7 +104,7 @@ async fn replace(node: &Node, release: Release, previous: &Path) -> Result<()> {
 
 async fn roll() -> Result<()> {
     let previous = previous().await?;
-    let network = Arc::new(Network::create(2, 2, Admission::Any)?);
+    let network = Arc::new(network(&previous).await?);
     for node in &network.nodes {
         node.start_from(&previous).await?;
     }
