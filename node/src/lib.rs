@@ -1,6 +1,7 @@
 //! What the binaries share: configuration, keys, start-up, admin pages, and the commands of `pqcnet`.
 
 pub mod admin;
+pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod demo;

@@ -12,6 +12,7 @@ use pqcnet_crypto::{MlDsaKeyPair, NodeId, NodeSecrets};
 use pqcnet_messages::Role;
 use pqcnet_p2p::network::{Address, Admission, NetworkFile, NetworkParts, NodeEntry};
 
+use crate::clock::wall_ms;
 use crate::config::UnlockSource;
 use crate::unlock::Opener;
 
@@ -207,8 +208,7 @@ fn opener(root: &Path) -> Result<Opener> {
 }
 
 fn new_node_keys(opener: &Opener, path: &Path) -> Result<NodeId> {
-    let now_ms = pqcnet_actor::Env::plain().wall_ms();
-    let secrets = NodeSecrets::generate_at(now_ms);
+    let secrets = NodeSecrets::generate_at(wall_ms());
     create(opener, path, &secrets)?;
     Ok(secrets.keys.node_id())
 }

@@ -1,17 +1,17 @@
 //! `pqcnet keys`: makes, shows, rotates and revokes keys.
 
-mod orders;
+pub(super) mod orders;
 mod rotate;
 mod show;
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use pqcnet_actor::Env;
 use pqcnet_crypto::NodeSecrets;
 use pqcnet_crypto::keystore::WrappingKey;
 
 use super::cli::on_network;
+use crate::clock::wall_ms;
 use crate::config::UnlockSource;
 use crate::exit::{Exit, Failed};
 use crate::unlock::Opener;
@@ -71,8 +71,8 @@ impl UnlockArgs {
 pub fn run(command: &Keys) -> Result<Exit, Failed> {
     match command {
         Keys::Init(init) => make(init),
-        Keys::Show(show) => show::run(show, now_ms()),
-        Keys::Rotate(rotate) => rotate::run(rotate, now_ms()),
+        Keys::Show(show) => show::run(show, wall_ms()),
+        Keys::Rotate(rotate) => rotate::run(rotate, wall_ms()),
         Keys::Succeed(succeed) => on_network(orders::succeed(succeed)),
         Keys::Revoke(revoke) => on_network(orders::revoke(revoke)),
     }
@@ -88,7 +88,7 @@ fn make(init: &Init) -> Result<Exit, Failed> {
         )));
     }
     let opener = Opener::for_new_file(&init.unlock.source()).map_err(Failed::usage)?;
-    let secrets = NodeSecrets::generate_at(now_ms());
+    let secrets = NodeSecrets::generate_at(wall_ms());
     opener.create(&init.out, &secrets).map_err(Failed::usage)?;
     println!("{}", secrets.keys.node_id());
     eprintln!(
@@ -96,11 +96,6 @@ fn make(init: &Init) -> Result<Exit, Failed> {
         init.out.display()
     );
     Ok(Exit::Ok)
-}
-
-/// The machine's wall clock, milliseconds since the Unix epoch.
-fn now_ms() -> u64 {
-    Env::plain().wall_ms()
 }
 
 const DAY_MS: u64 = 24 * 3600 * 1000;

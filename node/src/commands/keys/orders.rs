@@ -1,4 +1,4 @@
-//! `pqcnet keys revoke` and `keys succeed`: directives, signed with the network's root key and handed to a running node,
+//! `pqcnet keys revoke`, `keys succeed`, `root grant` and `root submit`: directives, signed with the network's root key and handed to a running node,
 //! which keeps them and passes them on.
 
 use std::io::Read as _;
@@ -8,10 +8,13 @@ use clap::Args;
 use pqcnet_actor::Env;
 use pqcnet_crypto::{MlDsaKeyPair, NodeId};
 use pqcnet_link::Wire as _;
-use pqcnet_messages::{Directive, MAX_REASON, Order, SignedDirective, SubmitDirective, Submitted};
+use pqcnet_messages::{
+    Directive, MAX_REASON, Order, Role, SignedDirective, SubmitDirective, Submitted,
+};
 use pqcnet_p2p::network::NetworkFile;
 
 use super::{UnlockArgs, days};
+use crate::clock::wall_ms;
 use crate::commands::identity::IdentityArgs;
 use crate::commands::nodes::{Names, chosen};
 use crate::config::UnlockSource;
@@ -19,6 +22,9 @@ use crate::exit::{Exit, Failed};
 use crate::operator::{NoAnswer, Operator};
 use crate::succession::{MAX_REQUEST, Succession};
 use crate::unlock::Opener;
+
+/// Largest file of a directive: a shard map of 4,096 shards and 1,024 owners is half of it.
+const MAX_DIRECTIVE: u64 = 128 * 1024;
 
 /// Who signs, and where the directive goes.
 #[derive(Debug, Args)]
@@ -67,6 +73,57 @@ pub struct Succeed {
     root: Root,
 }
 
+/// Who may be what from now on.
+#[derive(Debug, Args)]
+pub struct Grant {
+    /// The node: its whole id, 64 digits.
+    node: NodeId,
+    /// A role that it has, once for each; none takes all away. Whatever the network file says of it counts no more.
+    #[arg(long = "role", value_name = "ROLE")]
+    roles: Vec<Role>,
+    /// How many days it holds; 0 is without end.
+    #[arg(long, value_name = "DAYS", default_value = "365", value_parser = clap::value_parser!(u16))]
+    lease: u16,
+    #[command(flatten)]
+    root: Root,
+}
+
+/// A directive that was written down.
+#[derive(Debug, Args)]
+pub struct Submit {
+    /// What `--out` wrote.
+    directive: PathBuf,
+    /// Hand it to this node: a name, or the beginning of an id. Otherwise to the first that answers.
+    #[arg(long, value_name = "NODE")]
+    to: Option<String>,
+    #[command(flatten)]
+    who: IdentityArgs,
+}
+
+/// Grants roles.
+pub async fn grant(args: &Grant) -> Result<Exit, Failed> {
+    let order = Order::GrantRole {
+        node: args.node,
+        roles: args.roles.iter().copied().collect(),
+    };
+    let lease_ms = u64::from(args.lease) * super::DAY_MS;
+    args.root.give_for(order, lease_ms).await
+}
+
+/// Hands a directive in that was signed elsewhere. Whether the root signed it is for the node to say, and it does.
+pub async fn submit(args: &Submit) -> Result<Exit, Failed> {
+    let path = args.directive.display();
+    let failed = |error: &dyn std::fmt::Display| Failed::usage(anyhow::anyhow!("{path}: {error}"));
+    let file = std::fs::File::open(&args.directive).map_err(|error| failed(&error))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_DIRECTIVE)
+        .read_to_end(&mut bytes)
+        .map_err(|error| failed(&error))?;
+    let signed = SignedDirective::from_wire(bytes.into()).map_err(|error| failed(&error))?;
+    eprintln!("{}", signed.directive);
+    hand_in(&args.who, args.to.as_deref(), signed).await
+}
+
 fn reason(text: &str) -> Result<String, String> {
     let printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     if printable && (1..=MAX_REASON).contains(&text.len()) {
@@ -93,7 +150,7 @@ pub async fn succeed(args: &Succeed) -> Result<Exit, Failed> {
     let order = Order::Succeed {
         old: request.old_id(),
         new: request.new.clone(),
-        overlap_until_ms: super::now_ms().saturating_add(args.overlap),
+        overlap_until_ms: wall_ms().saturating_add(args.overlap),
     };
     args.root.give(order).await
 }
@@ -128,14 +185,19 @@ impl Root {
         })
     }
 
-    /// Signs the order, and hands it in or writes it down.
+    /// As [`Root::give_for`], without end.
     async fn give(&self, order: Order) -> Result<Exit, Failed> {
+        self.give_for(order, 0).await
+    }
+
+    /// Signs the order, and hands it in or writes it down.
+    async fn give_for(&self, order: Order, lease_ms: u64) -> Result<Exit, Failed> {
         let network = self.network()?;
         let (path, unlock) = self.key()?;
         let opener = Opener::from_source(&unlock).map_err(Failed::usage)?;
         let root: MlDsaKeyPair = opener.open(&path).map_err(Failed::usage)?;
-        let now_ms = super::now_ms();
-        let signed = sign(&root, &network, order, now_ms)?;
+        let now_ms = wall_ms();
+        let signed = sign(&root, &network, order, lease_ms, now_ms)?;
         eprintln!("{}", signed.directive);
         match &self.out {
             Some(out) => {
@@ -145,55 +207,56 @@ impl Root {
                 eprintln!("wrote {}; nobody was told", out.display());
                 Ok(Exit::Ok)
             }
-            None => self.hand_in(&network, signed).await,
+            None => hand_in(&self.who, self.to.as_deref(), signed).await,
         }
     }
+}
 
-    /// To the first node that takes it.
-    async fn hand_in(
-        &self,
-        network: &NetworkFile,
-        directive: SignedDirective,
-    ) -> Result<Exit, Failed> {
-        let identity = self.who.open("operator")?;
-        let operator = Operator::new(&Env::plain(), identity.keys.clone(), network)?;
-        let names: &Names = &identity.names;
-        let mut last: Option<NoAnswer> = None;
-        for node in chosen(network, names, self.to.as_deref())? {
-            let submit = SubmitDirective {
-                directive: directive.clone(),
-            };
-            let answer = match operator.link(node).await {
-                Ok(link) => link.ask(submit).await,
-                Err(error) => Err(error),
-            };
-            let name = names.full(&node.id);
-            match answer {
-                Ok(Ok(Submitted::Applied | Submitted::Known)) => {
-                    println!("{name} has it and passes it on");
-                    return Ok(Exit::Ok);
-                }
-                Ok(Ok(Submitted::Superseded)) => {
-                    let why = "a younger directive about the same node is there already";
-                    return Err(Failed::new(Exit::Refused, anyhow::anyhow!("{name}: {why}")));
-                }
-                Ok(Err(refusal)) => {
-                    return Err(Failed::new(
-                        Exit::Refused,
-                        anyhow::anyhow!("{name} refused the directive: {refusal}"),
-                    ));
-                }
-                Err(error) => {
-                    eprintln!("{name}: {error}");
-                    last = Some(error);
-                }
+/// To the first node that takes it, or to the one that was named.
+async fn hand_in(
+    who: &IdentityArgs,
+    to: Option<&str>,
+    directive: SignedDirective,
+) -> Result<Exit, Failed> {
+    let identity = who.open("operator")?;
+    let network = &identity.network;
+    let operator = Operator::new(&Env::plain(), identity.keys.clone(), network)?;
+    let names: &Names = &identity.names;
+    let mut last: Option<NoAnswer> = None;
+    for node in chosen(network, names, to)? {
+        let submit = SubmitDirective {
+            directive: directive.clone(),
+        };
+        let answer = match operator.link(node).await {
+            Ok(link) => link.ask(submit).await,
+            Err(error) => Err(error),
+        };
+        let name = names.full(&node.id);
+        match answer {
+            Ok(Ok(Submitted::Applied | Submitted::Known)) => {
+                println!("{name} has it and passes it on");
+                return Ok(Exit::Ok);
+            }
+            Ok(Ok(Submitted::Superseded)) => {
+                let why = "a younger directive about the same node is there already";
+                return Err(Failed::new(Exit::Refused, anyhow::anyhow!("{name}: {why}")));
+            }
+            Ok(Err(refusal)) => {
+                return Err(Failed::new(
+                    Exit::Refused,
+                    anyhow::anyhow!("{name} refused the directive: {refusal}"),
+                ));
+            }
+            Err(error) => {
+                eprintln!("{name}: {error}");
+                last = Some(error);
             }
         }
-        Err(last.map_or_else(
-            || Failed::usage(anyhow::anyhow!("no node to hand the directive to")),
-            Failed::from,
-        ))
     }
+    Err(last.map_or_else(
+        || Failed::usage(anyhow::anyhow!("no node to hand the directive to")),
+        Failed::from,
+    ))
 }
 
 /// The root's clock is the version: each order about a subject is younger than the one before.
@@ -201,6 +264,7 @@ fn sign(
     root: &MlDsaKeyPair,
     network: &NetworkFile,
     order: Order,
+    lease_ms: u64,
     now_ms: u64,
 ) -> Result<SignedDirective, Failed> {
     if root.public() != network.root() {
@@ -213,7 +277,7 @@ fn sign(
         network_id: network.network_id().0,
         version: now_ms,
         issued_at_ms: now_ms,
-        lease_ms: 0,
+        lease_ms,
         order,
     };
     directive.sign(root).map_err(Failed::usage)
@@ -239,13 +303,13 @@ mod tests {
             node,
             reason: "stolen".to_owned(),
         };
-        let signed = sign(&root, network, order(), 1_800_000_000_000).unwrap();
+        let signed = sign(&root, network, order(), 0, 1_800_000_000_000).unwrap();
         assert_eq!(
             signed.verify(&network.network_id().0, network.root()),
             Ok(())
         );
         assert_eq!(signed.directive.version, 1_800_000_000_000);
-        let other = sign(&MlDsaKeyPair::generate(), network, order(), 1).unwrap_err();
+        let other = sign(&MlDsaKeyPair::generate(), network, order(), 0, 1).unwrap_err();
         assert_eq!(other.exit, Exit::Usage);
         assert!(other.to_string().contains("not the root key"), "{other}");
     }
