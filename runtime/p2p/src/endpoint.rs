@@ -218,9 +218,10 @@ fn admit(env: &Env, security: &Arc<Security>, arrived: Arrived, finished: &Finis
     let (security, finished) = (security.clone(), finished.clone());
     env.spawn(async move {
         let handshake = security.respond(stream, &half_open, Plane::Data);
-        let outcome = match security.before_deadline(handshake).await {
-            Ok(Ok(secured)) => Ok(connected(secured, from)),
-            Ok(Err(failed)) | Err(failed) => Err(Rejected { from, failed }),
+        let kept = half_open.while_kept(handshake);
+        let outcome = match security.before_deadline(kept).await {
+            Ok(Ok(Ok(secured))) => Ok(connected(secured, from)),
+            Ok(Ok(Err(failed)) | Err(failed)) | Err(failed) => Err(Rejected { from, failed }),
         };
         // The guard's place is held until the outcome is taken: a slow reader slows the strangers down.
         if finished.send(outcome).await.is_err() {

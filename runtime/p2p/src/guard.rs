@@ -1,32 +1,37 @@
 //! What a stranger may cost before its handshake is done.
 //!
 //! ```text
-//!   accept ──open──▶ half-open ──admit (first message)──▶ Accept | Challenge ──charge (each step)──▶ close
-//!             │                                                  │
-//!             └─▶ Refused: too many half-open                    └─▶ Retry with a puzzle: the peer pays first
+//!   accept ──open──▶ waiting ──admit (first message)──▶ Accept | Challenge ──▶ waiting (for the solution)
+//!             │         │                                 │                       │
+//!             │         └─▶ displaced by newer ones       └──answer (it computes)─┴─▶ answered ──close
+//!             └─▶ Refused: too many of this prefix             │                         └─▶ displaced when stale
+//!                                                              └─▶ Refused: too many half-open
 //! ```
 //!
-//! TCP has already proven the address, so there is no cookie. Three limits hold together: how many handshakes are
-//! open at once (over all, and from one prefix), how many one prefix may start a second, and how much CPU all of them
-//! take. The first refuses; the other two ask for a puzzle, so that a stranger behind a noisy prefix still gets in by
-//! working for it. An IPv4 /24 and an IPv6 /48 are one prefix each: the least that one customer of a provider holds.
+//! TCP has already proven the address, so there is no cookie. These limits hold together: how many connections wait and
+//! how many handshakes are under way (over all, and from one prefix), how many one prefix may start a second, and how
+//! much CPU all of them take. Rates and CPU ask for a puzzle, so that a stranger behind a noisy prefix still gets in by
+//! working for it. Places are never held by saying nothing: whoever is honest speaks within a round trip, so a full house
+//! gives the place of whoever has been silent longest to the newcomer, which a slow loris of any size cannot outwait. An
+//! IPv4 /24 and an IPv6 /48 are one prefix each: the least that one customer of a provider holds.
 //!
 //! Pure: time comes in as an argument. Spec: docs/spec/qstp.md, "Flood".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 /// Limits of [`Guard`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuardConfig {
-    /// Handshakes open at once.
+    /// Connections that have not yet sent what a handshake needs; of more, the one that is silent longest goes.
+    pub waiting: usize,
+    /// Handshakes at once that something was computed for.
     pub half_open: usize,
-    /// Of these, from one prefix.
+    /// How long such a handshake keeps its place while others want it: more than an honest peer's round trip.
+    pub patience: Duration,
+    /// Of both kinds together, from one prefix.
     pub half_open_per_prefix: usize,
-    /// And never more than so many times the places that are free: however many prefixes press, each may hold less the
-    /// more they are, and some places stay free for a prefix that comes late.
-    pub greed: usize,
     /// Handshakes a prefix may start each second without a puzzle.
     pub starts_per_s: u32,
     /// The same after a quiet time.
@@ -48,10 +53,10 @@ impl Default for GuardConfig {
     /// 2^14 hashes take a stranger a few milliseconds, 2^20 some hundred.
     fn default() -> Self {
         GuardConfig {
+            waiting: 4096,
             half_open: 512,
+            patience: Duration::from_secs(1),
             half_open_per_prefix: 128,
-            // Four prefixes get 118 each and leave 40 of 512, sixteen get 31 and leave 10.
-            greed: 3,
             starts_per_s: 50,
             starts_burst: 200,
             prefixes: 4096,
@@ -93,12 +98,15 @@ impl Prefix {
 /// Why a connection is closed before a byte is read from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// As many handshakes are open as there may be.
+    /// As many handshakes are under way as there may be, none of them stale.
     #[error("too many handshakes are open")]
     HalfOpen,
-    /// As many as there may be from the peer's prefix, or its share of what is left.
+    /// As many as there may be from the peer's prefix.
     #[error("too many handshakes are open from this prefix")]
     HalfOpenPrefix,
+    /// It was silent while newer ones wanted its place.
+    #[error("it was silent while others waited for its place")]
+    Displaced,
 }
 
 /// What the first message of a handshake gets.
@@ -116,7 +124,15 @@ pub enum Verdict {
 /// One open handshake; give it back with [`Guard::close`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ticket {
+    id: u64,
     prefix: Prefix,
+}
+
+impl Ticket {
+    /// Its number; none comes twice.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
 }
 
 /// Counts since the start.
@@ -124,12 +140,21 @@ pub struct Ticket {
 pub struct GuardCounts {
     /// Handshakes begun.
     pub opened: u64,
-    /// Refused before a byte was read.
+    /// Refused for want of a place.
     pub refused: u64,
+    /// Silent ones that made room for newer ones.
+    pub displaced: u64,
     /// Asked for a puzzle.
     pub challenged: u64,
-    /// Open now.
+    /// Open now, of both kinds.
     pub half_open: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    prefix: Prefix,
+    since: Duration,
+    answered: bool,
 }
 
 #[derive(Debug)]
@@ -180,6 +205,11 @@ impl Bucket {
 pub struct Guard {
     config: GuardConfig,
     sources: BTreeMap<Prefix, Source>,
+    places: BTreeMap<u64, Place>,
+    /// By the time since which each is in its state, the oldest first.
+    waiting: BTreeSet<(Duration, u64)>,
+    answered: BTreeSet<(Duration, u64)>,
+    last: u64,
     swept_at: Duration,
     cpu: Bucket,
     counts: GuardCounts,
@@ -197,32 +227,113 @@ impl Guard {
         Guard {
             config,
             sources: BTreeMap::new(),
+            places: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            answered: BTreeSet::new(),
+            last: 0,
             swept_at: now,
             cpu,
             counts,
         }
     }
 
-    /// A connection came in. `None` is a carrier without addresses.
-    pub fn open(&mut self, now: Duration, from: Option<IpAddr>) -> Result<Ticket, Refused> {
-        if self.counts.half_open >= self.config.half_open {
-            self.counts.refused += 1;
-            return Err(Refused::HalfOpen);
-        }
+    /// A connection came in. `None` is a carrier without addresses. Beside its ticket, the number of the one that has to
+    /// go for it.
+    pub fn open(
+        &mut self,
+        now: Duration,
+        from: Option<IpAddr>,
+    ) -> Result<(Ticket, Option<u64>), Refused> {
         let prefix = self.known(now, from.map_or(Prefix::Shared, Prefix::of));
-        let free = self.config.half_open - self.counts.half_open;
-        // A prefix that has none gets one: places that are free are there to be had.
-        let share = free.saturating_mul(self.config.greed).max(1);
-        let most = self.config.half_open_per_prefix.min(share);
+        let most = self.config.half_open_per_prefix;
         let source = self.source(now, prefix);
         if source.half_open >= most {
             self.counts.refused += 1;
             return Err(Refused::HalfOpenPrefix);
         }
         source.half_open += 1;
+        let full = self.waiting.len() >= self.config.waiting.max(1);
+        let silent = if full { self.waiting.first() } else { None };
+        let displaced = silent.map(|(_, id)| *id);
+        if let Some(id) = displaced {
+            self.displace(id);
+        }
+        self.last += 1;
+        let id = self.last;
+        let place = Place {
+            prefix,
+            since: now,
+            answered: false,
+        };
+        self.places.insert(id, place);
+        self.waiting.insert((now, id));
         self.counts.half_open += 1;
         self.counts.opened += 1;
-        Ok(Ticket { prefix })
+        Ok((Ticket { id, prefix }, displaced))
+    }
+
+    /// It sent what has to be computed on: from now on it holds one of the dear places. The number of the one that has to
+    /// go for it, if any.
+    pub fn answer(&mut self, now: Duration, ticket: &Ticket) -> Result<Option<u64>, Refused> {
+        let Some(place) = self.places.get(&ticket.id).copied() else {
+            return Err(Refused::Displaced);
+        };
+        if place.answered {
+            return Ok(None);
+        }
+        let mut displaced = None;
+        if self.answered.len() >= self.config.half_open {
+            let oldest = self.answered.first().copied();
+            let stale = oldest.filter(|(since, _)| now >= *since + self.config.patience);
+            let Some((_, id)) = stale else {
+                self.counts.refused += 1;
+                return Err(Refused::HalfOpen);
+            };
+            self.displace(id);
+            displaced = Some(id);
+        }
+        self.move_to(now, ticket.id, true);
+        Ok(displaced)
+    }
+
+    fn move_to(&mut self, now: Duration, id: u64, answered: bool) {
+        let Some(place) = self.places.get_mut(&id) else {
+            return;
+        };
+        let key = (place.since, id);
+        if place.answered {
+            self.answered.remove(&key);
+        } else {
+            self.waiting.remove(&key);
+        }
+        (place.since, place.answered) = (now, answered);
+        let to = if answered {
+            &mut self.answered
+        } else {
+            &mut self.waiting
+        };
+        to.insert((now, id));
+    }
+
+    fn displace(&mut self, id: u64) {
+        self.counts.displaced += 1;
+        self.remove(id);
+    }
+
+    fn remove(&mut self, id: u64) {
+        let Some(place) = self.places.remove(&id) else {
+            return;
+        };
+        let key = (place.since, id);
+        if place.answered {
+            self.answered.remove(&key);
+        } else {
+            self.waiting.remove(&key);
+        }
+        self.counts.half_open -= 1;
+        if let Some(source) = self.sources.get_mut(&place.prefix) {
+            source.half_open -= 1;
+        }
     }
 
     /// Its first message came in. A puzzle is harder the deeper the budget is overdrawn, a bit for each burst.
@@ -241,6 +352,8 @@ impl Guard {
             None => Verdict::Accept,
             Some(bursts) => {
                 self.counts.challenged += 1;
+                // Whoever spoke goes behind those that are silent, and has time to solve.
+                self.move_to(now, ticket.id, false);
                 let bits = self.config.puzzle_bits_min.saturating_add(bursts);
                 Verdict::Challenge {
                     bits: bits.min(self.config.puzzle_bits_max),
@@ -257,10 +370,7 @@ impl Guard {
 
     /// The handshake is over, however it ended.
     pub fn close(&mut self, ticket: Ticket) {
-        self.counts.half_open -= 1;
-        if let Some(source) = self.sources.get_mut(&ticket.prefix) {
-            source.half_open -= 1;
-        }
+        self.remove(ticket.id);
     }
 
     /// Counts since the start.
@@ -304,9 +414,10 @@ mod tests {
 
     fn config() -> GuardConfig {
         GuardConfig {
-            half_open: 4,
+            waiting: 4,
+            half_open: 2,
+            patience: s(1),
             half_open_per_prefix: 2,
-            greed: 3,
             starts_per_s: 1,
             starts_burst: 2,
             prefixes: 3,
@@ -327,7 +438,7 @@ mod tests {
 
     /// One handshake from an address: opened, judged, closed.
     fn start(guard: &mut Guard, now: Duration, from: &str) -> Verdict {
-        let ticket = guard.open(now, ip(from)).unwrap();
+        let (ticket, _) = guard.open(now, ip(from)).unwrap();
         let verdict = guard.admit(now, &ticket);
         guard.close(ticket);
         verdict
@@ -343,54 +454,80 @@ mod tests {
         assert_ne!(of("2001:db8:1::1"), of("2001:db8:2::1"));
     }
 
-    /// Both caps on open handshakes refuse, and a closed one makes room.
+    /// A prefix gets no more than its share; beyond the whole number, the one that has been silent longest makes room, and
+    /// its own end later counts for nothing.
     #[test]
-    fn half_open_caps() {
+    fn waiting_places() {
         let mut guard = Guard::new(config(), s(0));
-        let first = guard.open(s(0), ip("192.0.2.1")).unwrap();
-        let second = guard.open(s(0), ip("192.0.2.2")).unwrap();
-        assert_eq!(
-            guard.open(s(0), ip("192.0.2.3")),
-            Err(Refused::HalfOpenPrefix)
-        );
-        let third = guard.open(s(0), ip("198.51.100.1")).unwrap();
-        let fourth = guard.open(s(0), None).unwrap();
-        assert_eq!(guard.open(s(0), ip("203.0.113.1")), Err(Refused::HalfOpen));
-        guard.close(first);
-        let fifth = guard.open(s(0), ip("192.0.2.3")).unwrap();
-        for ticket in [second, third, fourth, fifth] {
+        let open = |guard: &mut Guard, at, from: &str| guard.open(s(at), ip(from));
+        let (first, _) = open(&mut guard, 0, "192.0.2.1").unwrap();
+        let (second, _) = open(&mut guard, 1, "192.0.2.2").unwrap();
+        let third = open(&mut guard, 1, "192.0.2.3");
+        assert_eq!(third, Err(Refused::HalfOpenPrefix));
+        let (third, _) = open(&mut guard, 2, "198.51.100.1").unwrap();
+        let (fourth, none) = guard.open(s(3), None).unwrap();
+        assert_eq!(none, None);
+        // The first has spoken and been asked for a puzzle: it is younger than the second now.
+        guard.charge(s(3), s(1));
+        let asked = guard.admit(s(3), &first);
+        assert!(matches!(asked, Verdict::Challenge { .. }), "{asked:?}");
+        let (fifth, gone) = open(&mut guard, 4, "203.0.113.1").unwrap();
+        assert_eq!(gone, Some(second.id()));
+        let late = guard.answer(s(4), &second);
+        assert_eq!(late, Err(Refused::Displaced));
+        let (sixth, gone) = open(&mut guard, 4, "192.0.2.9").unwrap();
+        assert_eq!(gone, Some(third.id()));
+        for ticket in [first, second, third, fourth, fifth, sixth] {
             guard.close(ticket);
         }
         let counts = GuardCounts {
-            opened: 5,
-            refused: 2,
-            challenged: 0,
+            opened: 6,
+            refused: 1,
+            displaced: 2,
+            challenged: 1,
             half_open: 0,
         };
         assert_eq!(guard.counts(), counts);
+        assert!(guard.waiting.is_empty() && guard.places.is_empty());
     }
 
-    /// Strangers from 4, then from 16 prefixes take all they can get and never finish: each has about the same, and an honest
-    /// peer from elsewhere still finds a place, as do several.
+    /// Handshakes that were computed for are refused beyond their number, until one has kept its place for too long.
+    #[test]
+    fn answered_places() {
+        let mut guard = Guard::new(config(), s(0));
+        let taken = |guard: &mut Guard, from: &str| guard.open(s(0), ip(from)).unwrap().0;
+        let tickets = ["192.0.2.1", "192.0.3.1", "192.0.4.1"].map(|from| taken(&mut guard, from));
+        let [first, second, third] = &tickets;
+        assert_eq!(guard.answer(s(0), first), Ok(None));
+        assert_eq!(guard.answer(s(0), first), Ok(None));
+        assert_eq!(guard.answer(s(0), second), Ok(None));
+        assert_eq!(guard.answer(s(0), third), Err(Refused::HalfOpen));
+        assert_eq!(guard.answer(s(1), third), Ok(Some(first.id())));
+        for ticket in tickets {
+            guard.close(ticket);
+        }
+        assert!(guard.answered.is_empty() && guard.places.is_empty());
+        assert_eq!(guard.counts().half_open, 0);
+    }
+
+    /// Strangers from few or many prefixes take all they can get and never speak: an honest peer from elsewhere finds a
+    /// place, as do several, and the dear places are all free for them.
     #[test]
     fn prefixes_together_leave_places() {
-        for hostile in [4u8, 16] {
+        for hostile in [4u8, 16, 64] {
             let mut guard = Guard::new(GuardConfig::default(), s(0));
-            let mut held = vec![0usize; usize::from(hostile)];
             let mut tickets = Vec::new();
-            for _ in 0..512 {
-                for (n, held) in (0..hostile).zip(&mut held) {
-                    if let Ok(ticket) = guard.open(s(0), ip(&format!("10.0.{n}.1"))) {
-                        tickets.push(ticket);
-                        *held += 1;
-                    }
+            for n in (0..hostile).cycle().take(10_000) {
+                if let Ok((ticket, _)) = guard.open(s(0), ip(&format!("10.0.{n}.1"))) {
+                    tickets.push(ticket);
                 }
             }
-            let (least, most) = (held.iter().min().unwrap(), held.iter().max().unwrap());
-            assert!(most - least <= 1, "{held:?}");
+            assert!(guard.counts().half_open <= 4096);
             for honest in 0..4 {
-                let place = guard.open(s(0), ip(&format!("192.0.{honest}.1")));
-                tickets.push(place.unwrap());
+                let (ticket, _) = guard.open(s(0), ip(&format!("192.0.{honest}.1"))).unwrap();
+                assert_eq!(guard.admit(s(0), &ticket), Verdict::Accept);
+                assert_eq!(guard.answer(s(0), &ticket), Ok(None));
+                tickets.push(ticket);
             }
             for ticket in tickets {
                 guard.close(ticket);

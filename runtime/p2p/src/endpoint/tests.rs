@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::guard::GuardCounts;
+use crate::guard::{GuardCounts, Refused};
 use crate::network::NetworkId;
 use crate::testing::{OddStreams, config, endpoint, loopback, security};
 
@@ -295,35 +295,39 @@ async fn nobody_there() {
     assert!(matches!(failed, DialError::Connect { at: tried, .. } if tried == at));
 }
 
-/// As many silent peers as may be keep further ones out, until one of them leaves.
+/// Silent peers keep nobody out: of more than may wait, the one that is silent longest is hung up on, and whoever speaks
+/// gets in.
 #[tokio::test]
-async fn half_open_cap() {
+async fn silent_peers_make_room() {
     let mut small = config();
-    small.guard.half_open = 2;
+    small.guard.waiting = 2;
     let (a, b) = (endpoint(config()), endpoint(small));
     let mut incoming = b.listen(&loopback()).await.unwrap();
     let at = incoming.local().clone();
-    let connect = || TcpStream::connect(at.socket_addr().unwrap());
-    let (first, second, third) = tokio::try_join!(connect(), connect(), connect()).unwrap();
-    let refused = incoming.next().await.unwrap().unwrap_err().failed;
-    assert!(matches!(refused, HandshakeFailed::Refused(_)), "{refused}");
-    assert_eq!(b.security().counts().half_open, 2);
-    drop((first, second, third));
-    for _ in 0..2 {
-        let left = incoming.next().await.unwrap().unwrap_err().failed;
+    let mut silent = Vec::new();
+    for _ in 0..5 {
+        silent.push(TcpStream::connect(at.socket_addr().unwrap()).await.unwrap());
+    }
+    for _ in 0..3 {
+        let displaced = incoming.next().await.unwrap().unwrap_err().failed;
         assert!(
-            matches!(
-                left,
-                HandshakeFailed::Io {
-                    stage: Stage::M1,
-                    ..
-                }
-            ),
-            "{left}"
+            matches!(displaced, HandshakeFailed::Refused(Refused::Displaced)),
+            "{displaced}"
         );
     }
-    let (ours, theirs) = tokio::join!(a.dial(&at, b.node_id()), incoming.next());
-    assert_eq!(ours.unwrap().binding, theirs.unwrap().unwrap().binding);
+    assert_eq!(b.security().counts().half_open, 2);
+    // The first three are closed, and the dialler displaces the fourth.
+    for gone in &mut silent[..3] {
+        assert_eq!(gone.read(&mut [0]).await.unwrap(), 0);
+    }
+    let ours = a.dial(&at, b.node_id()).await.unwrap();
+    let theirs = loop {
+        if let Ok(theirs) = incoming.next().await.unwrap() {
+            break theirs;
+        }
+    };
+    assert_eq!(ours.binding, theirs.binding);
+    assert_eq!(b.security().counts().displaced, 4);
 }
 
 /// A prefix over its budget gets Retry; whoever solves the puzzle gets in, from there too, and other prefixes are

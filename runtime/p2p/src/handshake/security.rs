@@ -1,14 +1,17 @@
 //! A node's side of every handshake: whom the guard lets in, where the steps compute, what a finished one gives.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::{Either, select};
 use futures::io::{AsyncRead, AsyncWrite};
+use futures::task::AtomicWaker;
 use parking_lot::{Mutex, RwLock};
 use pqcnet_actor::{Counter, Env, Histogram, Labels, OffloadError};
 use pqcnet_crypto::{NodeId, NodeKeys, NodePublic};
@@ -36,7 +39,7 @@ pub struct Security {
     control: Arc<Config>,
     data: Arc<Config>,
     deadline: Duration,
-    guard: Arc<Mutex<Guard>>,
+    doors: Arc<Mutex<Doors>>,
     retry: Arc<RwLock<RetryKeys>>,
     lane: Semaphore,
     farewells: Semaphore,
@@ -45,6 +48,42 @@ pub struct Security {
     members: Option<Arc<BTreeSet<NodeId>>>,
     dialled: Meters,
     answered: Meters,
+    strangers: StrangerMeters,
+}
+
+/// What strangers cost, and what is done about it.
+struct StrangerMeters {
+    steps: Histogram,
+    challenged: Counter,
+    displaced: Counter,
+    refused: Counter,
+}
+
+impl StrangerMeters {
+    fn new(env: &Env) -> StrangerMeters {
+        StrangerMeters {
+            steps: env.histogram(
+                "handshake_step_seconds",
+                "Steps of answered handshakes that compute: what the budget against floods is charged",
+                &[],
+            ),
+            challenged: env.counter(
+                "handshakes_challenged",
+                "Strangers that were asked to solve a puzzle first",
+                &[],
+            ),
+            displaced: env.counter(
+                "handshakes_displaced",
+                "Silent strangers that made room for newer ones",
+                &[],
+            ),
+            refused: env.counter(
+                "handshakes_refused",
+                "Strangers for whom there was no place",
+                &[],
+            ),
+        }
+    }
 }
 
 /// How one side's handshakes fare.
@@ -85,11 +124,34 @@ impl Drop for Attempt<'_> {
     }
 }
 
+/// The guard, and how to tell each that holds a place of it that the place is gone.
+#[derive(Debug)]
+struct Doors {
+    guard: Guard,
+    bells: BTreeMap<u64, Arc<Bell>>,
+}
+
+impl Doors {
+    fn ring(&mut self, displaced: Option<u64>) {
+        if let Some(bell) = displaced.and_then(|id| self.bells.remove(&id)) {
+            bell.rung.store(true, Ordering::Release);
+            bell.waker.wake();
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Bell {
+    rung: AtomicBool,
+    waker: AtomicWaker,
+}
+
 /// One handshake that the guard counts, until it is dropped.
 #[derive(Debug)]
 pub struct HalfOpen {
-    guard: Arc<Mutex<Guard>>,
+    doors: Arc<Mutex<Doors>>,
     ticket: Option<Ticket>,
+    bell: Arc<Bell>,
     /// Names this connection in Retry tokens, so that a solved puzzle counts once.
     carrier: Vec<u8>,
 }
@@ -97,7 +159,27 @@ pub struct HalfOpen {
 impl Drop for HalfOpen {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            self.guard.lock().close(ticket);
+            let mut doors = self.doors.lock();
+            doors.bells.remove(&ticket.id());
+            doors.guard.close(ticket);
+        }
+    }
+}
+
+impl HalfOpen {
+    /// Waits for `work`, but not once the place has gone to a newer stranger.
+    pub async fn while_kept<F: Future>(&self, work: F) -> Result<F::Output, HandshakeFailed> {
+        let displaced = pin!(poll_fn(|cx| {
+            self.bell.waker.register(cx.waker());
+            if self.bell.rung.load(Ordering::Acquire) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        }));
+        match select(pin!(work), displaced).await {
+            Either::Left((output, _)) => Ok(output),
+            Either::Right(((), _)) => Err(Refused::Displaced.into()),
         }
     }
 }
@@ -121,7 +203,10 @@ impl Security {
             control: profile(Plane::Control)?,
             data: profile(Plane::Data)?,
             deadline: config.deadline,
-            guard: Arc::new(Mutex::new(Guard::new(config.guard, now))),
+            doors: Arc::new(Mutex::new(Doors {
+                guard: Guard::new(config.guard, now),
+                bells: BTreeMap::new(),
+            })),
             retry: Arc::new(RwLock::new(RetryKeys::new(now))),
             lane: Semaphore::new(config.lane.max(1)),
             farewells: Semaphore::new(FAREWELLS),
@@ -130,6 +215,7 @@ impl Security {
             members: config.members,
             dialled: Meters::new(&env, &[("side", "dialling")]),
             answered: Meters::new(&env, &[("side", "answering")]),
+            strangers: StrangerMeters::new(&env),
             env,
         }))
     }
@@ -156,13 +242,22 @@ impl Security {
 
     /// What the guard counted.
     pub fn counts(&self) -> GuardCounts {
-        self.guard.lock().counts()
+        self.doors.lock().guard.counts()
     }
 
     /// Asks the guard for a place; `None` is a carrier without addresses.
     pub fn open(&self, from: Option<IpAddr>) -> Result<HalfOpen, Refused> {
         let now = self.env.now();
-        let ticket = self.guard.lock().open(now, from)?;
+        let (ticket, bell) = {
+            let mut doors = self.doors.lock();
+            let opened = doors.guard.open(now, from);
+            let (ticket, displaced) = opened.inspect_err(|_| self.strangers.refused.bump())?;
+            self.strangers.displaced.add(u64::from(displaced.is_some()));
+            doors.ring(displaced);
+            let bell = Arc::new(Bell::default());
+            doors.bells.insert(ticket.id(), bell.clone());
+            (ticket, bell)
+        };
         // Steps read these keys for as long as a signature takes: nobody waits for them but for a rotation.
         let due = self.retry.read().is_due(now);
         if due {
@@ -179,8 +274,9 @@ impl Security {
                 .into_bytes(),
         );
         Ok(HalfOpen {
-            guard: self.guard.clone(),
+            doors: self.doors.clone(),
             ticket: Some(ticket),
+            bell,
             carrier,
         })
     }
@@ -281,7 +377,9 @@ impl Security {
                 }) => {
                     wire.send(Stage::M3, &send).await?;
                     attempt.0 = None;
-                    self.dialled.done.observe(self.env.now().saturating_sub(began));
+                    self.dialled
+                        .done
+                        .observe(self.env.now().saturating_sub(began));
                     steps.kem = answered.saturating_sub(asked);
                     steps.signature = self.env.now().saturating_sub(answered);
                     return Ok(self.secured(wire, *session, peer, began, steps));
@@ -309,6 +407,14 @@ impl Security {
                 Ok(message) => {
                     let first = admission.is_none();
                     let admission = *admission.get_or_insert_with(|| self.admission(half_open));
+                    let computes = !(first && matches!(admission, Admission::Challenge { .. }));
+                    let admission = match computes.then(|| self.answer(half_open)) {
+                        Some(Err(refused)) => {
+                            tracing::trace!(%refused, "no place for a handshake");
+                            Admission::Refuse
+                        }
+                        Some(Ok(())) | None => admission,
+                    };
                     let step = Step {
                         responder,
                         message,
@@ -323,7 +429,8 @@ impl Security {
                         Admission::Challenge { .. } if first => step.run(),
                         _ => self.in_lane(step).await?,
                     };
-                    self.guard.lock().charge(self.env.now(), done.took);
+                    self.strangers.steps.observe(done.took);
+                    self.doors.lock().guard.charge(self.env.now(), done.took);
                     responder = done.responder;
                     done.step
                 }
@@ -340,7 +447,9 @@ impl Security {
                 }
                 Ok(ResponderStep::Done { session, peer }) => {
                     attempt.0 = None;
-                    self.answered.done.observe(self.env.now().saturating_sub(began));
+                    self.answered
+                        .done
+                        .observe(self.env.now().saturating_sub(began));
                     return Ok(self.secured(wire, *session, peer, began, Steps::default()));
                 }
                 Err(failure) => return Err(wire.give_up(&self.env, failure).await),
@@ -350,13 +459,29 @@ impl Security {
 
     fn admission(&self, half_open: &HalfOpen) -> Admission {
         let verdict = match &half_open.ticket {
-            Some(ticket) => self.guard.lock().admit(self.env.now(), ticket),
+            Some(ticket) => self.doors.lock().guard.admit(self.env.now(), ticket),
             None => Verdict::Accept,
         };
         match verdict {
             Verdict::Accept => Admission::Accept,
-            Verdict::Challenge { bits } => Admission::Challenge { bits },
+            Verdict::Challenge { bits } => {
+                self.strangers.challenged.bump();
+                Admission::Challenge { bits }
+            }
         }
+    }
+
+    /// A place among those that something is computed for.
+    fn answer(&self, half_open: &HalfOpen) -> Result<(), Refused> {
+        let Some(ticket) = &half_open.ticket else {
+            return Ok(());
+        };
+        let mut doors = self.doors.lock();
+        let answered = doors.guard.answer(self.env.now(), ticket);
+        let displaced = answered.inspect_err(|_| self.strangers.refused.bump())?;
+        self.strangers.displaced.add(u64::from(displaced.is_some()));
+        doors.ring(displaced);
+        Ok(())
     }
 
     async fn in_lane(&self, step: Step) -> Result<Stepped, HandshakeFailed> {

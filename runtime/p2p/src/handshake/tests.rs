@@ -11,7 +11,7 @@ use crate::testing::{config, endpoint, loopback};
 #[tokio::test]
 async fn no_place_is_said() {
     let mut full = config();
-    full.guard.half_open = 0;
+    full.guard.half_open_per_prefix = 0;
     let (a, b) = (endpoint(config()), endpoint(full));
     let mut incoming = b.listen(&loopback()).await.unwrap();
     let at = incoming.local().clone();
@@ -34,4 +34,23 @@ async fn no_place_is_said() {
     silent.read_to_end(&mut rest).await.unwrap();
     assert_eq!(rest, [0; 0]);
     assert_eq!(b.security().counts().refused, 2);
+}
+
+/// With every dear place taken by fresh handshakes, a first message is refused as Busy, on both sides by the same words.
+#[tokio::test]
+async fn no_place_to_compute() {
+    let mut full = config();
+    full.guard.half_open = 0;
+    let (a, b) = (endpoint(config()), endpoint(full));
+    let mut incoming = b.listen(&loopback()).await.unwrap();
+    let at = incoming.local().clone();
+    let (refused, rejected) = tokio::join!(a.dial(&at, b.node_id()), incoming.next());
+    let refused = refused.unwrap_err();
+    let told = refused.handshake().and_then(HandshakeFailed::protocol);
+    let rejected = rejected.unwrap().unwrap_err().failed;
+    let found = rejected.protocol();
+    for error in [told, found] {
+        let error = error.unwrap_or_else(|| panic!("{refused}, {rejected}"));
+        assert_eq!((error.stage, &error.reason), (Stage::M1, &Reason::Busy));
+    }
 }
