@@ -72,7 +72,7 @@ pub struct ShardStatus {
     pub channels: u64,
     /// Records stored.
     pub records: u64,
-    /// Payload bytes stored.
+    /// Bytes of payloads as they are stored: sealed, each a little longer than it was.
     pub bytes: u64,
     /// Subscriptions now.
     pub subscriptions: u64,

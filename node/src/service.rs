@@ -63,7 +63,15 @@ fn run(role: Role, args: &ServiceArgs) -> Result<Exit, Failed> {
     let layers = config::gather(args.config.as_deref(), &args.set).map_err(Failed::usage)?;
     let config = NodeConfig::from_layers(layers.clone()).map_err(Failed::usage)?;
     sound(self_test::run())?;
-    let network = NetworkFile::load(&config.network).map_err(Failed::usage)?;
+    let network = NetworkFile::load(&config.network).map_err(|error| {
+        let error = anyhow::Error::new(error);
+        Failed::usage(match args.config {
+            Some(_) => error,
+            None => error.context(
+                "no --config was given: name a configuration with it, or make one with `pqcnet config init`",
+            ),
+        })
+    })?;
     let opener = Opener::from_source(&config.unlock).map_err(Failed::usage)?;
     let secrets: NodeSecrets = opener.open(&config.keys).map_err(Failed::usage)?;
     drop(opener);

@@ -1,7 +1,7 @@
 //! Opening and making key files: by a passphrase from a file, the environment or the terminal, or by a key file.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -44,6 +44,12 @@ pub enum UnlockError {
         "no passphrase: give --passphrase-file or --key-file (a node: unlock.passphrase_file or unlock.key_file), set {PASSPHRASE_VARIABLE}, or run on a terminal"
     )]
     NoTerminal,
+    /// Ctrl-C, or the end of the terminal, in the place of a passphrase.
+    #[error("interrupted")]
+    Interrupted,
+    /// What was typed is no text.
+    #[error("a passphrase is UTF-8 text")]
+    NoText,
     /// The two passphrases typed differ.
     #[error("the two passphrases differ")]
     Differ,
@@ -136,12 +142,12 @@ fn passphrase_file(path: &Path) -> Result<String, UnlockError> {
 fn prompt(twice: bool) -> Result<String, UnlockError> {
     let terminal = || OpenOptions::new().read(true).write(true).open("/dev/tty");
     let tty = terminal().map_err(|_| UnlockError::NoTerminal)?;
-    let silence = Silence::new(&tty).ok_or(UnlockError::NoTerminal)?;
+    // Dropped on every way out, which gives the terminal back as it was.
+    let _silence = Silence::new(&tty).ok_or(UnlockError::NoTerminal)?;
     let first = ask(&tty, "passphrase: ")?;
     if twice && ask(&tty, "again: ")? != first {
         return Err(UnlockError::Differ);
     }
-    drop(silence);
     Ok(first)
 }
 
@@ -149,41 +155,66 @@ fn ask(tty: &File, question: &str) -> Result<String, UnlockError> {
     let failed = |_| UnlockError::NoTerminal;
     let mut out = tty;
     out.write_all(question.as_bytes()).map_err(failed)?;
-    let mut line = String::new();
-    BufReader::new(tty.take(MAX_PASSPHRASE_FILE))
-        .read_line(&mut line)
-        .map_err(failed)?;
+    let typed = typed(tty);
     out.write_all(b"\n").map_err(failed)?;
-    line.truncate(line.trim_end_matches(['\r', '\n']).len());
-    Ok(line)
+    typed
 }
 
-/// A terminal that does not show what is typed, until dropped.
-struct Silence<'a>(&'a File);
+/// A line from a terminal that passes every key on: Ctrl-C is one of them, so that it cannot end the process while the
+/// terminal is silent.
+fn typed(input: impl Read) -> Result<String, UnlockError> {
+    let mut line: Vec<u8> = Vec::new();
+    for byte in input.take(MAX_PASSPHRASE_FILE).bytes() {
+        match byte.map_err(|_| UnlockError::NoTerminal)? {
+            b'\n' | b'\r' => break,
+            CTRL_C => return Err(UnlockError::Interrupted),
+            CTRL_D if line.is_empty() => return Err(UnlockError::Interrupted),
+            CTRL_U => line.clear(),
+            BACKSPACE | DELETE => {
+                // A whole character goes, however many bytes it has.
+                while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
+            }
+            byte => line.push(byte),
+        }
+    }
+    String::from_utf8(line).map_err(|_| UnlockError::NoText)
+}
+
+const CTRL_C: u8 = 0x03;
+const CTRL_D: u8 = 0x04;
+const BACKSPACE: u8 = 0x08;
+const CTRL_U: u8 = 0x15;
+const DELETE: u8 = 0x7f;
+
+/// A terminal that does not show what is typed and passes every key on, until dropped.
+struct Silence<'a> {
+    tty: &'a File,
+    before: String,
+}
 
 impl<'a> Silence<'a> {
     fn new(tty: &'a File) -> Option<Silence<'a>> {
-        stty(tty, "-echo").then_some(Silence(tty))
+        let before = stty(tty, &["-g"])?;
+        stty(tty, &["-echo", "-icanon", "-isig", "min", "1", "time", "0"])?;
+        Some(Silence { tty, before })
     }
 }
 
 impl Drop for Silence<'_> {
     fn drop(&mut self) {
-        stty(self.0, "echo");
+        if stty(self.tty, &[&self.before]).is_none() {
+            tracing::warn!("the terminal stays silent: run `stty sane`");
+        }
     }
 }
 
-fn stty(tty: &File, setting: &str) -> bool {
-    let Ok(input) = tty.try_clone() else {
-        return false;
-    };
+/// Runs `stty` on the terminal; what it says.
+fn stty(tty: &File, settings: &[&str]) -> Option<String> {
     let mut command = Command::new("stty");
-    command
-        .arg(setting)
-        .stdin(input)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
+    let input = tty.try_clone().ok()?;
+    command.args(settings).stdin(input).stderr(Stdio::null());
+    let done = command.output().ok().filter(|done| done.status.success())?;
+    Some(String::from_utf8(done.stdout).ok()?.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -213,6 +244,21 @@ mod tests {
         let back: NodeSecrets = Opener::from_source(&source).unwrap().open(&path).unwrap();
         assert_eq!(back.keys.node_id(), secrets.keys.node_id());
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+    }
+
+    /// Scenario: keys as a silent terminal passes them: corrections count, an interruption is no passphrase.
+    #[test]
+    fn typed_lines_are_corrected() {
+        let line = |keys: &[u8]| typed(keys).map_err(|error| error.to_string());
+        assert_eq!(line(b"horse\nstaple").as_deref(), Ok("horse"));
+        assert_eq!(line("hors\u{e9}\x7fe\r".as_bytes()).as_deref(), Ok("horse"));
+        assert_eq!(line(b"wrong\x15right\n").as_deref(), Ok("right"));
+        assert_eq!(line(b"half\x03\n"), Err("interrupted".to_owned()));
+        assert_eq!(line(b"\x04"), Err("interrupted".to_owned()));
+        assert_eq!(
+            line(b"\xff\n"),
+            Err("a passphrase is UTF-8 text".to_owned())
+        );
     }
 
     #[test]

@@ -4,7 +4,9 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use pqcnet_telemetry::{LogFormat, LogLevel, logs};
 
-use super::{config, db, keys, ping, publish, status, subscribe, ui, up, upkeep};
+use super::{
+    bundle, config, db, doctor, keys, pages, ping, publish, status, subscribe, top, ui, up, upkeep,
+};
 use crate::demo;
 use crate::exit::{Exit, Failed};
 
@@ -55,12 +57,22 @@ pub enum Command {
     /// Look through a relayer's store.
     #[command(subcommand)]
     Db(db::Db),
+    /// Watch a network: what is wrong, every node, the shards furthest behind.
+    Top(top::TopArgs),
+    /// Check a node and its surroundings without starting it; each failure comes with its remedy.
+    Doctor(doctor::DoctorArgs),
+    /// Put everything that helps to understand a trouble into one file, without secrets.
+    Bundle(bundle::BundleArgs),
     /// Make and show a node's keys.
     #[command(subcommand)]
     Keys(keys::Keys),
     /// Write, check and show a node's configuration.
     #[command(subcommand)]
     Config(config::Config),
+    /// Print what a shell needs to complete this command line.
+    Completions(pages::CompletionsArgs),
+    /// Print the manual page, or write all of them.
+    Man(pages::ManArgs),
 }
 
 /// Does it.
@@ -73,6 +85,8 @@ pub fn run(command: Command) -> Result<Exit, Failed> {
         Command::Backup(args) => on_network(upkeep::backup(&args)),
         Command::Restore(args) => on_network(upkeep::restore(&args)),
         Command::Ui(args) => ui::run(&args),
+        Command::Completions(args) => pages::completions(&args),
+        Command::Man(args) => pages::man(&args),
         Command::Up(args) => on_network(up::run(&args)),
         Command::Demo(args) => on_network(demo::run(&args)),
         Command::DemoPublisher(args) => on_network(demo::publisher::run(&args)),
@@ -80,6 +94,9 @@ pub fn run(command: Command) -> Result<Exit, Failed> {
         Command::Publish(args) => on_network(publish::run(&args)),
         Command::Subscribe(args) => on_network(subscribe::run(&args)),
         Command::Status(args) => on_network(status::status(&args)),
+        Command::Bundle(args) => on_network(bundle::bundle(&args)),
+        Command::Top(args) => on_network(top::top(&args)),
+        Command::Doctor(args) => on_network(doctor::doctor(&args)),
         Command::Ping(args) => on_network(ping::ping(&args)),
     }
 }

@@ -28,11 +28,14 @@ pub enum Config {
         #[arg(long = "set", value_name = "KEY=VALUE")]
         set: Vec<String>,
     },
-    /// Show the effective values and where each comes from.
+    /// Show the effective values, as a file that would set them.
     Show {
         /// The file.
         #[arg(default_value = "node.toml")]
         file: PathBuf,
+        /// With each, where it comes from: the default, a line of the file, the environment or a flag; and what is not set.
+        #[arg(long)]
+        origin: bool,
         /// Over file and environment: key=value.
         #[arg(long = "set", value_name = "KEY=VALUE")]
         set: Vec<String>,
@@ -64,9 +67,9 @@ pub fn run(command: &Config) -> Result<Exit, Failed> {
                 network.network_id()
             );
         }
-        Config::Show { file, set } => {
+        Config::Show { file, origin, set } => {
             let layers = config::gather(Some(file), set).map_err(Failed::usage)?;
-            let shown = config::shown(&layers);
+            let shown = config::shown(&layers, *origin);
             NodeConfig::from_layers(layers).map_err(Failed::usage)?;
             print!("{shown}");
         }

@@ -4,16 +4,20 @@
     reason = "a command's data belongs on standard output"
 )]
 
+pub mod bundle;
 pub mod cli;
 pub mod config;
 pub mod db;
+pub mod doctor;
 pub mod identity;
 pub mod keys;
 pub mod nodes;
+pub mod pages;
 pub mod ping;
 pub mod publish;
 pub mod status;
 pub mod subscribe;
 pub mod ui;
+pub mod top;
 pub mod up;
 pub mod upkeep;

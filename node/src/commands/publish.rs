@@ -1,7 +1,7 @@
 //! `pqcnet publish`: arguments, or lines of standard input, to a channel. Prints the offset of each once it is durable.
 
 use std::collections::VecDeque;
-use std::io::{BufRead as _, Write as _};
+use std::io::{BufRead, Write as _};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -47,7 +47,13 @@ pub async fn run(args: &PublishArgs) -> Result<Exit, Failed> {
     let mut payloads = payloads(args)?;
     let mut receipts: VecDeque<Receipt> = VecDeque::new();
     while let Some(payload) = payloads.recv().await {
-        let payload = payload.context("standard input")?;
+        let payload = payload.map_err(|error| {
+            let exit = match &error {
+                LineError::TooLong { .. } => Exit::Usage,
+                LineError::Read(_) => Exit::Failure,
+            };
+            Failed::new(exit, error)
+        })?;
         receipts.push_back(publisher.send(payload).await.map_err(publish_failed)?);
         if receipts.len() >= IN_FLIGHT
             && let Some(first) = receipts.pop_front()
@@ -87,7 +93,23 @@ fn publish_failed(error: PublishError) -> Failed {
     Failed::new(exit, error)
 }
 
-type Lines = mpsc::Receiver<std::io::Result<Vec<u8>>>;
+/// Why a line of standard input is no message; the operator or the system erred.
+#[derive(Debug, thiserror::Error)]
+pub enum LineError {
+    /// It could not be read.
+    #[error("standard input: {0}")]
+    Read(#[from] std::io::Error),
+    /// It is longer than a message may be.
+    #[error("line {line} of standard input has {len} bytes; a message has at most {MAX_PAYLOAD}")]
+    TooLong {
+        /// Which, from 1.
+        line: u64,
+        /// Its length, without its end.
+        len: u64,
+    },
+}
+
+type Lines = mpsc::Receiver<Result<Vec<u8>, LineError>>;
 
 fn payloads(args: &PublishArgs) -> Result<Lines, Failed> {
     if args.payloads.is_empty() {
@@ -107,19 +129,9 @@ pub fn lines_of_stdin(env: &Env) -> Result<Lines, Failed> {
     let (sender, receiver) = mpsc::channel(READ_AHEAD);
     env.dedicated_thread("stdin", move || {
         let mut input = std::io::stdin().lock();
-        loop {
-            let mut line = Vec::new();
-            // One byte more than fits, so that an over-long line is refused and not split.
-            let mut bounded = std::io::Read::take(&mut input, MAX_PAYLOAD as u64 + 2);
-            let line = match bounded.read_until(b'\n', &mut line) {
-                Ok(0) => return,
-                Ok(_) => {
-                    if line.last() == Some(&b'\n') {
-                        line.pop();
-                    }
-                    Ok(line)
-                }
-                Err(error) => Err(error),
+        for number in 1.. {
+            let Some(line) = next_line(&mut input, number).transpose() else {
+                return;
             };
             let failed = line.is_err();
             if sender.blocking_send(line).is_err() || failed {
@@ -129,4 +141,69 @@ pub fn lines_of_stdin(env: &Env) -> Result<Lines, Failed> {
     })
     .context("no thread for standard input")?;
     Ok(receiver)
+}
+
+/// The next line without its end; of one that is too long only the length is kept.
+fn next_line(input: &mut impl BufRead, number: u64) -> Result<Option<Vec<u8>>, LineError> {
+    let mut line = Vec::new();
+    let mut len: u64 = 0;
+    let mut begun = false;
+    loop {
+        let part = match input.fill_buf() {
+            Ok(part) => part,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if part.is_empty() && !begun {
+            return Ok(None);
+        }
+        begun = true;
+        let end = part.iter().position(|byte| *byte == b'\n');
+        let text = &part[..end.unwrap_or(part.len())];
+        let room = MAX_PAYLOAD - line.len();
+        line.extend_from_slice(&text[..text.len().min(room)]);
+        len += text.len() as u64;
+        let (read, over) = (text.len() + usize::from(end.is_some()), part.is_empty());
+        input.consume(read);
+        if end.is_some() || over {
+            break;
+        }
+    }
+    if len > MAX_PAYLOAD as u64 {
+        return Err(LineError::TooLong { line: number, len });
+    }
+    Ok(Some(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: lines with and without an end, empty ones, one of just the limit; one beyond it is named with its number and
+    /// its whole length, however small the reader's buffer.
+    #[test]
+    fn lines_and_their_lengths() {
+        let read = |text: &[u8]| {
+            let mut input = std::io::BufReader::with_capacity(1000, text);
+            let mut lines = Vec::new();
+            for number in 1.. {
+                match next_line(&mut input, number) {
+                    Ok(Some(line)) => lines.push(line.len()),
+                    Ok(None) => return Ok(lines),
+                    Err(error) => return Err(error.to_string()),
+                }
+            }
+            unreachable!("the text ends")
+        };
+        assert_eq!(read(b""), Ok(vec![]));
+        assert_eq!(read(b"one\n\nthree"), Ok(vec![3, 0, 5]));
+        assert_eq!(read(&vec![b'a'; MAX_PAYLOAD]), Ok(vec![MAX_PAYLOAD]));
+        let mut long = b"one\n".to_vec();
+        long.extend(vec![b'a'; 70_000]);
+        long.extend(b"\nthree\n");
+        assert_eq!(
+            read(&long),
+            Err("line 2 of standard input has 70000 bytes; a message has at most 65536".to_owned())
+        );
+    }
 }

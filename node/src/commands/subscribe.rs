@@ -1,12 +1,14 @@
 //! `pqcnet subscribe`: prints a channel's payloads, each once, in order, a line each.
 
 use std::fs;
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, Stdout, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
 use pqcnet_client::{Channel, NodeId, SubscribeError, Subscription};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::identity::IdentityArgs;
 use super::publish::channel_name;
@@ -60,11 +62,17 @@ pub async fn run(args: &SubscribeArgs) -> Result<Exit, Failed> {
         .await
         .map_err(subscribe_failed)?;
     let mut left = args.count.unwrap_or(u64::MAX);
+    // A file or a device cannot be watched, and has no reader that goes away.
+    let readers = watched_output();
     while left > 0 {
         let printed = tokio::select! {
             biased;
             () = interrupt.next() => return Ok(Exit::Ok),
             printed = print_arrived(&mut records, left) => printed?,
+            () = nobody_reads(&readers) => return Ok(Exit::Ok),
+        };
+        let Some(printed) = printed else {
+            return Ok(Exit::Ok);
         };
         left -= printed;
         if let Some(path) = &args.store_offset {
@@ -74,15 +82,36 @@ pub async fn run(args: &SubscribeArgs) -> Result<Exit, Failed> {
     Ok(Exit::Ok)
 }
 
-/// Waits for a record, then prints all that have arrived; what is printed is flushed.
-async fn print_arrived(records: &mut Subscription, most: u64) -> Result<u64, Failed> {
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe; standard output is never closed while the process lives, which is what that asks for"
+)]
+fn watched_output() -> Option<AsyncFd<Stdout>> {
+    AsyncFd::with_interest(std::io::stdout(), Interest::ERROR).ok()
+}
+
+/// Ends when standard output is a pipe whose reader is gone: `pqcnet subscribe orders | head -1`.
+async fn nobody_reads(readers: &Option<AsyncFd<Stdout>>) {
+    let gone = match readers {
+        Some(pipe) => pipe.ready(Interest::ERROR).await.is_ok(),
+        None => false,
+    };
+    if !gone {
+        std::future::pending().await
+    }
+}
+
+/// Waits for a record, then prints all that have arrived; what is printed is flushed. `None`: nobody reads any more.
+async fn print_arrived(records: &mut Subscription, most: u64) -> Result<Option<u64>, Failed> {
     let mut next = Some(records.next().await.map_err(subscribe_failed)?);
     let mut out = std::io::stdout().lock();
     let mut printed = 0;
     while let Some(record) = next {
-        out.write_all(&record.payload)
-            .and_then(|()| out.write_all(b"\n"))
-            .context("standard output")?;
+        let written = out.write_all(&record.payload);
+        match written.and_then(|()| out.write_all(b"\n")) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(None),
+            written => written.context("standard output")?,
+        }
         printed += 1;
         next = if printed < most {
             records.try_next()
@@ -90,8 +119,13 @@ async fn print_arrived(records: &mut Subscription, most: u64) -> Result<u64, Fai
             None
         };
     }
-    out.flush().context("standard output")?;
-    Ok(printed)
+    match out.flush() {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(None),
+        flushed => flushed
+            .context("standard output")
+            .map(|()| Some(printed))
+            .map_err(Failed::from),
+    }
 }
 
 fn stored_offset(path: &Path) -> Result<u64, Failed> {

@@ -34,21 +34,35 @@ pub async fn run(args: &UpArgs) -> Result<Exit, Failed> {
     } else {
         LocalFolder::create(&args.state, args.relayers)?
     };
+    let _lock = folder.lock().map_err(Failed::usage)?;
     let mut running = Vec::new();
     let outcome = tokio::select! {
         biased;
         () = interrupt.next() => Ok(Exit::Ok),
         outcome = keep_up(&folder, &mut running) => outcome,
     };
-    eprintln!("stopping");
+    // Why it stops comes first, then how each node ended.
+    let exit = match outcome {
+        Ok(exit) => {
+            eprintln!("stopping");
+            exit
+        }
+        Err(failed) => {
+            eprintln!("pqcnet: {failed}");
+            if !running.is_empty() {
+                eprintln!("stopping the others");
+            }
+            failed.exit
+        }
+    };
     let mut clean = true;
     for (name, end) in children::stop_all(running).await {
         eprintln!("{name}: {end}");
         clean &= end == "exit status: 0";
     }
-    match outcome {
-        Ok(Exit::Ok) if !clean => Ok(Exit::Failure),
-        other => other,
+    match exit {
+        Exit::Ok if !clean => Ok(Exit::Failure),
+        exit => Ok(exit),
     }
 }
 
@@ -64,6 +78,7 @@ async fn keep_up(folder: &LocalFolder, running: &mut Vec<NodeProcess>) -> Result
     });
     let ((name, end), ..) = futures::future::select_all(ends).await;
     let log = folder.root().join(&name).join("log.txt");
+    running.retain(|node| node.node.name != name);
     Err(Failed::from(anyhow::anyhow!(
         "{name} ended by itself: {end}; its log: {}",
         log.display()

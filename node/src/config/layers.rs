@@ -209,14 +209,22 @@ fn within(key: &Key, path: &str) -> bool {
         .is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// A near key, or the key with the same last word: `level` at the top was meant as `log.level`.
+/// A near key or table, or the key with the same or a near last word: `level` at the top was meant as `log.level`.
 fn suggestion(path: &str) -> Option<String> {
     let last = path.rsplit('.').next().unwrap_or(path);
+    let tables = || KEYS.iter().filter_map(|key| key.path.rsplit_once('.'));
     keys::nearest(path, KEYS.iter().map(|key| key.path))
+        .or_else(|| keys::nearest(path, tables().map(|(table, _)| table)))
         .or_else(|| {
             KEYS.iter()
                 .map(|key| key.path)
                 .find(|key| key.rsplit('.').next() == Some(last))
+        })
+        // A key of a table, written at the top or in a table that is none: `lisen.dat`, `levle`.
+        .or_else(|| {
+            let name = keys::nearest(last, tables().map(|(_, name)| name))?;
+            let meant = |key: &&str| key.rsplit('.').next() == Some(name);
+            KEYS.iter().map(|key| key.path).find(|key| meant(key))
         })
         .map(str::to_owned)
 }

@@ -84,6 +84,15 @@ fn unknown_keys_are_named_with_line_and_suggestion() {
         only_error("level = \"info\""),
         "etc/n.toml:1: unknown key `level`; did you mean `log.level`?"
     );
+    for (text, key, meant) in [
+        ("netwrok = \"n\"", "netwrok", "network"),
+        ("levle = \"info\"", "levle", "log.level"),
+        ("[lisen]\ndata = \"x\"", "lisen", "listen"),
+        ("listen_data = \"x\"", "listen_data", "listen.data"),
+    ] {
+        let told = format!("etc/n.toml:1: unknown key `{key}`; did you mean `{meant}`?");
+        assert_eq!(only_error(text), told);
+    }
     assert_eq!(
         only_error("[tracing]\nlevel = 1\n"),
         "etc/n.toml:1: unknown key `tracing`"

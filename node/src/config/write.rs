@@ -27,20 +27,25 @@ pub fn template() -> String {
     out
 }
 
-/// The effective values with where each comes from. Holds no secrets: those stand in the files that are named here.
-pub fn shown(layers: &Layers) -> String {
+/// The effective values, with where each comes from if wanted. Holds no secrets: those stand in the files that are named
+/// here. With origins or without, it is TOML that sets these values.
+pub fn shown(layers: &Layers, origins: bool) -> String {
     let mut out = String::new();
     for key in KEYS {
-        if let Some(entry) = layers.values.get(key.path) {
-            line(
-                &mut out,
-                format_args!(
-                    "{} = {}  # {}",
-                    key.path,
-                    literal(key, &entry.text),
-                    entry.origin
-                ),
-            );
+        match layers.values.get(key.path) {
+            Some(entry) => {
+                let value = literal(key, &entry.text);
+                if origins {
+                    line(
+                        &mut out,
+                        format_args!("{} = {value}  # {}", key.path, entry.origin),
+                    );
+                } else {
+                    line(&mut out, format_args!("{} = {value}", key.path));
+                }
+            }
+            None if origins => line(&mut out, format_args!("# {} is not set", key.path)),
+            None => {}
         }
     }
     out

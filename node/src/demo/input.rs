@@ -6,7 +6,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use pqcnet_actor::Env;
 use pqcnet_client::MAX_PAYLOAD;
 
@@ -16,6 +16,25 @@ use super::parts::{Digest, channel_of};
 const SOURCES: [&str; 4] = ["rs", "toml", "md", "proto"];
 /// A pipe that says nothing for this long is nobody's input: build systems leave theirs open.
 const PIPE_SPEAKS_WITHIN: Duration = Duration::from_secs(2);
+
+/// Input that the demo cannot carry; the operator erred.
+#[derive(Debug, thiserror::Error)]
+pub enum BadInput {
+    /// Nothing was named, nothing piped in, and there is no source here.
+    #[error("no source files here; name --input, or pipe something in")]
+    None,
+    /// It holds no message.
+    #[error("the input is empty: nothing to send")]
+    Empty,
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
 
 /// Where messages come from.
 pub enum Source {
@@ -54,10 +73,9 @@ impl Source {
             return Ok((Source::Stdin(first), "standard input".to_owned()));
         }
         let files = files_below(Path::new("."), Some(&SOURCES))?;
-        ensure!(
-            !files.is_empty(),
-            "no source files here; name --input, or pipe something in"
-        );
+        if files.is_empty() {
+            return Err(BadInput::None.into());
+        }
         let told = format!("the project's own source, {} files", files.len());
         Ok((Source::Files(files), told))
     }
@@ -83,7 +101,7 @@ impl Source {
             Source::Files(files) => {
                 for path in files {
                     let file = File::open(&path)
-                        .with_context(|| format!("cannot read {}", path.display()))?;
+                        .map_err(|source| BadInput::Unreadable { path, source })?;
                     cut = spool.all(&mut BufReader::new(file))?;
                     if cut {
                         break;
@@ -92,7 +110,9 @@ impl Source {
             }
         }
         spool.out.flush().context("the spool file")?;
-        ensure!(spool.messages > 0, "the input is empty: nothing to send");
+        if spool.messages == 0 {
+            return Err(BadInput::Empty.into());
+        }
         Ok(Spooled {
             path: path.to_owned(),
             expected: spool.expected,

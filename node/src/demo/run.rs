@@ -14,7 +14,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::DemoArgs;
 use super::account::{Account, Ways};
-use super::input::{Source, Spooled};
+use super::input::{BadInput, Source, Spooled};
 use super::parts::{READY, Received, Seen, Sent, read_times};
 use crate::commands::status::ask_status;
 use crate::exit::{Exit, Failed};
@@ -55,7 +55,10 @@ pub async fn run(args: &DemoArgs) -> Result<Exit, Failed> {
         .count();
     let at = place.path().display().to_string();
     place.close().context("the temporary folder")?;
-    let account = outcome?;
+    let account = outcome.map_err(|error| match error.is::<BadInput>() {
+        true => Failed::usage(error),
+        false => Failed::from(error),
+    })?;
     for (name, end) in ends.iter().filter(|(_, end)| end != "exit status: 0") {
         eprintln!("{name}: {end}");
     }

@@ -38,7 +38,7 @@ pub(super) fn check(config: &NodeConfig) -> (Vec<Check>, Option<NodeSecrets>) {
         UnlockError::Keystore(error) => (unlock_code(&error), error.to_string()),
         UnlockError::TooOpen { .. } => (Code::KeysOpen, error.to_string()),
         UnlockError::Read { .. } => (Code::UnlockMissing, error.to_string()),
-        UnlockError::NoTerminal | UnlockError::Differ => (Code::UnlockMissing, error.to_string()),
+        _ => (Code::UnlockMissing, error.to_string()),
     });
     let opened = opened.and_then(|opener| {
         opener

@@ -10,8 +10,6 @@ use super::owner::holder_of;
 use super::{Check, Code, Group};
 use crate::config::NodeConfig;
 
-/// Less than this free, and the next compaction or an hour of traffic may fill the disk.
-const DISK_LOW: u64 = 1 << 30;
 /// A store up to this size is read whole; a larger one is `pqcnet db check`'s work.
 const READ_WHOLE: u64 = 256 << 20;
 
@@ -23,7 +21,7 @@ pub(super) fn check(config: &NodeConfig, role: Role, file: Option<&Path>) -> Vec
         )];
     }
     let path = &config.store;
-    let mut checks = vec![space(path)];
+    let mut checks = vec![space(path, config.limits.disk.low)];
     checks.push(match path.is_dir() {
         true => existing(config, file),
         false => future(path),
@@ -31,11 +29,16 @@ pub(super) fn check(config: &NodeConfig, role: Role, file: Option<&Path>) -> Vec
     checks
 }
 
-fn space(path: &Path) -> Check {
+fn space(path: &Path, low: u64) -> Check {
     let at = standing(path);
     match free_space_of(&at) {
-        Some(free) if free < DISK_LOW => {
-            let told = format!("{} MiB are free at {}", free >> 20, at.display());
+        Some(free) if free < low => {
+            let told = format!(
+                "{} MiB are free at {}, disk.low_mib is {}",
+                free >> 20,
+                at.display(),
+                low >> 20
+            );
             Check::failed(Group::Disk, Code::DiskLow, told)
         }
         Some(free) => Check::ok(

@@ -1,12 +1,13 @@
 //! The folder of a local network: keys of everybody in it, `network.toml`, one configuration a node.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use pqcnet_crypto::keystore::{Contents, WrappingKey};
 use pqcnet_crypto::{MlDsaKeyPair, NodeId, NodeSecrets};
 use pqcnet_messages::Role;
@@ -23,6 +24,7 @@ pub const MAX_RELAYERS: usize = 16;
 
 const NETWORK: &str = "network.toml";
 const UNLOCK: &str = "unlock.key";
+const LOCK: &str = "up.lock";
 
 /// A local network's folder.
 #[derive(Debug, Clone)]
@@ -123,6 +125,40 @@ impl LocalFolder {
     /// Whether a network was made here.
     pub fn exists(root: &Path) -> bool {
         root.join(NETWORK).exists()
+    }
+
+    /// Takes the folder for a running network; it is free again when the file is closed, by whatever end of the process.
+    pub fn lock(&self) -> Result<File> {
+        let path = self.root.join(LOCK);
+        let mut file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                file.read_to_string(&mut holder)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                bail!(
+                    "a network already runs in {}, process {}: `pqcnet status --state {}` shows it; to run another, name another --state",
+                    self.root.display(),
+                    holder.trim(),
+                    self.root.display()
+                );
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
+        }
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(file)
     }
 
     /// The folder.

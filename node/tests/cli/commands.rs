@@ -61,6 +61,7 @@ fn a_fresh_configuration_is_shown_with_its_origins() {
     let (code, out, _) = output(pqcnet(&[
         "config",
         "show",
+        "--origin",
         path(&file),
         "--set",
         "log.level=warn",
@@ -71,9 +72,34 @@ fn a_fresh_configuration_is_shown_with_its_origins() {
         "{out}"
     );
     assert!(
-        out.contains("listen.data = \"127.0.0.1:7411\"  # "),
+        out.contains(&format!(
+            "listen.data = \"127.0.0.1:7411\"  # {}:",
+            path(&file)
+        )),
         "{out}"
     );
+    assert!(out.contains("# unlock.key_file is not set"), "{out}");
+    let mut command = pqcnet(&["config", "show", "--origin", path(&file)]);
+    command.env("PQCNET_LOG_FORMAT", "json");
+    let (_, out, _) = output(command);
+    assert!(
+        out.contains("log.format = \"json\"  # environment PQCNET_LOG_FORMAT"),
+        "{out}"
+    );
+    fs::write(place.path().join("empty.toml"), "").unwrap();
+    let (_, out, _) = output(pqcnet(&[
+        "config",
+        "show",
+        "--origin",
+        path(&place.path().join("empty.toml")),
+    ]));
+    assert!(out.contains("log.format = \"text\"  # default"), "{out}");
+    // Without origins it is a file that sets the same values.
+    let (code, out, _) = output(pqcnet(&["config", "show", path(&file)]));
+    assert_eq!((code, out.contains('#')), (Some(0), false), "{out}");
+    let again = place.path().join("again.toml");
+    fs::write(&again, &out).unwrap();
+    assert_eq!(output(pqcnet(&["config", "show", path(&again)])).1, out);
     assert_eq!(init().0, Some(2));
 }
 
@@ -147,4 +173,100 @@ fn usage_errors_are_code_two() {
         assert_eq!(output(pqcnet(words)).0, Some(2), "{words:?}");
     }
     assert!(!none.exists());
+}
+
+// Scenario: a shell completes this very command line, and each command has its page.
+#[test]
+fn completions_and_pages_name_every_command() {
+    let (code, script, _) = output(pqcnet(&["completions", "bash"]));
+    assert_eq!(code, Some(0));
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("man");
+    assert_eq!(output(pqcnet(&["man", "--out", path(&folder)])).0, Some(0));
+    for command in [
+        "up",
+        "status",
+        "ping",
+        "top",
+        "doctor",
+        "bundle",
+        "keys",
+        "config",
+        "publish",
+        "subscribe",
+    ] {
+        assert!(
+            script.contains(&format!("pqcnet__subcmd__{command}"))
+                || script.contains(&format!("pqcnet__{command}")),
+            "{command}"
+        );
+        let page = fs::read_to_string(folder.join(format!("pqcnet-{command}.1"))).unwrap();
+        assert!(
+            page.contains(".TH") && page.contains(command),
+            "{command}: {page}"
+        );
+    }
+    assert!(!folder.join("pqcnet-demo-publisher.1").exists());
+    let (code, page, _) = output(pqcnet(&["man"]));
+    assert_eq!(code, Some(0));
+    assert!(page.contains("pqcnet"), "{page}");
+    assert!(page.contains("Exit codes"), "{page}");
+}
+
+// Scenario: a node started without a configuration, where no network file is, says how to name one.
+#[test]
+fn a_node_without_a_configuration_is_told_how_to_get_one() {
+    let place = tempfile::tempdir().unwrap();
+    let mut command = Command::new(binary("pqcnet-relayer"));
+    command.current_dir(place.path());
+    let (code, _, err) = output(command);
+    assert_eq!(code, Some(2));
+    assert!(
+        err.contains("--config") && err.contains("pqcnet config init"),
+        "{err}"
+    );
+    assert!(err.contains("network.toml"), "{err}");
+}
+
+// Scenario: Ctrl-C at a passphrase prompt ends the command, and the terminal shows again what is typed.
+#[test]
+fn an_interrupted_prompt_gives_the_terminal_back() {
+    use std::io::{Read as _, Write as _};
+    use std::process::Stdio;
+    let place = tempfile::tempdir().unwrap();
+    let keys = place.path().join("node.keys");
+    let words = format!(
+        "{} keys init --out {}; echo code $?; stty -a",
+        path(&binary("pqcnet")),
+        path(&keys)
+    );
+    let mut child = Command::new("script")
+        .args(["-qec", &words, "/dev/null"])
+        .env_remove("PQCNET_PASSPHRASE")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("`script` of the package bsdutils");
+    let mut told = String::new();
+    let mut out = child.stdout.take().unwrap();
+    let mut byte = [0];
+    while !told.ends_with("passphrase: ") {
+        assert_eq!(out.read(&mut byte).unwrap(), 1, "{told}");
+        told.push(char::from(byte[0]));
+    }
+    let mut keyboard = child.stdin.take().unwrap();
+    keyboard.write_all(b"secret\x03").unwrap();
+    keyboard.flush().unwrap();
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    child.wait().unwrap();
+    assert!(
+        rest.contains("interrupted") && rest.contains("code 2"),
+        "{rest}"
+    );
+    let words: Vec<&str> = rest.split([' ', ';', '\r', '\n']).collect();
+    for setting in ["echo", "icanon", "isig"] {
+        assert!(words.contains(&setting), "{setting}: {rest}");
+    }
+    assert!(!rest.contains("secret") && !keys.exists(), "{rest}");
 }

@@ -91,14 +91,22 @@ fn an_interrupted_demo_leaves_nothing() {
     }
 }
 
-// Scenario: input that cannot be read fails the demo before anything is started.
+// Scenario: input that cannot be read, or is empty, is a usage error before anything is started.
 #[test]
 fn input_that_is_not_there_is_named() {
     let place = tempfile::tempdir().unwrap();
     let mut command = pqcnet(&["demo", "--input", "does/not/exist"]);
     command.env("TMPDIR", place.path());
     let (code, _, err) = output(command);
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(2));
     assert!(err.contains("cannot read does/not/exist"), "{err}");
+    let empty = place.path().join("empty");
+    fs::write(&empty, "").unwrap();
+    let mut command = pqcnet(&["demo", "--input", path(&empty)]);
+    command.env("TMPDIR", place.path());
+    let (code, _, err) = output(command);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("the input is empty"), "{err}");
+    fs::remove_file(&empty).unwrap();
     assert!(is_empty(place.path()));
 }

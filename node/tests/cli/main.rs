@@ -4,6 +4,7 @@
 
 mod commands;
 mod demo;
+mod doctor;
 mod network;
 
 use std::io::{BufRead as _, BufReader, Read as _};

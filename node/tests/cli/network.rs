@@ -349,3 +349,177 @@ fn up_keeps_a_network_and_its_messages() {
         assert_eq!(told.matches("exit status: 0").count(), 3, "{told}");
     }
 }
+
+// Scenario: `subscribe x | head -1`: the reader goes away with its line, and the command ends by itself and quietly though no
+// further record ever comes; a line that is too long is named with its length, and is a usage error.
+#[test]
+fn a_reader_that_goes_away_ends_a_subscription() {
+    let network = Network::create();
+    let _nodes: Vec<Node> = network.nodes.iter().map(Node::start).collect();
+    let state = ["--state", network.state()];
+    assert_eq!(
+        output(pqcnet(
+            &[&["publish", "orders", "one", "two"][..], &state].concat()
+        ))
+        .0,
+        Some(0)
+    );
+    let mut subscribe = pqcnet(&[&["subscribe", "orders"][..], &state].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut reader = BufReader::new(subscribe.stdout.take().unwrap());
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    assert_eq!(line, "one\n");
+    drop(reader);
+    let done = subscribe.wait_with_output().unwrap();
+    assert_eq!(
+        (done.status.code(), done.stderr.as_slice()),
+        (Some(0), &b""[..])
+    );
+
+    let mut publish = pqcnet(&[&["publish", "orders"][..], &state].concat())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut text = vec![b'a'; 70_000];
+    text.push(b'\n');
+    publish.stdin.take().unwrap().write_all(&text).unwrap();
+    let done = publish.wait_with_output().unwrap();
+    let told = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(2), "{told}");
+    assert!(
+        told.contains("70000 bytes; a message has at most 65536"),
+        "{told}"
+    );
+}
+
+// Scenario: a second `up` on the same folder is told that a network runs there; when a node of the first dies, the reason comes
+// before how the others were stopped, and the code is a failure's.
+#[test]
+fn a_folder_holds_one_network_and_a_dead_node_is_named_first() {
+    let place = tempfile::tempdir().unwrap();
+    let state = place.path().join("net");
+    let mut up = pqcnet(&["up", "--state", path(&state)])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(up.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let told: Vec<String> = lines
+        .by_ref()
+        .take_while(|line| !line.contains("stop: Ctrl-C"))
+        .collect();
+    let (code, _, err) = output(pqcnet(&["up", "--state", path(&state)]));
+    assert_eq!(code, Some(2), "{err}");
+    assert!(
+        err.contains(&format!(
+            "a network already runs in {}, process {}",
+            path(&state),
+            up.id()
+        )),
+        "{err}"
+    );
+
+    let relayer = told
+        .iter()
+        .find(|line| line.trim_start().starts_with("relayer-1"))
+        .unwrap();
+    let pid: i32 = relayer.rsplit(' ').next().unwrap().parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    let done = up.wait_with_output().unwrap();
+    let told = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(1), "{told}");
+    let lines: Vec<&str> = told.lines().collect();
+    assert!(
+        lines[0].contains("relayer-1 ended by itself: signal: 9"),
+        "{told}"
+    );
+    assert_eq!(lines[1], "stopping the others", "{told}");
+    assert_eq!(told.matches("exit status: 0").count(), 2, "{told}");
+}
+
+// Scenario: a network's folder is full of secrets, and its logs and configuration were given some more. The bundle holds what helps,
+// and none of them in any of its files.
+#[test]
+fn a_bundle_holds_no_secret() {
+    let network = Network::create();
+    let nodes: Vec<Node> = network.nodes.iter().map(Node::start).collect();
+    let root = network.folder.root();
+    let unlock = fs::read(root.join("unlock.key")).unwrap();
+    let relayer = network.node(Role::Relayer);
+    let phrase = "correct horse battery staple";
+    let seed = hex::encode([0x5e; 48]);
+    let mut secrets = vec![
+        hex::encode(&unlock),
+        phrase.to_owned(),
+        seed.clone(),
+        "hunter2hunter2".to_owned(),
+        "QmFzZTY0c2VjcmV0MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3".to_owned(),
+    ];
+    let log = format!(
+        "INFO link open peer={}\nDEBUG opened with {phrase}\nTRACE seed {seed}\nDEBUG unlock {}\nGET /ui token=hunter2hunter2\n\
+         WARN passphrase: hunter2hunter2\nauthorization: Bearer {}\n",
+        relayer.id, secrets[0], secrets[4],
+    );
+    fs::write(root.join("relayer-1").join("log.txt"), &log).unwrap();
+    let page = root.join("relayer-1").join("page.url");
+    let token = fs::read_to_string(&page).unwrap_or_default();
+    secrets.extend(
+        token
+            .trim()
+            .rsplit('#')
+            .next()
+            .filter(|token| token.len() > 8)
+            .map(str::to_owned),
+    );
+    let out = root.join("bundle.tar");
+    let mut command = pqcnet(&["bundle", "--state", network.state(), "--out", path(&out)]);
+    command.env("PQCNET_PASSPHRASE", phrase);
+    let (code, told, err) = output(command);
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(told.trim(), path(&out));
+    assert_eq!(
+        fs::metadata(&out).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+
+    let bytes = fs::read(&out).unwrap();
+    let holds = |needle: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
+    for secret in &secrets {
+        assert!(!holds(secret.as_bytes()), "{secret}");
+    }
+    assert!(!holds(&unlock));
+    for keys in [
+        "operator.keys",
+        "client.keys",
+        "root.keys",
+        "relayer-1/node.keys",
+    ] {
+        let sealed = fs::read(root.join(keys)).unwrap();
+        assert!(!holds(&sealed[sealed.len() - 64..]), "{keys}");
+    }
+    let id = relayer.id.to_string();
+    for useful in [
+        "versions.txt",
+        "status.json",
+        "relayer-1/config.txt",
+        "relayer-1/network.toml",
+        "relayer-1/doctor.json",
+        "sentry-1/config.txt",
+        "logs/relayer-1.txt",
+        "INFO link open peer=",
+        id.as_str(),
+        "[redacted]",
+        "listen.data",
+    ] {
+        assert!(holds(useful.as_bytes()), "{useful}");
+    }
+    drop(nodes);
+}
