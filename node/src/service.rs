@@ -153,6 +153,8 @@ async fn serve(
     stop_with_stdin: bool,
 ) -> Result<Exit, Failed> {
     let mut stops = Stops::new(&env, stop_with_stdin)?;
+    // From here on it ends no node, also while one starts: it is read once the node serves.
+    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
     let constants = constants(role, &config, &network);
     let started = start(&env, role, &config, network, secrets).await?;
     let pages = Pages::new(&started, &env, constants);
@@ -164,7 +166,6 @@ async fn serve(
 
     notify::ready();
     notify::feed_watchdog(&env, started.steward.of());
-    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
     let live = started.live.clone();
     let mut reloader = Reloader::new(
         source.given,
