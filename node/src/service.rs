@@ -236,6 +236,7 @@ async fn start(
         data: config.data.into(),
         software: crate::SOFTWARE.to_owned(),
         versions,
+        lan: config.lan,
         care: Care {
             limits: config.limits,
             drain_within: config.drain,

@@ -9,6 +9,8 @@ use pqcnet_crypto::NodeId;
 use pqcnet_link::{Wire, WireError};
 use pqcnet_messages::{PullAdverts, PullDirectives, SignedAdvert, SignedDirective};
 
+use pqcnet_p2p::network::Address;
+
 use crate::core::scores::Offence;
 
 /// The topic of adverts.
@@ -19,6 +21,9 @@ pub const DIRECTIVES: &str = "directives";
 /// Sends to everybody in a topic. What was sent before counts as sent.
 pub type Publish =
     Arc<dyn Fn(&'static str, Bytes) -> BoxFuture<'static, Result<(), NotSent>> + Send + Sync>;
+
+/// Puts this node's own record where lookups find it. An error is a reason for the log.
+pub type Keep = Arc<dyn Fn(Bytes) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// Why something was not gossiped; the words are for the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,6 +115,15 @@ pub struct DialFailed {
     pub handshake: bool,
 }
 
+/// Somebody on the LAN says that a node listens there.
+#[derive(Clone, Debug)]
+pub struct Sighted {
+    /// Who.
+    pub peer: NodeId,
+    /// Where.
+    pub at: Address,
+}
+
 macro_rules! local {
     ($($ty:ty, $name:literal, $class:ident => $reply:ty;)*) => {
         $(impl Message for $ty {
@@ -127,4 +141,5 @@ local! {
     PeerUnlinked, "mesh.PeerUnlinked", Control => ();
     Misbehaved, "mesh.Misbehaved", Control => ();
     DialFailed, "mesh.DialFailed", Control => ();
+    Sighted, "mesh.Sighted", Control => ();
 }

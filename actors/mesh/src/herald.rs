@@ -30,8 +30,8 @@ use crate::core::book::{Book, Heard};
 use crate::core::circle::Circle;
 use crate::core::scores::{Offence, ScoreConfig, Scores};
 use crate::gossip::{
-    ADVERTS, DialFailed, JudgeAdvert, Judgement, Misbehaved, NotSent, PeerLinked, PeerUnlinked,
-    Publish,
+    ADVERTS, DialFailed, JudgeAdvert, Judgement, Keep, Misbehaved, NotSent, PeerLinked,
+    PeerUnlinked, Publish, Sighted,
 };
 use crate::shelf::{Kind, Shelf, ShelfError};
 
@@ -49,6 +49,9 @@ const SEND_AGAIN: Duration = Duration::from_secs(1);
 const SAVE_EACH: Duration = Duration::from_millis(2);
 /// See [`SAVE_EACH`].
 const SAVE_AFTER: Duration = Duration::from_millis(500);
+
+/// Nodes that were seen on the LAN; a LAN has fewer.
+const MAX_SIGHTED: usize = 256;
 
 /// Where to find a node: its own word if it was heard of, else the network file's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,6 +112,8 @@ pub struct HeraldConfig {
     pub shelf: Shelf,
     /// Gossip.
     pub publish: Publish,
+    /// Puts this node's advert where lookups find it.
+    pub record: Keep,
     /// Where it goes whom to dial.
     pub wanted: watch::Sender<Arc<BTreeSet<NodeId>>>,
     /// Nodes that are dialled always.
@@ -122,6 +127,10 @@ pub struct Herald {
     own: Option<SignedAdvert>,
     announced: u64,
     sending: bool,
+    /// The own advert is where lookups find it.
+    recorded: bool,
+    /// Members that were seen on the LAN, by whom: nobody's word but the LAN's.
+    sighted: BTreeMap<NodeId, Address>,
     book: Book,
     scores: Scores,
     circle: Circle,
@@ -149,6 +158,8 @@ impl Herald {
             own: None,
             announced: 0,
             sending: false,
+            recorded: false,
+            sighted: BTreeMap::new(),
             book: Book::new(me),
             scores: Scores::new(ScoreConfig::default()),
             circle: Circle::new(me, config.bootstrap.iter().copied()),
@@ -176,6 +187,7 @@ impl Herald {
                 |herald, signed, cx| match signed {
                     Ok(signed) => {
                         herald.own = Some(signed);
+                        herald.recorded = false;
                         herald.send(cx);
                         herald.introduce(cx);
                     }
@@ -216,6 +228,23 @@ impl Herald {
                     });
                 }
             }
+        });
+    }
+
+    /// Puts the own advert where lookups find it. Sweeps do, so not at once: gossip is sooner with whoever listens, and a
+    /// network that starts has better to do than thirty times to ask everybody for everybody.
+    fn keep_record(&mut self, cx: &mut Cx<Self>) {
+        let Some(own) = self.own.as_ref().filter(|_| !self.recorded) else {
+            return;
+        };
+        let fingerprint = own.fingerprint();
+        let kept = (self.config.record)(own.to_wire());
+        cx.spawn(kept, move |herald, outcome, _| match outcome {
+            Ok(()) => {
+                let own = herald.own.as_ref();
+                herald.recorded = own.is_some_and(|own| own.fingerprint() == fingerprint);
+            }
+            Err(reason) => tracing::debug!(reason, "no lookup will find this node yet"),
         });
     }
 
@@ -388,6 +417,7 @@ impl Herald {
         let booked = booked.filter(|(_, signed)| !signed.advert.control.is_empty());
         (listed.map(|entry| entry.id))
             .chain(booked.map(|(node, _)| node))
+            .chain(self.sighted.keys().copied())
             .filter(|node| *node != me && self.config.authority.is_member(*node))
             .collect()
     }
@@ -402,8 +432,15 @@ impl Herald {
             (node, route)
         });
         let known = self.book.len();
+        let mut routes: BTreeMap<NodeId, Route> = routes.collect();
+        for (node, at) in &self.sighted {
+            let route = routes.entry(*node).or_default();
+            if !route.control.contains(at) {
+                route.control.push(at.clone());
+            }
+        }
         let view = Arc::new(View {
-            routes: routes.collect(),
+            routes,
             known,
             heard: self.book.heard(cx.wall_ms()),
             linked: self.circle.linked(),
@@ -422,6 +459,8 @@ impl Herald {
         let authority = self.config.authority.clone();
         let swept = (self.book).sweep(cx.wall_ms(), |node| authority.is_member(node));
         self.disk.behind |= swept;
+        self.sighted.retain(|node, _| authority.is_member(*node));
+        self.keep_record(cx);
         self.tell_bans(cx);
         self.look_soon(cx);
     }
@@ -605,6 +644,18 @@ impl On<PeerUnlinked> for Herald {
             self.circle.on_unlink(&msg.peer);
         }
         self.look_soon(cx);
+        Reply::Now(())
+    }
+}
+
+impl On<Sighted> for Herald {
+    fn on(&mut self, msg: Sighted, cx: &mut Cx<Self>) -> Reply<Sighted> {
+        let room = self.sighted.len() < MAX_SIGHTED || self.sighted.contains_key(&msg.peer);
+        let other = msg.peer != self.config.keys.node_id();
+        if room && other && self.config.authority.is_member(msg.peer) {
+            self.sighted.insert(msg.peer, msg.at);
+            self.look_soon(cx);
+        }
         Reply::Now(())
     }
 }

@@ -268,6 +268,7 @@ impl Gate {
             }
             ControlEvent::Found { peer, at } => {
                 tracing::debug!(%peer, %at, "a node on the LAN");
+                self.config.steward.mesh.sighted(peer, at);
             }
             ControlEvent::Misbehaved { peer, offence } => {
                 tracing::warn!(%peer, %offence, "control plane closed");

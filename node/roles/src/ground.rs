@@ -13,7 +13,7 @@ use pqcnet_messages::Role;
 use pqcnet_messages::control::Plane;
 use pqcnet_messages::relay_local::Room;
 use pqcnet_messages::{Advert, KemAdvert};
-use pqcnet_p2p::control::{ControlConfig, ControlError, ControlPlane, GossipConfig};
+use pqcnet_p2p::control::{ControlConfig, ControlError, ControlPlane, GossipConfig, LookupConfig};
 use pqcnet_p2p::endpoint::Endpoint;
 use pqcnet_p2p::handshake::{Security, SecurityConfig};
 use pqcnet_p2p::network::{Address, NetworkFile, NodeEntry};
@@ -22,7 +22,7 @@ use pqcnet_store::RocksStore;
 
 use crate::caretaker::{Care, Caretaker, CaretakerConfig, Live, Orders};
 use crate::gate::{Doors, Gate, GateConfig, Reception, StewardRefs};
-use crate::mesh::{Mesh, MeshRefs};
+use crate::mesh::{Mesh, MeshRefs, record_check, teach};
 use crate::outward::Outward;
 use crate::platform::{Platform, PlatformError};
 use crate::steward::{self, Accounts, Steward, StewardConfig};
@@ -50,6 +50,8 @@ pub struct Setup {
     pub software: String,
     /// Versions of its keys.
     pub versions: KeyVersions,
+    /// Whether to look for nodes on the LAN, and to be found there.
+    pub lan: bool,
     /// Its upkeep.
     pub care: Care,
 }
@@ -176,6 +178,7 @@ impl Ground {
             data: data_at,
             software,
             versions,
+            lan,
             care,
         } = setup;
         let node_id = keys.node_id();
@@ -200,6 +203,8 @@ impl Ground {
         let mut config = ControlConfig::new(security.clone(), MAX_PEERS);
         let authority = mesh.authority.clone();
         config.gossip = Some(GossipConfig::default());
+        config.lookup = Some(LookupConfig::default());
+        config.lan = lan;
         config.gossips_with = Arc::new(move |peer| authority.is_member(*peer));
         let (control, events) = platform.control(config)?;
         let control_bound = control.listen(&control_at).await?;
@@ -302,6 +307,7 @@ impl Ground {
             endpoint: self.endpoint.clone(),
             control: self.control.clone(),
             steward,
+            started: self.env.now(),
         }
     }
 
@@ -390,6 +396,10 @@ impl Ground {
         let running = tree.start(self.env.clone());
         running.started().await.map_err(StartError::Tree)?;
         mesh.gossip(&*self.control).await?;
+        let check = record_check(&self.env, &self.network, &self.mesh.authority);
+        self.control.keep_records(check).await?;
+        let taught = teach(self.control.clone(), self.mesh.view.clone());
+        self.env.spawn(taught);
         let (control, data) = self.bound;
         Ok(Started {
             node_id: self.node_id,

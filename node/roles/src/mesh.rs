@@ -6,28 +6,28 @@
 //!     registrar   the root's directives
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
-use pqcnet_actor::{Message, Ref, Spec, Strategy, Tree};
+use pqcnet_actor::{Env, Message, Ref, Spec, Strategy, Tree};
 use pqcnet_crypto::{NodeId, NodeKeys};
 use pqcnet_link::{DownReason, Fault, Wire};
 use pqcnet_mesh::core::scores::Offence;
 use pqcnet_mesh::core::standing::Standings;
 use pqcnet_mesh::gossip::{
-    ADVERTS, DIRECTIVES, DialFailed, JudgeAdvert, JudgeDirective, Judgement, Misbehaved, NotSent,
-    PeerLinked, PeerUnlinked, Publish, read,
+    ADVERTS, DIRECTIVES, DialFailed, JudgeAdvert, JudgeDirective, Judgement, Keep, Misbehaved,
+    NotSent, PeerLinked, PeerUnlinked, Publish, Sighted, read,
 };
 use pqcnet_mesh::{
     Authority, Herald, HeraldConfig, Registrar, RegistrarConfig, Rulings, Shelf, ShelfError, View,
     Wanted, load_directives,
 };
-use pqcnet_messages::{Advert, PullAdverts, PullDirectives, Role, SubmitDirective};
-use pqcnet_p2p::control::{ControlError, ControlPlane, Gossip, Verdict};
-use pqcnet_p2p::network::NetworkFile;
+use pqcnet_messages::{Advert, PullAdverts, PullDirectives, Role, SignedAdvert, SubmitDirective};
+use pqcnet_p2p::control::{ControlError, ControlPlane, Gossip, RecordCheck, Verdict};
+use pqcnet_p2p::network::{Address, NetworkFile};
 use pqcnet_p2p::typed::{Bindings, LinkHandle};
 use tokio::sync::watch;
 
@@ -62,6 +62,7 @@ pub struct MeshRefs {
     unlinked: [Ref<PeerUnlinked>; 2],
     misbehaved: Ref<Misbehaved>,
     failed: Ref<DialFailed>,
+    sighted: Ref<Sighted>,
 }
 
 impl Mesh {
@@ -101,7 +102,7 @@ impl Mesh {
         control: &Arc<dyn ControlPlane>,
         bootstrap: Vec<NodeId>,
     ) -> MeshRefs {
-        let publish = publish(control.clone());
+        let (publish, record) = (publish(control.clone()), keep(control.clone()));
         let mut mesh = Tree::new("mesh", Strategy::OneForOne);
         let config = HeraldConfig {
             keys,
@@ -112,6 +113,7 @@ impl Mesh {
             view: self.show.clone(),
             shelf: self.shelf.clone(),
             publish: publish.clone(),
+            record,
             wanted: self.want.clone(),
             bootstrap,
         };
@@ -137,6 +139,7 @@ impl Mesh {
             unlinked: [registrar.of(), herald.of()],
             misbehaved: herald.of(),
             failed: herald.of(),
+            sighted: herald.of(),
         }
     }
 }
@@ -189,6 +192,18 @@ impl MeshRefs {
     /// Notes an offence.
     pub(crate) fn blame(&self, peer: NodeId, offence: Offence) {
         tell(&self.misbehaved, Misbehaved { peer, offence });
+    }
+
+    /// Somebody was seen on the LAN.
+    pub(crate) fn sighted(&self, peer: NodeId, at: Address) {
+        tell(&self.sighted, Sighted { peer, at });
+    }
+
+    /// A lookup found an advert, checked by [`record_check`].
+    pub(crate) fn found(&self, advert: SignedAdvert) {
+        if let Err(error) = self.judge_advert.try_tell(JudgeAdvert { advert }) {
+            tracing::debug!(%error, "an advert that was found is not kept");
+        }
     }
 
     /// Begins to take part in gossip.
@@ -257,6 +272,75 @@ fn judged<T: Wire, M: Message<Reply = Judgement>>(
         }
     }
     .boxed()
+}
+
+fn keep(control: Arc<dyn ControlPlane>) -> Keep {
+    Arc::new(move |record: Bytes| {
+        let control = control.clone();
+        async move {
+            let announced = control.announce(record).await;
+            announced.map_err(|error| error.to_string())
+        }
+        .boxed()
+    })
+}
+
+/// Whose records this node holds for lookups, and which it believes: adverts of members, signed, and the youngest.
+pub(crate) fn record_check(
+    env: &Env,
+    network: &NetworkFile,
+    authority: &Authority,
+) -> Arc<dyn RecordCheck> {
+    let (env, network_id, authority) = (env.clone(), network.network_id().0, authority.clone());
+    let check =
+        move |node: NodeId, record: Bytes, held: Option<Bytes>| -> BoxFuture<'static, bool> {
+            let (env, authority) = (env.clone(), authority.clone());
+            async move {
+                let Ok(signed) = read::<SignedAdvert>(record) else {
+                    return false;
+                };
+                let held = held.and_then(|held| read::<SignedAdvert>(held).ok());
+                let stale =
+                    held.is_some_and(|held| held.advert.issued_at_ms > signed.advert.issued_at_ms);
+                if stale || signed.advert.node_id() != node || !authority.is_member(node) {
+                    return false;
+                }
+                let wall_ms = env.wall_ms();
+                let verified = env.offload(move || signed.verify(&network_id, wall_ms).is_ok());
+                verified.await.unwrap_or(false)
+            }
+            .boxed()
+        };
+    Arc::new(check)
+}
+
+/// Tells lookups where nodes are, and again whenever that changes. Ends with the herald.
+pub(crate) async fn teach(control: Arc<dyn ControlPlane>, mut view: watch::Receiver<Arc<View>>) {
+    let mut taught: BTreeMap<NodeId, Vec<Address>> = BTreeMap::new();
+    loop {
+        let seen = view.borrow_and_update().clone();
+        let gone: Vec<NodeId> = (taught.keys().copied())
+            .filter(|node| !seen.routes.contains_key(node))
+            .collect();
+        let forgotten = gone.into_iter().map(|node| (node, Vec::new()));
+        let known = seen.routes.iter();
+        let known = known.map(|(node, route)| (*node, route.control.clone()));
+        for (node, at) in forgotten.chain(known) {
+            if taught.get(&node) == Some(&at) {
+                continue;
+            }
+            if let Err(error) = control.learn(node, &at).await {
+                tracing::debug!(%node, %error, "lookups do not know of it");
+            }
+            match at.is_empty() {
+                true => taught.remove(&node),
+                false => taught.insert(node, at),
+            };
+        }
+        if view.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 fn publish(control: Arc<dyn ControlPlane>) -> Publish {

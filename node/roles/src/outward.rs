@@ -1,14 +1,15 @@
 //! Dials other nodes: data links to those a role works with, control links to its neighbours.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _};
 use pqcnet_actor::Env;
 use pqcnet_crypto::NodeId;
-use pqcnet_link::{LinkConfig, PeerHello, ServiceId};
+use pqcnet_link::{LinkConfig, PeerHello, ServiceId, Wire as _};
 use pqcnet_mesh::{Authority, Linked, NotLinked, Route, View};
-use pqcnet_messages::Role;
 use pqcnet_messages::control::Plane;
+use pqcnet_messages::{Role, SignedAdvert};
 use pqcnet_p2p::control::{ControlError, ControlPlane};
 use pqcnet_p2p::endpoint::Endpoint;
 use pqcnet_p2p::handshake::HandshakeFailed;
@@ -18,6 +19,10 @@ use pqcnet_qstp::Reason;
 use tokio::sync::watch;
 
 use crate::gate::{StewardRefs, granted};
+
+/// Gossip and pulls tell of everybody within seconds. A lookup dials as many nodes as it takes: what every node of a network
+/// that starts would ask at once is asked for only by one that still misses somebody after this time.
+const LOOKUPS_AFTER: Duration = Duration::from_secs(30);
 
 /// What dialling needs, shared by every dial of a node.
 #[derive(Clone)]
@@ -38,6 +43,8 @@ pub struct Outward {
     pub control: Arc<dyn ControlPlane>,
     /// Hears of every link.
     pub steward: StewardRefs,
+    /// When this node started.
+    pub started: Duration,
 }
 
 impl Outward {
@@ -63,7 +70,10 @@ impl Outward {
                 continue;
             }
             // The heir answers where its predecessor did.
-            let mut addresses = self.route(&identity).data;
+            let mut addresses = match self.route(&identity).data {
+                known if known.is_empty() => self.look_up(identity).await.data,
+                known => known,
+            };
             if identity != peer {
                 addresses.extend(self.route(&peer).data);
             }
@@ -106,7 +116,10 @@ impl Outward {
             (outward.authority)
                 .valid(peer)
                 .map_err(|standing| standing.to_string())?;
-            let addresses = outward.route(&peer).control;
+            let addresses = match outward.route(&peer).control {
+                known if known.is_empty() => outward.look_up(peer).await.control,
+                known => known,
+            };
             if addresses.is_empty() {
                 return Err("no control address of it is known".into());
             }
@@ -158,6 +171,24 @@ impl Outward {
             }
         }
         route.unwrap_or_default()
+    }
+
+    /// Asks the network where a node is, once adverts have had their time to say it.
+    async fn look_up(&self, peer: NodeId) -> Route {
+        if self.env.now() < self.started + LOOKUPS_AFTER {
+            return Route::default();
+        }
+        let found = self.control.lookup(peer).await.ok().flatten();
+        let Some(signed) = found.and_then(|record| SignedAdvert::from_wire(record).ok()) else {
+            return Route::default();
+        };
+        let read = |texts: &[String]| texts.iter().filter_map(|at| at.parse().ok()).collect();
+        let route = Route {
+            control: read(&signed.advert.control),
+            data: read(&signed.advert.data),
+        };
+        self.steward.mesh.found(signed);
+        route
     }
 
     fn link(&self, mut services: Vec<ServiceId>) -> LinkConfig {

@@ -1,5 +1,6 @@
 //! What a role's tree stands on. The production platform is the machine; the simulator brings its own.
 
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -129,9 +130,8 @@ impl Platform for Machine {
     }
 
     fn software_hash(&self) -> [u8; 32] {
-        let read = std::env::current_exe().and_then(std::fs::read);
-        match read {
-            Ok(program) => pqcnet_crypto::sha256(&[&program]),
+        match hash_of_program() {
+            Ok(hash) => hash,
             Err(error) => {
                 tracing::warn!(%error, "this program cannot read itself; its advert has no hash");
                 [0; 32]
@@ -153,5 +153,16 @@ impl Platform for Machine {
             log: Arc::new(EmbeddedLog::new(&self.env, store.clone())),
             store: Some(store),
         })
+    }
+}
+
+fn hash_of_program() -> std::io::Result<[u8; 32]> {
+    let mut program = std::fs::File::open(std::env::current_exe()?)?;
+    let (mut hash, mut chunk) = (pqcnet_crypto::Sha256::new(), vec![0; 256 * 1024]);
+    loop {
+        match program.read(&mut chunk)? {
+            0 => return Ok(hash.finish()),
+            len => hash.update(&chunk[..len]),
+        }
     }
 }

@@ -101,7 +101,7 @@ codes! {
         "ask whoever keeps the root key: a new identity needs `pqcnet keys rotate` and a directive";
     /// What the root gave for a time is over.
     LeaseOver = "lease-over", Warning, None,
-        "sign the directive again with a new lease: `pqcnet root sign`";
+        "sign it again with a new lease: `pqcnet root grant`";
     /// The node has links to so few of the others that it may be cut off.
     PeersLost = "peers-lost", Warning, None,
         "mend this node's way to the others' control addresses";

@@ -90,6 +90,7 @@ impl World {
             data: loopback(),
             software: "test/1".to_owned(),
             versions: KeyVersions::default(),
+            lan: false,
             care: Care {
                 backups: self.place.path().join("backups"),
                 ..Care::default()
@@ -189,7 +190,8 @@ fn roles_decide_who_gets_a_link() {
             .ask(Status {}, SOON)
             .await
             .unwrap();
-        assert_eq!((report.links.len(), report.shards.len()), (4, 2));
+        let (links_told, shards) = (&report.links, report.shards.len());
+        assert_eq!((links_told.len(), shards), (4, 2), "{links_told:?}");
         let nothing = OpenSession {
             grant: a_grant(&world),
         };

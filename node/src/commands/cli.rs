@@ -5,7 +5,8 @@ use clap::{Parser, Subcommand};
 use pqcnet_telemetry::{LogFormat, LogLevel, logs};
 
 use super::{
-    bundle, config, db, doctor, keys, pages, ping, publish, status, subscribe, top, ui, up, upkeep,
+    bundle, config, db, doctor, keys, pages, ping, publish, root, status, subscribe, top, ui, up,
+    upkeep,
 };
 use crate::demo;
 use crate::exit::{Exit, Failed};
@@ -66,6 +67,9 @@ pub enum Command {
     /// Make and show a node's keys.
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Make a network's root key, and let it order: grants of roles, directives signed elsewhere.
+    #[command(subcommand)]
+    Root(root::Root),
     /// Write, check and show a node's configuration.
     #[command(subcommand)]
     Config(config::Config),
@@ -79,6 +83,7 @@ pub enum Command {
 pub fn run(command: Command) -> Result<Exit, Failed> {
     match command {
         Command::Keys(command) => keys::run(&command),
+        Command::Root(command) => root::run(&command),
         Command::Config(command) => config::run(&command),
         Command::Db(command) => db::run(&command),
         Command::Drain(args) => on_network(upkeep::drain(&args)),

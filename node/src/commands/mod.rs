@@ -15,6 +15,7 @@ pub mod nodes;
 pub mod pages;
 pub mod ping;
 pub mod publish;
+pub mod root;
 pub mod status;
 pub mod subscribe;
 pub mod ui;

@@ -162,6 +162,12 @@ pub const KEYS: &[Key] = &[
         "Where directives of the root and addresses of peers are kept; else `mesh` beside `keys`.",
     ),
     key(
+        "mesh.lan",
+        Type::Bool,
+        Some("false"),
+        "Look for nodes of the network on the LAN (mDNS), and be found there.",
+    ),
+    key(
         "log.level",
         Type::Words(&["off", "error", "warn", "info", "debug", "trace"]),
         Some("info"),

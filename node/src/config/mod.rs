@@ -45,6 +45,8 @@ pub struct NodeConfig {
     pub store: PathBuf,
     /// What the mesh keeps: the root's directives and the peer book.
     pub mesh: PathBuf,
+    /// Whether the LAN is searched for nodes.
+    pub lan: bool,
     /// What is logged.
     pub log_level: LogLevel,
     /// How it looks.
@@ -264,6 +266,7 @@ impl NodeConfig {
                 None => read.value::<PathBuf>("keys")?.with_file_name("page.url"),
             },
             store: read.value("store.path")?,
+            lan: read.value("mesh.lan")?,
             mesh: match read.optional("mesh.path") {
                 Some(path) => path.into(),
                 None => read.value::<PathBuf>("keys")?.with_file_name("mesh"),

@@ -388,7 +388,10 @@ mod tests {
         }
         assert_eq!(before.successor(node(1)), second);
         assert_eq!(before.seat(second), node(1));
-        assert_eq!((before.seat(node(2)), before.seat(node(9))), (node(2), node(9)));
+        assert_eq!(
+            (before.seat(node(2)), before.seat(node(9))),
+            (node(2), node(9))
+        );
         let gone = |node, by| Err(Standing::Succeeded { node, by });
         assert_eq!(
             before.admit(node(1), Role::Sentry, NOW + 10),

@@ -1,0 +1,528 @@
+//! Registrar and herald with real keys, a real shelf and a gossip of the test's own, in virtual time.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use pqcnet_actor::{Addr, Env, Exit, Running, Spec, Strategy, Tree, simulate};
+use pqcnet_crypto::{MlDsaKeyPair, NodeId, NodeKeys};
+use pqcnet_link::{ServiceId, Wire as _};
+use pqcnet_mesh::core::scores::Offence;
+use pqcnet_mesh::gossip::{
+    ADVERTS, DIRECTIVES, DialFailed, JudgeAdvert, JudgeDirective, Judgement, Misbehaved, NotSent,
+    PeerLinked, PeerUnlinked, Publish, Sighted, read,
+};
+use pqcnet_mesh::shelf::Kind;
+use pqcnet_mesh::{
+    Announce, Authority, Herald, HeraldConfig, Registrar, RegistrarConfig, Shelf, Standing,
+    Standings, View, Wanted, load_directives,
+};
+use pqcnet_messages::{
+    Advert, Directive, Order, PullAdverts, PullDirectives, Refusal, Role, SignedAdvert,
+    SignedDirective, SubmitDirective, Submitted,
+};
+use pqcnet_p2p::network::{Admission, NetworkFile, NetworkParts, NodeEntry};
+use tokio::sync::watch;
+
+const SOON: Duration = Duration::from_secs(5);
+const S: Duration = Duration::from_secs(1);
+
+type Said = Arc<Mutex<Vec<(&'static str, Bytes)>>>;
+
+/// A network of three sentries and a relayer, and its root.
+struct World {
+    root: MlDsaKeyPair,
+    keys: Vec<Arc<NodeKeys>>,
+    network: Arc<NetworkFile>,
+    place: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> World {
+        let root = MlDsaKeyPair::generate();
+        let keys: Vec<Arc<NodeKeys>> = (0..4).map(|_| Arc::new(NodeKeys::generate())).collect();
+        let entry = |(at, keys): (usize, &Arc<NodeKeys>)| NodeEntry {
+            id: keys.node_id(),
+            roles: BTreeSet::from([if at == 3 { Role::Relayer } else { Role::Sentry }]),
+            control: Vec::new(),
+            data: Vec::new(),
+        };
+        let parts = NetworkParts {
+            name: "mesh".to_owned(),
+            root: root.public().clone(),
+            shards: 1,
+            admission: Admission::Any,
+            nodes: keys.iter().enumerate().map(entry).collect(),
+            bootstrap: Vec::new(),
+        };
+        World {
+            network: Arc::new(NetworkFile::new(parts).unwrap()),
+            root,
+            keys,
+            place: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn id(&self, at: usize) -> NodeId {
+        self.keys[at].node_id()
+    }
+
+    fn shelf(&self, name: &str) -> Shelf {
+        Shelf::at(self.place.path().join(name))
+    }
+
+    fn revoke(&self, node: NodeId, version: u64, root: &MlDsaKeyPair) -> SignedDirective {
+        let directive = Directive {
+            network_id: self.network.network_id().0,
+            version,
+            issued_at_ms: 1,
+            lease_ms: 0,
+            order: Order::Revoke {
+                node,
+                reason: "lost".to_owned(),
+            },
+        };
+        directive.sign(root).unwrap()
+    }
+
+    fn advert(&self, at: usize) -> Advert {
+        Advert {
+            network_id: self.network.network_id().0,
+            node: self.keys[at].public().clone(),
+            roles: BTreeSet::from([Role::Sentry]),
+            services: BTreeSet::from([ServiceId::CONTROL]),
+            software: "test/1".to_owned(),
+            software_hash: [0; 32],
+            identity_version: 1,
+            kem: None,
+            control: vec![format!("127.0.0.1:{}", 7000 + at)],
+            data: Vec::new(),
+            issued_at_ms: 0,
+            lease_ms: 0,
+        }
+    }
+
+    fn signed(&self, at: usize, issued_at_ms: u64) -> SignedAdvert {
+        let advert = Advert {
+            issued_at_ms,
+            lease_ms: 60_000,
+            ..self.advert(at)
+        };
+        advert.sign(&self.keys[at])
+    }
+}
+
+/// One node's mesh.
+struct Mesh {
+    env: Env,
+    running: Running,
+    authority: Authority,
+    registrar: Addr<Registrar>,
+    herald: Addr<Herald>,
+    view: watch::Receiver<Arc<View>>,
+    wanted: Wanted,
+    said: Said,
+    /// How many messages nobody takes.
+    deaf: Arc<Mutex<u32>>,
+}
+
+fn start(world: &World, at: usize, name: &str) -> Mesh {
+    let env = Env::simulated(at as u64, name);
+    let standings = Standings::new(world.network.clone(), []);
+    let (authority, rulings) = Authority::new(&env, standings);
+    let (show, view) = watch::channel(Arc::default());
+    let (want, wanted) = watch::channel(Arc::default());
+    let (said, deaf) = (Said::default(), Arc::new(Mutex::new(0)));
+    let (heard, not_now) = (said.clone(), deaf.clone());
+    let publish: Publish = Arc::new(move |topic, bytes| {
+        let mut deaf = not_now.lock().unwrap();
+        let outcome = if *deaf > 0 {
+            *deaf -= 1;
+            Err(NotSent::Later("nobody".to_owned()))
+        } else {
+            heard.lock().unwrap().push((topic, bytes));
+            Ok(())
+        };
+        std::future::ready(outcome).boxed()
+    });
+    let config = HeraldConfig {
+        keys: world.keys[at].clone(),
+        advert: world.advert(at),
+        network: world.network.clone(),
+        authority: authority.clone(),
+        bans: rulings.bans,
+        view: show,
+        shelf: world.shelf(name),
+        publish: publish.clone(),
+        record: Arc::new(|_| std::future::ready(Ok(())).boxed()),
+        wanted: want,
+        bootstrap: Vec::new(),
+    };
+    let mut tree = Tree::new("mesh", Strategy::OneForOne);
+    let herald = tree.child(Spec::new("herald", move |_| Herald::new(config.clone())));
+    let config = RegistrarConfig {
+        network: world.network.clone(),
+        shelf: world.shelf(name),
+        standings: rulings.standings,
+        publish,
+        scores: herald.of(),
+    };
+    let registrar = tree.child(Spec::new("registrar", move |_| {
+        Registrar::new(config.clone())
+    }));
+    Mesh {
+        running: tree.start(env.clone()),
+        env,
+        authority,
+        registrar,
+        herald,
+        view,
+        wanted,
+        said,
+        deaf,
+    }
+}
+
+impl Mesh {
+    async fn submit(&self, directive: SignedDirective) -> Result<Submitted, Refusal> {
+        let submit = SubmitDirective { directive };
+        let to = self.registrar.of::<SubmitDirective>();
+        to.ask(submit, SOON).await.unwrap()
+    }
+
+    async fn judge(&self, directive: SignedDirective) -> Judgement {
+        let to = self.registrar.of::<JudgeDirective>();
+        to.ask(JudgeDirective { directive }, SOON).await.unwrap()
+    }
+
+    async fn judge_advert(&self, advert: SignedAdvert) -> Judgement {
+        let to = self.herald.of::<JudgeAdvert>();
+        to.ask(JudgeAdvert { advert }, SOON).await.unwrap()
+    }
+
+    /// As if a link to the other had opened.
+    fn link(&self, other: &Mesh, peer: NodeId) {
+        let linked = || PeerLinked {
+            link: 1,
+            peer,
+            directives: other.registrar.of::<PullDirectives>(),
+            adverts: other.herald.of::<PullAdverts>(),
+        };
+        self.registrar.of().try_tell(linked()).unwrap();
+        self.herald.of().try_tell(linked()).unwrap();
+    }
+
+    fn said(&self, topic: &str) -> Vec<Bytes> {
+        let said = self.said.lock().unwrap();
+        let of_topic = said.iter().filter(|(of, _)| *of == topic);
+        of_topic.map(|(_, bytes)| bytes.clone()).collect()
+    }
+
+    fn view(&self) -> View {
+        (**self.view.borrow()).clone()
+    }
+
+    fn routes(&self) -> BTreeMap<NodeId, Vec<String>> {
+        let routes = self.view().routes.into_iter();
+        let text = |(node, route): (NodeId, pqcnet_mesh::Route)| {
+            (
+                node,
+                route.control.iter().map(ToString::to_string).collect(),
+            )
+        };
+        routes.map(text).collect()
+    }
+}
+
+/// Scenario: the root revokes a sentry at one node. It holds there at once, is on the disk when the answer comes, is gossiped
+/// when somebody takes it, and a second node that links has it, applies it and passes it on. Both know it after a restart.
+#[test]
+fn one_order_reaches_every_node() {
+    simulate(|| async {
+        let world = World::new();
+        let (one, other) = (start(&world, 0, "one"), start(&world, 1, "other"));
+        one.env.sleep(S).await;
+        let order = world.revoke(world.id(2), 1, &world.root);
+        assert_eq!(one.authority.admit(world.id(2), Role::Sentry), Ok(()));
+        *one.deaf.lock().unwrap() = 3;
+        assert_eq!(one.submit(order.clone()).await, Ok(Submitted::Applied));
+        let kept = world.shelf("one").load(Kind::Directives).unwrap();
+        assert_eq!(kept, [order.to_wire()]);
+        let revoked = Err(Standing::Revoked {
+            node: world.id(2),
+            reason: "lost".to_owned(),
+        });
+        assert_eq!(one.authority.admit(world.id(2), Role::Sentry), revoked);
+        assert_eq!(one.authority.valid(world.id(2)), revoked);
+        assert_eq!(one.submit(order.clone()).await, Ok(Submitted::Known));
+        assert_eq!(one.said(DIRECTIVES), Vec::<Bytes>::new());
+        one.env.sleep(5 * S).await;
+        assert_eq!(one.said(DIRECTIVES), [order.to_wire()]);
+
+        let mut following = other.authority.clone();
+        other.link(&one, world.id(0));
+        while other.authority.admit(world.id(2), Role::Sentry).is_ok() {
+            following.changed().await;
+        }
+        assert_eq!(other.authority.admit(world.id(2), Role::Sentry), revoked);
+        other.env.sleep(S).await;
+        assert_eq!(other.said(DIRECTIVES), [order.to_wire()]);
+        for mesh in [one, other] {
+            mesh.running.stop().await;
+        }
+        for name in ["one", "other"] {
+            let table = load_directives(&world.shelf(name), &world.network).unwrap();
+            assert!(table.iter().eq([&order]));
+        }
+        let again = start(&world, 0, "one");
+        again.env.sleep(S).await;
+        assert_eq!(again.authority.admit(world.id(2), Role::Sentry), revoked);
+        assert_eq!(again.said(DIRECTIVES), Vec::<Bytes>::new());
+        again.running.stop().await;
+    });
+}
+
+/// Scenario: what is not signed by the root, is for another network, or is outranked changes nothing, however it comes.
+#[test]
+fn only_the_highest_order_of_the_root_holds() {
+    simulate(|| async {
+        let world = World::new();
+        let mesh = start(&world, 0, "one");
+        mesh.env.sleep(S).await;
+        let forged = world.revoke(world.id(2), 9, &MlDsaKeyPair::generate());
+        assert_eq!(mesh.submit(forged.clone()).await, Err(Refusal::NotAllowed));
+        assert_eq!(mesh.judge(forged).await, Judgement::Wrong);
+        let second = world.revoke(world.id(2), 2, &world.root);
+        assert_eq!(mesh.judge(second.clone()).await, Judgement::Forward);
+        assert_eq!(mesh.judge(second.clone()).await, Judgement::Keep);
+        let first = world.revoke(world.id(2), 1, &world.root);
+        assert_eq!(mesh.judge(first.clone()).await, Judgement::Keep);
+        assert_eq!(mesh.submit(first).await, Ok(Submitted::Superseded));
+        let mut foreign = second.directive.clone();
+        foreign.network_id = [9; 32];
+        foreign.version = 7;
+        let foreign = foreign.sign(&world.root).unwrap();
+        let answer = mesh.submit(foreign.clone()).await;
+        assert!(matches!(answer, Err(Refusal::Invalid(_))), "{answer:?}");
+        assert_eq!(mesh.judge(foreign).await, Judgement::Wrong);
+        // Gossip passes it on by itself.
+        assert_eq!(mesh.said(DIRECTIVES), Vec::<Bytes>::new());
+        let pull = PullDirectives { have: Vec::new() };
+        let pulled = mesh.registrar.of::<PullDirectives>().ask(pull, SOON).await;
+        assert_eq!(pulled.unwrap().unwrap().items, [second.clone()]);
+        let pull = PullDirectives {
+            have: vec![second.fingerprint()],
+        };
+        let pulled = mesh.registrar.of::<PullDirectives>().ask(pull, SOON).await;
+        assert!(pulled.unwrap().unwrap().items.is_empty());
+        mesh.running.stop().await;
+    });
+}
+
+/// Scenario: the file of directives is damaged: the node gives up rather than let in who is revoked. A damaged peer book is
+/// begun anew.
+#[test]
+fn a_damaged_shelf() {
+    simulate(|| async {
+        let world = World::new();
+        for kind in [Kind::Directives, Kind::Adverts] {
+            let path = world.shelf("one").path(kind).unwrap();
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, b"nonsense").unwrap();
+        }
+        assert!(load_directives(&world.shelf("one"), &world.network).is_err());
+        let mesh = start(&world, 0, "one");
+        assert!(matches!(mesh.running.wait().await, Exit::Escalated { .. }));
+        let path = world.shelf("one").path(Kind::Directives).unwrap();
+        std::fs::remove_file(path).unwrap();
+        let mesh = start(&world, 0, "one");
+        mesh.env.sleep(S).await;
+        assert_eq!(mesh.view().known, 0);
+        mesh.running.stop().await;
+    });
+}
+
+/// Scenario: a node speaks at once and then every nine to ten minutes, sooner when it has something else to say.
+#[test]
+fn a_node_speaks() {
+    simulate(|| async {
+        let world = World::new();
+        let mesh = start(&world, 0, "one");
+        mesh.env.sleep(S).await;
+        let spoken = |mesh: &Mesh| mesh.said(ADVERTS).len();
+        assert_eq!(spoken(&mesh), 1);
+        mesh.env.sleep(530 * S).await;
+        assert_eq!(spoken(&mesh), 1);
+        mesh.env.sleep(75 * S).await;
+        assert_eq!(spoken(&mesh), 2);
+        let mut advert = world.advert(0);
+        let same = Announce {
+            advert: advert.clone(),
+        };
+        mesh.herald.of().ask(same, SOON).await.unwrap();
+        mesh.env.sleep(10 * S).await;
+        assert_eq!(spoken(&mesh), 2);
+        advert.data = vec!["127.0.0.1:9".to_owned()];
+        mesh.herald
+            .of()
+            .ask(Announce { advert }, SOON)
+            .await
+            .unwrap();
+        mesh.env.sleep(S).await;
+        let said: Vec<SignedAdvert> = (mesh.said(ADVERTS).into_iter())
+            .map(|bytes| read(bytes).unwrap())
+            .collect();
+        assert_eq!(said.len(), 3);
+        assert_eq!(said[2].advert.data, ["127.0.0.1:9"]);
+        let wall = mesh.env.wall_ms();
+        for (said, next) in said.iter().zip(&said[1..]) {
+            assert!(said.advert.issued_at_ms < next.advert.issued_at_ms);
+        }
+        assert_eq!(said[2].verify(&world.network.network_id().0, wall), Ok(()));
+        mesh.running.stop().await;
+    });
+}
+
+/// Scenario: two nodes link: one ask makes each known to the other; a third, known to the second only, is known to the first
+/// as well, and the newcomer's word is passed on. The peer book is there after a restart, as addresses to try.
+#[test]
+fn one_link_makes_nodes_known() {
+    simulate(|| async {
+        let world = World::new();
+        let (one, other) = (start(&world, 0, "one"), start(&world, 1, "other"));
+        one.env.sleep(S).await;
+        let third = world.signed(2, other.env.wall_ms());
+        assert_eq!(other.judge_advert(third.clone()).await, Judgement::Forward);
+        assert_eq!(other.judge_advert(third).await, Judgement::Keep);
+        one.link(&other, world.id(1));
+        one.env.sleep(2 * S).await;
+        let (a, b, c) = (world.id(0), world.id(1), world.id(2));
+        let at = |port: u16| vec![format!("127.0.0.1:{port}")];
+        assert_eq!(one.routes(), BTreeMap::from([(b, at(7001)), (c, at(7002))]));
+        assert_eq!(
+            other.routes(),
+            BTreeMap::from([(a, at(7000)), (c, at(7002))])
+        );
+        assert_eq!((one.view().heard, one.view().linked), (2, 1));
+        assert_eq!(**one.wanted.borrow(), BTreeSet::from([c]));
+        assert_eq!(**other.wanted.borrow(), BTreeSet::from([a, c]));
+        assert_eq!(other.said(ADVERTS).len(), 2);
+        one.herald
+            .of()
+            .try_tell(PeerUnlinked { link: 1, peer: b })
+            .unwrap();
+        one.env.sleep(2 * S).await;
+        assert_eq!(one.view().linked, 0);
+        assert_eq!(**one.wanted.borrow(), BTreeSet::from([b, c]));
+        one.running.stop().await;
+        let again = start(&world, 0, "one");
+        again.env.sleep(2 * S).await;
+        assert_eq!((again.view().known, again.view().heard), (2, 0));
+        assert_eq!(**again.wanted.borrow(), BTreeSet::from([b, c]));
+        again.running.stop().await;
+        other.running.stop().await;
+    });
+}
+
+/// Scenario: adverts of a stranger, of a revoked node, with a broken signature, from the future, and this node's own with a
+/// time ahead of its clock.
+#[test]
+fn whose_adverts_count() {
+    simulate(|| async {
+        let world = World::new();
+        let mesh = start(&world, 0, "one");
+        mesh.env.sleep(S).await;
+        let now = mesh.env.wall_ms();
+        let stranger = NodeKeys::generate();
+        let mut advert = world.advert(1);
+        advert.issued_at_ms = now;
+        advert.lease_ms = 60_000;
+        let unknown = advert.clone().sign(&stranger);
+        assert_eq!(mesh.judge_advert(unknown).await, Judgement::Keep);
+        let mut broken = world.signed(1, now);
+        broken.advert.control.clear();
+        assert_eq!(mesh.judge_advert(broken.clone()).await, Judgement::Wrong);
+        let early = world.signed(1, now + 3_600_000);
+        assert_eq!(mesh.judge_advert(early).await, Judgement::Keep);
+        assert_eq!(mesh.view().known, 0);
+        let order = world.revoke(world.id(1), 1, &world.root);
+        assert_eq!(mesh.submit(order).await, Ok(Submitted::Applied));
+        let revoked = world.signed(1, now);
+        assert_eq!(mesh.judge_advert(revoked).await, Judgement::Keep);
+        let own = world.signed(0, now + 60_000);
+        assert_eq!(mesh.judge_advert(own.clone()).await, Judgement::Keep);
+        mesh.env.sleep(S).await;
+        let last: SignedAdvert = read(mesh.said(ADVERTS).pop().unwrap()).unwrap();
+        assert!(last.advert.issued_at_ms > own.advert.issued_at_ms);
+        mesh.running.stop().await;
+    });
+}
+
+/// Scenario: a peer misbehaves until it is banned, is not wanted meanwhile, and is welcome again a minute later. One that
+/// cannot prove who it is at its address is held to it, one that does not answer is not.
+#[test]
+fn misbehaviour_bans_for_a_while() {
+    simulate(|| async {
+        let world = World::new();
+        let mesh = start(&world, 0, "one");
+        mesh.env.sleep(S).await;
+        let (bad, at) = (world.id(1), "10.0.0.1:7".parse().unwrap());
+        mesh.herald
+            .of()
+            .try_tell(Sighted { peer: bad, at })
+            .unwrap();
+        mesh.env.sleep(2 * S).await;
+        assert_eq!(**mesh.wanted.borrow(), BTreeSet::from([bad]));
+        let failed = |handshake| DialFailed {
+            peer: bad,
+            handshake,
+        };
+        for _ in 0..100 {
+            mesh.herald.of().ask(failed(false), SOON).await.unwrap();
+        }
+        assert_eq!(mesh.authority.admit(bad, Role::Sentry), Ok(()));
+        mesh.herald.of().ask(failed(true), SOON).await.unwrap();
+        let mut following = mesh.authority.clone();
+        for _ in 0..4 {
+            let offence = Offence::BadBytes;
+            let misbehaved = Misbehaved { peer: bad, offence };
+            mesh.herald.of().ask(misbehaved, SOON).await.unwrap();
+        }
+        following.changed().await;
+        let refused = mesh.authority.admit(bad, Role::Sentry);
+        assert!(
+            matches!(refused, Err(Standing::Banned { left_s: 1..=61, .. })),
+            "{refused:?}"
+        );
+        assert!(!mesh.authority.is_member(bad));
+        mesh.env.sleep(S).await;
+        assert_eq!(mesh.view().banned, 1);
+        assert!(mesh.wanted.borrow().is_empty());
+        mesh.env.sleep(60 * S).await;
+        assert_eq!(mesh.authority.admit(bad, Role::Sentry), Ok(()));
+        mesh.env.sleep(31 * S).await;
+        assert_eq!(mesh.view().banned, 0);
+        mesh.running.stop().await;
+    });
+}
+
+/// What a younger version may say is kept and nobody is blamed; nonsense is wrong.
+#[test]
+fn gossip_is_read() {
+    let world = World::new();
+    let good = world.signed(0, 1);
+    assert_eq!(read(good.to_wire()), Ok(good.clone()));
+    assert_eq!(
+        read::<SignedDirective>(good.to_wire()),
+        Err(Judgement::Keep)
+    );
+    assert_eq!(
+        read::<SignedAdvert>(Bytes::from_static(b"\x0a\xff")),
+        Err(Judgement::Wrong)
+    );
+    let cut = good.to_wire().slice(..100);
+    assert_eq!(read::<SignedAdvert>(cut), Err(Judgement::Wrong));
+}
