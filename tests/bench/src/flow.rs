@@ -68,10 +68,11 @@ async fn measure(args: &Args) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-type Lane = (Publisher, Subscription);
+/// One channel's publisher and subscriber.
+pub type Lane = (Publisher, Subscription);
 
 /// Sends `each` messages on every lane as fast as they are taken, and returns once all have been delivered.
-async fn pass(lanes: Vec<Lane>, each: usize) -> Result<Vec<Lane>> {
+pub async fn pass(lanes: Vec<Lane>, each: usize) -> Result<Vec<Lane>> {
     let mut running = Vec::new();
     for (publisher, mut records) in lanes {
         let reading = tokio::spawn(async move {

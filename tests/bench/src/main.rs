@@ -12,6 +12,7 @@ mod handshake;
 mod row;
 mod stream;
 mod tls;
+mod traces;
 
 use clap::{Parser, Subcommand};
 
@@ -51,6 +52,8 @@ pub enum Group {
     Stream,
     /// Publish to delivery through a sentry and a relayer.
     Flow,
+    /// What tracing costs, off and on.
+    Tracing,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -63,12 +66,13 @@ fn main() -> anyhow::Result<()> {
 
 type Measure = fn(&Args) -> anyhow::Result<Vec<Row>>;
 
-const GROUPS: [(Group, Measure); 5] = [
+const GROUPS: [(Group, Measure); 6] = [
     (Group::Actor, actor::run),
     (Group::Crypto, crypto::run),
     (Group::Handshake, handshake::run),
     (Group::Stream, stream::run),
     (Group::Flow, flow::run),
+    (Group::Tracing, traces::run),
 ];
 
 fn measure(args: &Args) -> anyhow::Result<Vec<Row>> {
