@@ -81,7 +81,7 @@ pub(crate) fn value<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
 }
 
 /// The channel and number at the end of a key; `None` when it is not one of ours.
-pub(crate) fn split(key: &[u8]) -> Option<(ChannelId, Option<u64>)> {
+pub fn split(key: &[u8]) -> Option<(ChannelId, Option<u64>)> {
     let channel = ChannelId(key.get(2..34)?.try_into().ok()?);
     match &key[34..] {
         [] => Some((channel, None)),
