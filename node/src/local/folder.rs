@@ -217,9 +217,12 @@ impl LocalFolder {
                 let id = summary
                     .node_id()
                     .context("node.keys holds no node's keys")?;
-                let entry = self
-                    .network
-                    .node(&id)
+                // A node that rotated its identity is listed under an earlier one.
+                let table = summary.versions.unwrap_or_default();
+                let earlier = table.identities.iter().map(|entry| NodeId::from(entry.id));
+                let entry = std::iter::once(id)
+                    .chain(earlier)
+                    .find_map(|id| self.network.node(&id))
                     .with_context(|| format!("{name} is not in {NETWORK}"))?;
                 let address =
                     |at: &[Address]| at.first().cloned().context("a node without an address");
@@ -307,6 +310,25 @@ mod tests {
             assert_eq!(secrets.keys.node_id(), node.id);
             assert!(opened.network().grants(&node.id, node.role));
         }
+    }
+
+    // Scenario: a relayer rotated its identity; the network file names the earlier one, and its addresses are still found.
+    #[test]
+    fn a_rotated_node_is_found_by_its_earlier_identity() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().join("net");
+        let made = LocalFolder::create(&root, 1).unwrap();
+        let before = made.nodes().unwrap();
+        let opener = Opener::from_source(&made.unlock()).unwrap();
+        let rotate = |secrets: &mut NodeSecrets| {
+            secrets.prepare_identity(1)?;
+            secrets.use_prepared(1, 1_000)
+        };
+        let keys = root.join("relayer-1/node.keys");
+        let new = opener.update(&keys, rotate).unwrap().unwrap();
+        let after = LocalFolder::open(&root).unwrap().nodes().unwrap();
+        assert_eq!((after[0].id, &after[0].data), (new, &before[0].data));
+        assert_ne!(new, before[0].id);
     }
 
     #[test]
