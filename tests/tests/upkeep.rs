@@ -363,8 +363,9 @@ fn flip(file: &Path) -> Result<Vec<u8>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_disk_is_restored_from_a_copy() -> Result<()> {
     let (network, operator) = with_operator(1, 1)?;
-    network.start_all().await?;
     let relayer = network.node(Role::Relayer, 1);
+    configure(relayer, "backups = \"backups\"\n")?;
+    network.start_all().await?;
     let id = relayer.id.to_string();
     let keys = Arc::new(NodeKeys::generate());
     let client = network.client(&keys).await?;
