@@ -1,7 +1,7 @@
 //! Opening and making key files: by a passphrase from a file, the environment or the terminal, or by a key file.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write as _};
+use std::io::{BufReader, Read, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -164,7 +164,9 @@ fn ask(tty: &File, question: &str) -> Result<String, UnlockError> {
 /// terminal is silent.
 fn typed(input: impl Read) -> Result<String, UnlockError> {
     let mut line: Vec<u8> = Vec::new();
-    for byte in input.take(MAX_PASSPHRASE_FILE).bytes() {
+    // A byte at a time: what is typed ahead belongs to the next question.
+    let input = BufReader::with_capacity(1, input.take(MAX_PASSPHRASE_FILE));
+    for byte in input.bytes() {
         match byte.map_err(|_| UnlockError::NoTerminal)? {
             b'\n' | b'\r' => break,
             CTRL_C => return Err(UnlockError::Interrupted),

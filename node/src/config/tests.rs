@@ -226,7 +226,7 @@ fn telemetry_goes_to_loopback_or_over_tls() {
 fn every_value_shows_where_it_comes_from() {
     let flags = ["log.level=debug".to_owned()];
     let layers = Layers::gather(Some((Path::new("n.toml"), "keys = \"k\"\n")), [], &flags);
-    let shown = shown(&layers);
+    let shown = shown(&layers, true);
     assert!(shown.contains("keys = \"k\"  # n.toml:1\n"), "{shown}");
     assert!(
         shown.contains("log.level = \"debug\"  # flag --set log.level=debug\n"),

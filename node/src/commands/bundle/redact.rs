@@ -138,7 +138,8 @@ fn value_after(line: &str, end: usize, by_space: bool) -> Option<(usize, usize)>
             .trim_start_matches(['"', '\'', ' ', '=', ':', '\\'])
             .len();
     let between = &rest[..signs];
-    if !between.contains(['=', ':']) && !(by_space && between.contains(' ')) {
+    let assigns = between.contains(['=', ':']) || (by_space && between.contains(' '));
+    if !assigns {
         return None;
     }
     let value = &rest[signs..];
