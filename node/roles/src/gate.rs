@@ -270,6 +270,9 @@ impl Gate {
                 tracing::debug!(%peer, %at, "a node on the LAN");
                 self.config.steward.mesh.sighted(peer, at);
             }
+            ControlEvent::Direct { peer } => {
+                tracing::debug!(%peer, "connected directly, besides through a relay");
+            }
             ControlEvent::Misbehaved { peer, offence } => {
                 tracing::warn!(%peer, %offence, "control plane closed");
                 self.config.steward.mesh.blame(peer, Offence::BadBytes);

@@ -33,6 +33,7 @@ mod lan;
 pub mod lookup;
 mod muxer;
 mod peers;
+pub mod reach;
 pub mod substreams;
 #[cfg(test)]
 mod tests;
@@ -76,6 +77,23 @@ pub trait ControlPlane: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<(), ControlError>>;
     /// What each connected node has done, in the order of their NodeIds.
     fn counters(&self) -> BoxFuture<'_, Result<Vec<PeerCounters>, ControlError>>;
+    /// Has a relay take connections for this node, as long as the connection to the relay stands; success once the relay has
+    /// agreed. The relay is dialled if it must be.
+    fn reserve<'a>(
+        &'a self,
+        relay: NodeId,
+        at: &'a Address,
+    ) -> BoxFuture<'a, Result<(), ControlError>>;
+    /// Connects to a node through a relay that takes connections for it. With a node that is reachable, or whose NAT lets
+    /// itself be opened, a direct connection follows ([`ControlEvent::Direct`]).
+    fn dial_through<'a>(
+        &'a self,
+        peer: NodeId,
+        relay: NodeId,
+        at: &'a Address,
+    ) -> BoxFuture<'a, Result<(), ControlError>>;
+    /// A peer has told us under which address it sees this node: a place where a hole may be punched.
+    fn seen_as(&self, at: Address) -> BoxFuture<'_, Result<(), ControlError>>;
     /// Tells lookups where a node listens; replaces what they were told before, and without addresses forgets it. Lookups
     /// know of no other nodes.
     fn learn<'a>(
@@ -115,6 +133,11 @@ pub enum ControlEvent {
         from: Option<SocketAddr>,
         /// Stage and reason.
         error: UpgradeError,
+    },
+    /// With a node that is connected through a relay there is a direct connection too; the circuit stands until its limit.
+    Direct {
+        /// Who.
+        peer: NodeId,
     },
     /// Somebody on the LAN says that a node listens there. Only dialling tells whether it does.
     Found {

@@ -14,6 +14,8 @@ use libp2p::core::transport::{DialOpts, ListenerId, TransportError, TransportEve
 use libp2p::multiaddr::{Multiaddr, Protocol};
 use libp2p::tcp;
 
+use super::reach::is_circuit;
+
 /// See the module.
 pub(super) struct Carrier {
     tcp: tcp::tokio::Transport,
@@ -44,7 +46,8 @@ pub(super) fn ws() -> Protocol<'static> {
 
 /// Whether a socket of this address carries a WebSocket.
 pub(super) fn is_web(address: &Multiaddr) -> bool {
-    address.iter().any(|part| matches!(part, Protocol::Ws(_)))
+    // Over the socket to a relay, that is the relay's business.
+    !is_circuit(address) && address.iter().any(|part| matches!(part, Protocol::Ws(_)))
 }
 
 /// The address without its `/ws`.

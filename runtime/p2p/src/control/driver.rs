@@ -22,7 +22,7 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{
     ConnectionId, DialError, ListenError, NetworkBehaviour, Swarm, SwarmEvent, dial_opts,
 };
-use libp2p::{PeerId, TransportError};
+use libp2p::{PeerId, TransportError, dcutr, relay};
 use pqcnet_actor::Env;
 use pqcnet_crypto::NodeId;
 use tokio::sync::mpsc;
@@ -33,7 +33,7 @@ use super::judging::{self, Court, Gossip, PeerCounters, Validator, Verdict};
 use super::peers::Peers;
 use super::substreams::{self, OpenError};
 use super::upgrade::{self, UpgradeError, node_id_of, peer_id_of};
-use super::{ControlError, ControlEvent, DialFailure, Substream, gossip, lan, lookup};
+use super::{ControlError, ControlEvent, DialFailure, Substream, gossip, lan, lookup, reach};
 
 mod lookups;
 
@@ -54,6 +54,9 @@ struct Behaviour {
     gossip: Toggle<Chosen<gossip::Behaviour>>,
     lookup: Toggle<Chosen<lookup::Behaviour>>,
     lan: Toggle<lan::Behaviour>,
+    relay: Toggle<Chosen<relay::Behaviour>>,
+    circuits: Toggle<Chosen<relay::client::Behaviour>>,
+    holes: Toggle<Chosen<dcutr::Behaviour>>,
 }
 
 /// A verdict on its way back from its task.
@@ -76,6 +79,7 @@ pub(super) struct Driver {
     env: Env,
     court: Court,
     lookups: lookups::Lookups,
+    relays: bool,
     max_message: usize,
     judged: mpsc::Receiver<Judged>,
     /// Given to tasks, and kept, so that the channel never ends.
@@ -87,23 +91,40 @@ impl Driver {
     pub(super) fn new(env: &Env, config: ControlConfig) -> Result<Driver, ControlError> {
         let own = peer_id_of(&config.security.node_id());
         let peers = Peers::new(config.max_peers, config.security.members());
-        let transport = upgrade::transport(config.security.clone(), peers.clone());
+        let (transport, circuits) = if config.relayed {
+            let (transport, behaviour) = relay::client::new(own);
+            (Some(transport), Some(behaviour))
+        } else {
+            (None, None)
+        };
+        let transport = upgrade::transport(config.security.clone(), peers.clone(), transport);
+        let with = || config.gossips_with.clone();
         let behaviour = Behaviour {
             substreams: substreams::Behaviour::default(),
             gossip: (config.gossip.as_ref())
                 .map(|gossip| gossip::Behaviour::new(env.clone(), gossip))
                 .transpose()
                 .map_err(ControlError::Setup)?
-                .map(|gossip| Chosen::new(gossip, config.gossips_with.clone()))
+                .map(|gossip| Chosen::new(gossip, with()))
                 .into(),
             lookup: (config.lookup)
                 .map(|lookup| lookup::behaviour(own, lookup))
-                .map(|lookup| Chosen::new(lookup, config.gossips_with.clone()))
+                .map(|lookup| Chosen::new(lookup, with()))
                 .into(),
             lan: (config.lan)
                 .then(|| lan::Behaviour::new(own))
                 .transpose()
                 .map_err(|error| ControlError::Lan(error.to_string()))?
+                .into(),
+            relay: (config
+                .relays
+                .then(|| Chosen::new(reach::server(own), with())))
+            .into(),
+            holes: (config.relayed)
+                .then(|| Chosen::new(dcutr::Behaviour::new(own), with()))
+                .into(),
+            circuits: circuits
+                .map(|circuits| Chosen::new(circuits, with()))
                 .into(),
         };
         let spawner = env.clone();
@@ -116,6 +137,7 @@ impl Driver {
         Ok(Driver {
             env: env.clone(),
             court: Court::default(),
+            relays: config.relays,
             lookups: lookups::Lookups::new(config.lookup.map_or(0, |lookup| lookup.max_record)),
             max_message: config.gossip.map_or(0, |gossip| gossip.max_message),
             judged,
@@ -193,6 +215,7 @@ impl Driver {
                 reply(answer, done);
             }
             Command::Counters { answer } => reply(answer, self.counters()),
+            Command::SeenAs { at } => self.swarm.behaviour_mut().substreams.seen_as(at),
             Command::Learn { peer, at } => self.learn(peer, at),
             Command::KeepRecords { check, answer } => reply(answer, self.keep_records(check)),
             Command::Announce { record, answer } => self.announce(record, answer),
@@ -279,6 +302,7 @@ impl Driver {
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.on_gossip(event),
             SwarmEvent::Behaviour(BehaviourEvent::Lookup(event)) => self.on_lookup(event),
             SwarmEvent::Behaviour(BehaviourEvent::Lan(found)) => self.on_found(found),
+            SwarmEvent::Behaviour(BehaviourEvent::Holes(punched)) => self.on_punched(punched),
             SwarmEvent::ConnectionEstablished {
                 peer_id,
                 connection_id,
@@ -291,7 +315,9 @@ impl Driver {
                         self.lookups.keep(&peer_id);
                         reply(answer, Ok(()));
                     }
-                    None if endpoint.is_dialer() => self.lookups.errand(peer_id),
+                    None if endpoint.is_dialer() && num_established.get() == 1 => {
+                        self.lookups.errand(peer_id);
+                    }
                     None => self.lookups.keep(&peer_id),
                 }
                 if num_established.get() == 1
@@ -343,6 +369,11 @@ impl Driver {
                 listener_id,
                 address,
             } => {
+                match reach::relay_of(&address) {
+                    Some(relay) => self.lookups.keep(&relay),
+                    None if self.relays => self.swarm.add_external_address(address.clone()),
+                    None => {}
+                }
                 self.listened(listener_id, Ok(address));
             }
             SwarmEvent::ListenerClosed {
@@ -358,6 +389,18 @@ impl Driver {
             }
             // Progress of dials and address book changes, which nobody here asks for. The enum is the library's.
             _ => {}
+        }
+    }
+
+    fn on_punched(&mut self, punched: dcutr::Event) {
+        let peer = punched.remote_peer_id;
+        match punched.result {
+            Ok(_) => {
+                if let Some(peer) = node_id_of(&peer) {
+                    self.queue.push_back(ControlEvent::Direct { peer });
+                }
+            }
+            Err(error) => tracing::debug!(%peer, %error, "no hole punched"),
         }
     }
 

@@ -17,7 +17,7 @@ use super::judging::{PeerCounters, Validator};
 use super::lookup::{LookupConfig, RecordCheck};
 use super::substreams::OpenError;
 use super::upgrade::{self, peer_id_of};
-use super::{ControlError, ControlEvent, ControlPlane, DialFailure};
+use super::{ControlError, ControlEvent, ControlPlane, DialFailure, reach};
 use crate::handshake::Security;
 use crate::network::Address;
 use crate::streams::BoxStream;
@@ -43,6 +43,11 @@ pub struct ControlConfig {
     pub lookup: Option<LookupConfig>,
     /// Whether to look for nodes on the LAN, and to be found there.
     pub lan: bool,
+    /// Whether to carry circuits of the network's nodes that cannot be reached. Its listen addresses are taken for
+    /// reachable.
+    pub relays: bool,
+    /// Whether to use such circuits, and to punch holes from them.
+    pub relayed: bool,
 }
 
 impl ControlConfig {
@@ -56,6 +61,8 @@ impl ControlConfig {
             gossip: None,
             lookup: None,
             lan: false,
+            relays: false,
+            relayed: false,
             gossips_with: Arc::new(move |node| {
                 members
                     .as_ref()
@@ -95,6 +102,9 @@ pub(super) enum Command {
     },
     Counters {
         answer: Answer<Vec<PeerCounters>>,
+    },
+    SeenAs {
+        at: Multiaddr,
     },
     Learn {
         peer: PeerId,
@@ -278,6 +288,58 @@ impl ControlPlane for Libp2pControl {
 
     fn counters(&self) -> BoxFuture<'_, Result<Vec<PeerCounters>, ControlError>> {
         Box::pin(self.call(|answer| Command::Counters { answer }))
+    }
+
+    fn reserve<'a>(
+        &'a self,
+        relay: NodeId,
+        at: &'a Address,
+    ) -> BoxFuture<'a, Result<(), ControlError>> {
+        Box::pin(async move {
+            let refused = |reason: String| ControlError::Listen {
+                at: at.clone(),
+                reason,
+            };
+            let found = resolve(at)
+                .await
+                .map_err(|error| refused(error.to_string()))?;
+            let first = found.into_iter().next();
+            let first = first.ok_or_else(|| refused("no address".into()))?;
+            let at = reach::circuit(peer_id_of(&relay), first);
+            let bound = self.call(|answer| Command::Listen { at, answer }).await?;
+            bound.map(|_| ()).map_err(&refused)
+        })
+    }
+
+    fn dial_through<'a>(
+        &'a self,
+        peer: NodeId,
+        relay: NodeId,
+        at: &'a Address,
+    ) -> BoxFuture<'a, Result<(), ControlError>> {
+        Box::pin(async move {
+            let failed = |failures| ControlError::Dial { peer, failures };
+            let found = resolve(at)
+                .await
+                .map_err(|error| failed(vec![(at.to_string(), DialFailure::Resolve(error))]))?;
+            let relay = peer_id_of(&relay);
+            let circuits = found.into_iter().map(|at| reach::circuit(relay, at));
+            let (peer, at) = (peer_id_of(&peer), circuits.collect());
+            let dialled = self
+                .call(|answer| Command::Dial { peer, at, answer })
+                .await?;
+            dialled.map_err(failed)
+        })
+    }
+
+    fn seen_as(&self, at: Address) -> BoxFuture<'_, Result<(), ControlError>> {
+        Box::pin(async move {
+            match upgrade::multiaddr(&at) {
+                Some(at) => self.tell(Command::SeenAs { at }).await,
+                // Peers see addresses, not names.
+                None => Ok(()),
+            }
+        })
     }
 
     fn learn<'a>(

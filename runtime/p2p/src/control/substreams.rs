@@ -58,9 +58,15 @@ pub struct Inbound {
 pub struct Behaviour {
     opening: VecDeque<(PeerId, Opening)>,
     inbound: VecDeque<Inbound>,
+    seen: Option<Multiaddr>,
 }
 
 impl Behaviour {
+    /// Tells the other behaviours of an address under which a peer sees this node; the last one before a poll.
+    pub fn seen_as(&mut self, at: Multiaddr) {
+        self.seen = Some(at);
+    }
+
     /// Asks for a substream to a connected peer.
     pub fn open(&mut self, peer: PeerId, answer: oneshot::Sender<Result<Stream, OpenError>>) {
         if self.opening.len() < MAX_OPENING {
@@ -108,6 +114,9 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        if let Some(at) = self.seen.take() {
+            return Poll::Ready(ToSwarm::NewExternalAddrCandidate(at));
+        }
         if let Some(inbound) = self.inbound.pop_front() {
             return Poll::Ready(ToSwarm::GenerateEvent(inbound));
         }

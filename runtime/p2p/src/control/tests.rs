@@ -14,7 +14,9 @@ use crate::testing::{config, loopback, security};
 mod carriers;
 mod flood;
 mod gossip;
+mod lan;
 mod lookup;
+mod reach;
 
 struct Node {
     plane: Libp2pControl,

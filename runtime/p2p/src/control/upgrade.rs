@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Either};
-use libp2p::core::ConnectedPoint;
 use libp2p::core::muxing::StreamMuxerBox;
-use libp2p::core::transport::Boxed;
+use libp2p::core::transport::{Boxed, OptionalTransport};
+use libp2p::core::{ConnectedPoint, Endpoint};
 use libp2p::multiaddr::{Multiaddr, Protocol};
-use libp2p::{PeerId, Transport as _, tcp};
+use libp2p::relay::client::Transport as RelayTransport;
+use libp2p::{PeerId, Transport as _, relay, tcp};
 use multistream_select::{NegotiationError, Version, dialer_select_proto, listener_select_proto};
 use pqcnet_crypto::NodeId;
 
@@ -41,6 +42,9 @@ pub enum UpgradeError {
     /// TCP: refused, reset, unreachable.
     #[error("connection: {0}")]
     Io(io::Error),
+    /// The relay is not there, does not relay for us, or does not know the node.
+    #[error("circuit: {0}")]
+    Circuit(String),
     /// The peer does not speak WebSocket where the address says so, or its first words are no HTTP.
     #[error("WebSocket: {0}")]
     WebSocket(io::Error),
@@ -140,10 +144,25 @@ pub(super) fn plain(at: &Multiaddr) -> String {
     address(at).map_or_else(|| at.to_string(), |at| at.to_string())
 }
 
-pub(super) fn transport(security: Arc<Security>, peers: Peers) -> Boxed<(PeerId, StreamMuxerBox)> {
-    Carrier::new()
+/// TCP, plain or with WebSockets, and circuits through relays where the node uses them.
+pub(super) fn transport(
+    security: Arc<Security>,
+    peers: Peers,
+    circuits: Option<RelayTransport>,
+) -> Boxed<(PeerId, StreamMuxerBox)> {
+    let circuits = circuits.map_or_else(OptionalTransport::none, OptionalTransport::some);
+    (circuits.or_transport(Carrier::new()))
         .and_then(move |socket, point| upgraded(security, peers, socket, point))
-        .map_err(|error| error.either(UpgradeError::Io, |upgrade| upgrade))
+        .map_err(|error| {
+            let circuit = |error: relay::client::transport::Error| error.to_string();
+            let carrier = |error: either::Either<_, io::Error>| {
+                error.either(
+                    |error| UpgradeError::Circuit(circuit(error)),
+                    UpgradeError::Io,
+                )
+            };
+            error.either(carrier, |upgrade| upgrade)
+        })
         .boxed()
 }
 
@@ -152,11 +171,20 @@ type Upgraded = Result<(PeerId, StreamMuxerBox), UpgradeError>;
 fn upgraded(
     security: Arc<Security>,
     peers: Peers,
-    socket: tcp::tokio::TcpStream,
+    socket: Carried,
     point: ConnectedPoint,
 ) -> BoxFuture<'static, Upgraded> {
     async move {
         match point {
+            // Both sides dial through their NATs at the same time, and one of them plays the listener.
+            ConnectedPoint::Dialer {
+                address,
+                role_override: Endpoint::Listener,
+                ..
+            } => {
+                let steps = inbound(&security, &peers, socket, &address);
+                security.before_deadline(steps).await?
+            }
             ConnectedPoint::Dialer { address, .. } => {
                 let steps = outbound(&security, &peers, socket, &address);
                 security.before_deadline(steps).await?
@@ -173,7 +201,7 @@ fn upgraded(
 async fn outbound(
     security: &Security,
     peers: &Peers,
-    socket: tcp::tokio::TcpStream,
+    socket: Carried,
     address: &Multiaddr,
 ) -> Upgraded {
     let expect = match address.iter().last() {
@@ -211,7 +239,7 @@ async fn outbound(
 async fn inbound(
     security: &Security,
     peers: &Peers,
-    socket: tcp::tokio::TcpStream,
+    socket: Carried,
     from: &Multiaddr,
 ) -> Upgraded {
     let half_open = match security.open(socket_addr(from).map(|at| at.ip())) {
@@ -241,9 +269,11 @@ async fn inbound(
     Ok((peer, StreamMuxerBox::new(Owned::new(muxer, entry))))
 }
 
-type Socket = Either<ws::WebSocket<tcp::tokio::TcpStream>, tcp::tokio::TcpStream>;
+/// A circuit through a relay, or a socket.
+type Carried = Either<relay::client::Connection, tcp::tokio::TcpStream>;
+type Socket = Either<ws::WebSocket<Carried>, Carried>;
 
-async fn accepted(socket: tcp::tokio::TcpStream, from: &Multiaddr) -> Result<Socket, UpgradeError> {
+async fn accepted(socket: Carried, from: &Multiaddr) -> Result<Socket, UpgradeError> {
     if !carrier::is_web(from) {
         return Ok(Either::Right(socket));
     }
@@ -252,7 +282,7 @@ async fn accepted(socket: tcp::tokio::TcpStream, from: &Multiaddr) -> Result<Soc
 }
 
 /// Tells a stranger that there is no place for it, where it says anything in time.
-async fn farewell(security: &Security, socket: tcp::tokio::TcpStream, from: &Multiaddr) {
+async fn farewell(security: &Security, socket: Carried, from: &Multiaddr) {
     let steps = async {
         let Ok(socket) = accepted(socket, from).await else {
             return;

@@ -56,9 +56,11 @@ impl Lookups {
         }
     }
 
-    /// A query has dialled a node.
+    /// A node was dialled that nobody asked for: by a query, if one is under way.
     pub(super) fn errand(&mut self, peer: PeerId) {
-        self.errands.insert(peer);
+        if !self.queries.is_empty() {
+            self.errands.insert(peer);
+        }
     }
 
     /// Somebody else uses the connection, or it is gone.
