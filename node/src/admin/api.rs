@@ -44,36 +44,61 @@ impl Api {
         }
     }
 
-    /// Nothing, or the response that says no.
-    fn admit(&self, request: &HttpRequest) -> Result<(), HttpResponse> {
+    /// Whether a request may see the node.
+    fn admit(&self, request: &HttpRequest) -> Result<(), Refused> {
         ours(request)?;
         let token = match self.token.as_ref() {
             Ok(token) => token,
-            Err(why) => return Err(problem(StatusCode::SERVICE_UNAVAILABLE, &why.to_string())),
+            Err(why) => return Err(Refused::NoToken(why.to_string())),
         };
         let given = request.headers().get(header::AUTHORIZATION);
         if token.opens(given.map(header::HeaderValue::as_bytes)) {
-            return Ok(());
+            Ok(())
+        } else {
+            Err(Refused::WrongToken)
         }
-        let mut no = problem(
-            StatusCode::UNAUTHORIZED,
-            "this needs the node's token: `pqcnet ui` prints the page's address with it",
-        );
-        no.headers_mut().insert(
-            header::WWW_AUTHENTICATE,
-            header::HeaderValue::from_static("Bearer"),
-        );
-        Err(no)
     }
 }
 
-fn ours(request: &HttpRequest) -> Result<(), HttpResponse> {
+/// Why a request gets nothing; whoever sent it erred, save where there is no token.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    /// It names another host: DNS rebinding, or a proxy in between.
+    #[error("this is asked for by address or as localhost, under no other name")]
+    AnotherName,
+    /// The node could not make a token.
+    #[error("{0}")]
+    NoToken(String),
+    /// It carries none, or another one.
+    #[error("this needs the node's token: `pqcnet ui` prints the page's address with it")]
+    WrongToken,
+}
+
+impl Refused {
+    fn response(&self) -> HttpResponse {
+        let status = match self {
+            Refused::AnotherName => StatusCode::MISDIRECTED_REQUEST,
+            Refused::NoToken(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Refused::WrongToken => StatusCode::UNAUTHORIZED,
+        };
+        let mut response = problem(status, &self.to_string());
+        if let Refused::WrongToken = self {
+            let asks = header::HeaderValue::from_static("Bearer");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, asks);
+        }
+        response
+    }
+}
+
+fn ours(request: &HttpRequest) -> Result<(), Refused> {
     let host = request.headers().get(header::HOST);
     if names_us(host.and_then(|host| host.to_str().ok())) {
-        return Ok(());
+        Ok(())
+    } else {
+        Err(Refused::AnotherName)
     }
-    let why = "this is asked for by address or as localhost, under no other name";
-    Err(problem(StatusCode::MISDIRECTED_REQUEST, why))
 }
 
 fn problem(status: StatusCode, what: &str) -> HttpResponse {
@@ -90,7 +115,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
             web::get().to(move |request: HttpRequest| {
                 let answer = match ours(&request) {
                     Ok(()) => page::serve(asset),
-                    Err(no) => no,
+                    Err(no) => no.response(),
                 };
                 std::future::ready(answer)
             }),
@@ -103,7 +128,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
 
 async fn snapshot(request: HttpRequest, api: web::Data<Api>) -> HttpResponse {
     if let Err(no) = api.admit(&request) {
-        return no;
+        return no.response();
     }
     match api.watch.snapshot().await {
         Ok(snapshot) => HttpResponse::Ok()
@@ -115,7 +140,7 @@ async fn snapshot(request: HttpRequest, api: web::Data<Api>) -> HttpResponse {
 
 async fn events(request: HttpRequest, api: web::Data<Api>) -> HttpResponse {
     if let Err(no) = api.admit(&request) {
-        return no;
+        return no.response();
     }
     stream(&request, &api.events)
 }
