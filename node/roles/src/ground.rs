@@ -398,7 +398,11 @@ impl Ground {
         mesh.gossip(&*self.control).await?;
         let check = record_check(&self.env, &self.network, &self.mesh.authority);
         self.control.keep_records(check).await?;
-        let taught = teach(self.control.clone(), self.mesh.view.clone());
+        let taught = teach(
+            self.env.clone(),
+            self.control.clone(),
+            self.mesh.view.clone(),
+        );
         self.env.spawn(taught);
         let (control, data) = self.bound;
         Ok(Started {
