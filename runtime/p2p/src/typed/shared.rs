@@ -218,8 +218,10 @@ impl Shared {
                 drop(inner);
                 self.wake();
             }
-            // It cannot say more than that the link is gone.
-            Err(SendError::Unsupported | SendError::Closed) => inner.watch_link(watcher),
+            // No more can be said than that the link is gone.
+            Err(SendError::Unsupported | SendError::NotServed(_) | SendError::Closed) => {
+                inner.watch_link(watcher);
+            }
             Err(_) => watcher.down(ActorDown::NotWatched),
         }
         watch
