@@ -17,6 +17,10 @@ use super::{InnerHandler, InnerOut};
 
 /// What a connection brought.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are gossip, and each is moved on at once"
+)]
 pub enum Heard {
     /// For gossipsub.
     Gossip(InnerOut),

@@ -139,10 +139,11 @@ impl Field {
         println!("{cost} bytes at most; {closed} of {connections} connections closed");
         self.still_serves(b"after");
         let mut offence = None;
-        while closed == connections {
+        let mut told = closed < connections;
+        while !told {
             match self.hostile.block_on(self.victim.events.next()).unwrap() {
                 ControlEvent::Misbehaved { offence: found, .. } => offence = Some(found),
-                ControlEvent::PeerDown { peer, .. } if peer == hostile => break,
+                ControlEvent::PeerDown { peer, .. } if peer == hostile => told = true,
                 _ => {}
             }
         }
