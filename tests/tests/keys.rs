@@ -1,0 +1,94 @@
+//! Keys in real processes: an identity is rotated under a running network, and its predecessor revoked, with the commands that
+//! an operator types.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+use pqcnet_crypto::{NodeId, NodeKeys};
+use pqcnet_messages::{ChannelName, Role};
+use pqcnet_p2p::network::Admission;
+use pqcnet_tests::network::{Listing, Network};
+use pqcnet_tests::process::binary;
+
+/// Runs `pqcnet keys …` in a folder; what it printed.
+fn keys(folder: &Path, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(binary("pqcnet")?)
+        .arg("keys")
+        .args(arguments)
+        .current_dir(folder)
+        .output()?;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "keys {arguments:?}: {told}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// The relayer's identity is rotated in the three steps of the operator's guide: it prepares, the root lets it succeed, it
+/// puts the new one into use and starts again. Under its new NodeId and with the network file of before it has the old
+/// one's place: what was published comes back, and publishing goes on. Then the old key is revoked, and every node says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_is_rotated_under_a_running_network() -> Result<()> {
+    let network = Network::listed(1, 1, Admission::Any, Listing::Operated)?;
+    network.start_all().await?;
+    let relayer = network.node(Role::Relayer, 1);
+    let sentry = network.node(Role::Sentry, 1);
+    let customer = Arc::new(NodeKeys::generate());
+    let client = network.client(&customer).await?;
+    let name = ChannelName::new("orders")?;
+    let publisher = client.publisher(&name)?;
+    assert_eq!(publisher.publish("before").await?.offset, Some(1));
+
+    let office = network.office();
+    let mut order = office.arguments();
+    order.extend(["--root", "root.keys", "--root-key-file", "unlock.key"]);
+    let file = ["--keys", "node.keys", "--key-file", "unlock.key"];
+    let step = |what: &str, more: &[&str]| {
+        keys(
+            relayer.folder(),
+            &[&["rotate", what][..], &file, more].concat(),
+        )
+    };
+    let prepared = step("identity", &["--network", "network.toml"])?;
+    let new: NodeId = prepared.trim().parse()?;
+    let request = relayer.folder().join("succession.toml");
+    let request = request.to_str().context("a path of UTF-8")?;
+    let told = keys(
+        &office.folder,
+        &[&["succeed", "--request", request][..], &order].concat(),
+    )?;
+    assert!(told.contains("has it and passes it on"), "{told}");
+    sentry
+        .says(&format!("{} succeeds {}", new.short(), relayer.id.short()))
+        .await?;
+    assert_eq!(step("use", &["--overlap", "1"])?.trim(), new.to_string());
+    assert_eq!(step("kem", &[])?.trim(), "kem = 2");
+
+    relayer.stop().await?;
+    relayer.start().await?;
+    assert_eq!(relayer.secrets()?.keys.node_id(), new);
+    assert_eq!(publisher.publish("after").await?.offset, Some(2));
+    let mut records = client.subscribe(&client.channel(name), 0).await?;
+    for expected in ["before", "after"] {
+        assert_eq!(&records.next().await?.payload[..], expected.as_bytes());
+    }
+
+    let shown: toml::Table = keys(relayer.folder(), &["show", "node.keys"])?.parse()?;
+    let states = |table: &str| -> Vec<String> {
+        let entries = shown[table].as_array().into_iter().flatten();
+        let state = |entry: &toml::Value| format!("{} {}", entry["version"], entry["state"]);
+        entries.map(state).collect()
+    };
+    assert_eq!(states("identity"), ["1 \"former\"", "2 \"in use\""]);
+    assert_eq!(states("kem"), ["1 \"former\"", "2 \"in use\""]);
+
+    let old = relayer.id.to_string();
+    let revoke = ["revoke", &old, "--reason", "its backup was lost"];
+    keys(&office.folder, &[&revoke[..], &order].concat())?;
+    let ordered = format!("revoke {}: its backup was lost", relayer.id.short());
+    for node in [relayer, sentry] {
+        node.says(&ordered).await?;
+    }
+    assert_eq!(publisher.publish("as before").await?.offset, Some(3));
+    network.stop().await
+}
