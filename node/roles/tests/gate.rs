@@ -137,7 +137,8 @@ impl World {
         plane: Plane,
     ) -> Result<LinkHandle, LinkError> {
         let stream = self.stream(keys, at, plane).await;
-        let config = LinkConfig::new(role, [ServiceId::CONTROL]);
+        // A sentry takes deliveries; without that its link ends with the intake that would send them.
+        let config = LinkConfig::new(role, [ServiceId::CONTROL, ServiceId::RELAY]);
         let accepted = establish(&self.env, stream, at.node_id, config, |_, _| Ok(())).await?;
         Ok(accepted.start(Bindings::new()))
     }
