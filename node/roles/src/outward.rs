@@ -22,7 +22,7 @@ use crate::gate::{StewardRefs, granted};
 
 /// Gossip and pulls tell of everybody within seconds. A lookup dials as many nodes as it takes: what every node of a network
 /// that starts would ask at once is asked for only by one that still misses somebody after this time.
-pub(crate) const LOOKUPS_AFTER: Duration = Duration::from_secs(30);
+pub(crate) const LOOKUPS_AFTER: Duration = Duration::from_secs(120);
 
 /// What dialling needs, shared by every dial of a node.
 #[derive(Clone)]
