@@ -26,7 +26,7 @@ use pqcnet_p2p::endpoint::{Connected, Incoming, Rejected};
 use pqcnet_p2p::guard::Prefix;
 use pqcnet_p2p::streams::ByteStream;
 use pqcnet_p2p::typed::{
-    Accepted, Bindings, LinkHandle, PeerInfo, RoleRefused, establish, turn_away,
+    Accepted, Access, Bindings, LinkHandle, PeerInfo, Places, RoleRefused, establish, turn_away,
 };
 use tokio::sync::Mutex;
 
@@ -40,6 +40,10 @@ use crate::watchman::Crowded;
 const MAX_GREETING: usize = 512;
 /// Of these, from one source: whoever says nothing after its handshake keeps only its neighbours waiting.
 const MAX_GREETING_EACH: usize = 32;
+/// Links that stand at once on one plane, and of these those of one node: more than any role's own limits (a sentry's
+/// clients, a relayer's sentries), for what no role counts.
+const MAX_LINKS: usize = 16_384;
+const MAX_LINKS_EACH: usize = 256;
 /// Peers that are being told that there is no place for them; more are just hung up on.
 const MAX_FAREWELLS: usize = 64;
 
@@ -104,6 +108,8 @@ pub(crate) fn close_with_actor(env: &Env, actor: &impl Watchable, link: &LinkHan
 pub struct Doors {
     data: Arc<Mutex<Incoming>>,
     control: Arc<Mutex<ControlEvents>>,
+    /// Of links on the data plane, and on the control plane.
+    places: [Places; 2],
 }
 
 impl Doors {
@@ -112,6 +118,15 @@ impl Doors {
         Doors {
             data: Arc::new(Mutex::new(data)),
             control: Arc::new(Mutex::new(control)),
+            places: [(); 2].map(|()| Places::new(MAX_LINKS, MAX_LINKS_EACH)),
+        }
+    }
+
+    fn places(&self, plane: Plane) -> &Places {
+        let [data, control] = &self.places;
+        match plane {
+            Plane::Data => data,
+            Plane::Control => control,
         }
     }
 }
@@ -155,15 +170,19 @@ impl StewardRefs {
         self.mesh.bind(bindings)
     }
 
-    /// What of it a peer of this role gets. A client, which may be anybody, can ping: who else is connected is not for it.
+    /// What of it a peer of this role gets. A client, which may be anybody, can ping: who else is connected is not for it, and if
+    /// it asks it is refused and the refusal counted.
     pub fn bindings_for(&self, role: Role) -> Bindings {
+        let nodes = Role::ALL.into_iter().filter(|role| *role != Role::Client);
+        let operators = Access::roles([Role::Operator]);
+        let bindings = Bindings::new()
+            .serve(self.ping.clone())
+            .serve_if(Access::roles(nodes), self.status.clone())
+            .serve_if(operators.clone(), self.orders.drain.clone())
+            .serve_if(operators, self.orders.back_up.clone());
         match role {
-            Role::Client => Bindings::new().serve(self.ping.clone()),
-            Role::Operator => self
-                .bindings()
-                .serve(self.orders.drain.clone())
-                .serve(self.orders.back_up.clone()),
-            _ => self.bindings(),
+            Role::Client => bindings,
+            _ => self.mesh.bind(bindings),
         }
     }
 
@@ -363,11 +382,19 @@ impl Gate {
         let peer = accepted.peer.clone();
         let bindings = self.config.steward.bindings_for(peer.role);
         let handle = accepted.handle().clone();
-        match self
-            .config
-            .reception
-            .receive(plane, &peer, &handle, bindings)
-        {
+        let place = self.config.doors.places(plane).take(peer.node_id);
+        let received = match place {
+            Ok(place) => {
+                accepted.hold(place);
+                let reception = &self.config.reception;
+                reception.receive(plane, &peer, &handle, bindings)
+            }
+            Err(full) => Err(TurnedAway {
+                reason: Reason::Limits,
+                detail: full.to_string(),
+            }),
+        };
+        match received {
             Ok(bindings) => {
                 let handle = accepted.start(bindings);
                 self.config.steward.opened(plane, handle);
