@@ -47,7 +47,7 @@ lint: deps
 	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
 bench: deps
-	@$(CARGO) build --locked --release -p pqcnet-node --bins
+	@$(CARGO) build --locked --release -p pqcnet-node -p pqcnet-bench --bins
 	@$(CARGO) run --locked --release -p pqcnet-bench -- $(if $(GROUP),$(GROUP),all)
 
 # The same tests' long versions; they start the release binaries.

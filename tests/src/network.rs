@@ -48,9 +48,14 @@ impl Node {
 
     /// The same with the binaries in `folder`, those of another release.
     pub async fn start_from(&self, folder: &Path) -> Result<()> {
+        self.start_with(&folder.join(format!("pqcnet-{}", self.role)))
+            .await
+    }
+
+    /// The same with this binary.
+    pub async fn start_with(&self, binary: &Path) -> Result<()> {
         assert!(self.process().is_none(), "{} runs already", self.name);
-        let binary = folder.join(format!("pqcnet-{}", self.role));
-        let process = NodeProcess::start_at(&binary, &self.folder).await;
+        let process = NodeProcess::start_at(binary, &self.folder).await;
         *self.process() = Some(process.with_context(|| self.name.clone())?);
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Asks the sentry how it is, with a deadline, and again only where that makes sense.
 //! `cargo run -p pqcnet-client --example ask -- network.toml my.keys unlock.key`
+#![allow(clippy::print_stdout, reason = "what it prints is its result")]
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! Adds up the numbers of a channel, each exactly once, however often it is killed: the offset and the sum it led to are
 //! stored in one atomic step, and the next start presents that offset.
 //! `cargo run -p pqcnet-client --example resume -- network.toml my.keys unlock.key numbers sum.txt 100`
+#![allow(clippy::print_stdout, reason = "what it prints is its result")]
 
 use std::io::Write as _;
 use std::path::Path;

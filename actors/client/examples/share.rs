@@ -1,5 +1,6 @@
 //! Lets other identities read a channel of one's own; the list replaces the one before it.
 //! `cargo run -p pqcnet-client --example share -- network.toml my.keys unlock.key orders READER_NODE_ID`
+#![allow(clippy::print_stdout, reason = "what it prints is its result")]
 
 use pqcnet_client::{ChannelName, Client, ClientConfig, NodeId};
 

@@ -1,5 +1,6 @@
 //! A sensor that would rather lose a reading than fall behind: what the network does not take at once is dropped and
 //! counted. `cargo run -p pqcnet-client --example shed -- network.toml my.keys unlock.key readings 100000`
+#![allow(clippy::print_stdout, reason = "what it prints is its result")]
 
 use pqcnet_client::{ChannelName, Client, ClientConfig, PublishError};
 

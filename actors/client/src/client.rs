@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use pqcnet_actor::{Env, Message};
+use pqcnet_actor::{Env, Message, Pause};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::{Addressed, Role, Wire};
 use pqcnet_messages::edge::SetReaders;
@@ -15,6 +15,7 @@ use pqcnet_p2p::endpoint::Endpoint;
 use pqcnet_p2p::handshake::{Security, SecurityConfig};
 use pqcnet_p2p::network::Address;
 use pqcnet_p2p::streams::TcpStreams;
+use rand::Rng as _;
 use tokio::sync::watch;
 
 use crate::config::ClientConfig;
@@ -226,20 +227,41 @@ impl Client {
         subscription::start(self.clone(), channel.clone(), after).await
     }
 
-    /// Replaces the list of those who may read a channel of this client's own beside itself.
+    /// Replaces the list of those who may read a channel of this client's own beside itself. Tried again, with jittered
+    /// pauses, while that makes sense and [`ClientConfig::request_timeout`] allows: the same list may be set twice.
     ///
     /// # Errors
-    /// See [`RequestError`]; the same list may be set again.
+    /// See [`RequestError`]: of the last attempt.
     pub async fn set_readers(
         &self,
         channel: &ChannelName,
         readers: Vec<NodeId>,
     ) -> Result<(), RequestError> {
-        let timeout = self.shared().config.request_timeout;
-        let live = self.connected(timeout).await?;
-        let channel = channel.clone();
-        let set = SetReaders { channel, readers };
-        let answer = live.edge.set_readers.ask(set, timeout).await;
+        let Shared { env, config, .. } = &**self.shared();
+        let mut rng = env.rng("set_readers");
+        let mut pause = Pause::new(config.pause.0, config.pause.1);
+        let until = env.now() + config.request_timeout;
+        loop {
+            let left = until.saturating_sub(env.now());
+            let set = SetReaders {
+                channel: channel.clone(),
+                readers: readers.clone(),
+            };
+            let error = match self.try_set_readers(set, left).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let next = pause.until(env.now(), rng.next_u64());
+            if !error.is_retryable() || next >= until {
+                return Err(error);
+            }
+            env.sleep(next.saturating_sub(env.now())).await;
+        }
+    }
+
+    async fn try_set_readers(&self, set: SetReaders, within: Duration) -> Result<(), RequestError> {
+        let live = self.connected(within).await?;
+        let answer = live.edge.set_readers.ask(set, within).await;
         answer
             .map_err(RequestError::Unanswered)?
             .map_err(RequestError::Refused)

@@ -14,6 +14,7 @@ use pqcnet_p2p::endpoint::{DialError, Endpoint};
 use pqcnet_p2p::handshake::HandshakeFailed;
 use pqcnet_p2p::network::Address;
 use pqcnet_p2p::typed::{self, Bindings, LinkHandle, RoleRefused};
+use pqcnet_qstp::Reason as HandshakeReason;
 use rand::Rng;
 use tokio::sync::watch;
 
@@ -211,19 +212,84 @@ impl Connector {
     }
 }
 
-/// A handshake that was answered with a refusal is no better the next time; one that broke off may be.
+/// A handshake that was answered with a refusal is no better the next time, unless the sentry was busy; one that broke off
+/// may be.
 fn of_dial(sentry: NodeId, error: &DialError) -> ConnectError {
     let reason = error.to_string();
-    match error.handshake().and_then(HandshakeFailed::protocol) {
+    let refused = error.handshake().and_then(HandshakeFailed::protocol);
+    match refused.map(|refused| &refused.reason) {
+        None | Some(HandshakeReason::Busy) => ConnectError::Unreachable { sentry, reason },
         Some(_) => ConnectError::Rejected { sentry, reason },
-        None => ConnectError::Unreachable { sentry, reason },
     }
 }
 
+/// The same for the link's Hello: a sentry that goes down, has no place, or was too slow may take the client in later.
 fn of_link(sentry: NodeId, error: &typed::LinkError) -> ConnectError {
+    use pqcnet_link::Reason;
     let reason = error.to_string();
-    match error.reason {
-        pqcnet_link::DownReason::Lost { .. } => ConnectError::Unreachable { sentry, reason },
-        _ => ConnectError::Rejected { sentry, reason },
+    match error.reason.reason() {
+        None
+        | Some(
+            Reason::Closed
+            | Reason::Draining
+            | Reason::Limits
+            | Reason::HelloTimeout
+            | Reason::Silent
+            | Reason::SlowFrame
+            | Reason::NotReading
+            | Reason::Internal,
+        ) => ConnectError::Unreachable { sentry, reason },
+        Some(_) => ConnectError::Rejected { sentry, reason },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pqcnet_link::{DownReason, Reason};
+    use pqcnet_qstp::{FoundBy, HandshakeError, Stage};
+
+    use super::*;
+
+    /// A busy or leaving sentry is tried again; one that refuses who the client is, is not.
+    #[test]
+    fn what_is_tried_again() {
+        let sentry = NodeId::from_bytes([1; 32]);
+        let link = |reason| typed::LinkError {
+            peer: sentry,
+            reason: DownReason::Peer {
+                stage: pqcnet_link::Stage::Hello,
+                reason,
+                detail: String::new(),
+            },
+        };
+        for (reason, again) in [
+            (Reason::Draining, true),
+            (Reason::Limits, true),
+            (Reason::HelloTimeout, true),
+            (Reason::Role, false),
+            (Reason::Version, false),
+        ] {
+            let error = of_link(sentry, &link(reason));
+            assert_eq!(error.is_retryable(), again, "{error}");
+        }
+        let at: Address = "127.0.0.1:1".parse().unwrap();
+        for (reason, again) in [
+            (HandshakeReason::Busy, true),
+            (HandshakeReason::WrongNetwork, false),
+        ] {
+            let failed = HandshakeFailed::Protocol(HandshakeError {
+                stage: Stage::M1,
+                found_by: FoundBy::Peer { sealed: false },
+                reason,
+            });
+            let error = of_dial(
+                sentry,
+                &DialError::Handshake {
+                    at: at.clone(),
+                    failed,
+                },
+            );
+            assert_eq!(error.is_retryable(), again, "{error}");
+        }
     }
 }

@@ -40,7 +40,7 @@ use crate::problem::Code;
 use crate::steward::{Accounts, Collected};
 
 /// Clients of one sentry at once; each holds a session, a link and its windows.
-pub const MAX_CLIENTS: usize = 4096;
+pub const MAX_CLIENTS: usize = 16_384;
 /// Of these, links of one client: it may run on many machines, but not in everybody's place.
 pub const MAX_LINKS_OF_A_CLIENT: usize = 128;
 

@@ -18,7 +18,7 @@ pub mod publish;
 pub mod root;
 pub mod status;
 pub mod subscribe;
-pub mod ui;
 pub mod top;
+pub mod ui;
 pub mod up;
 pub mod upkeep;

@@ -53,7 +53,7 @@ impl Default for GuardConfig {
     /// 2^14 hashes take a stranger a few milliseconds, 2^20 some hundred.
     fn default() -> Self {
         GuardConfig {
-            waiting: 4096,
+            waiting: 8192,
             half_open: 512,
             patience: Duration::from_secs(1),
             half_open_per_prefix: 128,
@@ -514,15 +514,15 @@ mod tests {
     /// place, as do several, and the dear places are all free for them.
     #[test]
     fn prefixes_together_leave_places() {
-        for hostile in [4u8, 16, 64] {
+        for hostile in [4u8, 16, 128] {
             let mut guard = Guard::new(GuardConfig::default(), s(0));
             let mut tickets = Vec::new();
-            for n in (0..hostile).cycle().take(10_000) {
+            for n in (0..hostile).cycle().take(20_000) {
                 if let Ok((ticket, _)) = guard.open(s(0), ip(&format!("10.0.{n}.1"))) {
                     tickets.push(ticket);
                 }
             }
-            assert!(guard.counts().half_open <= 4096);
+            assert!(guard.counts().half_open <= 8192);
             for honest in 0..4 {
                 let (ticket, _) = guard.open(s(0), ip(&format!("192.0.{honest}.1"))).unwrap();
                 assert_eq!(guard.admit(s(0), &ticket), Verdict::Accept);

@@ -5,6 +5,8 @@
 #![allow(clippy::print_stdout, reason = "the table is this program's data")]
 
 mod actor;
+mod ask;
+mod connections;
 mod cpu;
 mod crypto;
 mod flow;
@@ -54,6 +56,10 @@ pub enum Group {
     Flow,
     /// What tracing costs, off and on.
     Tracing,
+    /// Remote asks beside tonic over rustls.
+    Ask,
+    /// Memory of a sentry with thousands of idle clients.
+    Connections,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -66,13 +72,15 @@ fn main() -> anyhow::Result<()> {
 
 type Measure = fn(&Args) -> anyhow::Result<Vec<Row>>;
 
-const GROUPS: [(Group, Measure); 6] = [
+const GROUPS: [(Group, Measure); 8] = [
     (Group::Actor, actor::run),
     (Group::Crypto, crypto::run),
     (Group::Handshake, handshake::run),
     (Group::Stream, stream::run),
     (Group::Flow, flow::run),
     (Group::Tracing, traces::run),
+    (Group::Ask, ask::run),
+    (Group::Connections, connections::run),
 ];
 
 fn measure(args: &Args) -> anyhow::Result<Vec<Row>> {

@@ -72,7 +72,10 @@ fn feed(mut make: impl FnMut() -> Link, data: &[u8]) {
     let whole = outcome(make(), data.len().max(1));
     if data.len() <= 256 {
         let in_pieces = outcome(make(), 1);
-        assert!(!make().is_open() || in_pieces == whole, "{in_pieces}\n{whole}");
+        assert!(
+            !make().is_open() || in_pieces == whole,
+            "{in_pieces}\n{whole}"
+        );
     }
 }
 
