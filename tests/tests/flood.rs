@@ -58,7 +58,7 @@ async fn honest(network: &Network) -> usize {
     });
     let outcomes: Vec<Result<()>> = attempts.buffer_unordered(HONEST_AT_ONCE).collect().await;
     for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
-        println!("an honest client: {error:#}");
+        eprintln!("an honest client: {error:#}");
     }
     outcomes.iter().filter(|outcome| outcome.is_ok()).count()
 }
@@ -157,7 +157,7 @@ async fn handshake_flood_from_many_prefixes() -> Result<()> {
         started.load(Ordering::Relaxed),
         answered.load(Ordering::Relaxed),
     );
-    println!(
+    eprintln!(
         "{got_in} of {HONEST} honest clients got in beside {strangers} strangers ({answered} answered) in {took:.1} s; \
          handshakes took {spent:.2} s of CPU, the whole node {whole:.2} s"
     );
@@ -234,7 +234,7 @@ async fn slow_loris_of_five_thousand() -> Result<()> {
         loris.await?;
     }
     let begun = begun.load(Ordering::Relaxed);
-    println!(
+    eprintln!(
         "{got_in} of {HONEST} honest clients got in beside {LORISES} lorises, which connected {begun} times"
     );
     ensure!(
