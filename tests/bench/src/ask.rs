@@ -286,10 +286,6 @@ impl tokio::io::AsyncWrite for Accepted {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the peer's server, as tonic's users start it"
-)]
 async fn tonic(tls: &Tls) -> Result<tonic::transport::Channel> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let at = listener.local_addr()?;
