@@ -308,7 +308,13 @@ impl Inner {
             Fate::Stopped(_) => ActorDown::Stopped,
             Fate::Panicked(_) => ActorDown::Panicked,
             Fate::Killed(_) => ActorDown::Killed,
-            Fate::NotWatched => ActorDown::NotWatched,
+            // The peer serves no such thing, or not to this node: no more can be said than that the link is gone.
+            Fate::NotWatched => {
+                if let Some(watcher) = self.fates.remove(&id) {
+                    self.watch_link(watcher);
+                }
+                return;
+            }
         };
         if let Some(watcher) = self.fates.remove(&id) {
             watcher.down(reason);

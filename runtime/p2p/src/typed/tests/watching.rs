@@ -133,7 +133,8 @@ fn a_restarted_node() {
     });
 }
 
-/// An actor that stops for good; one that is not served; one that the rule keeps out: each watch ends, near and far alike.
+/// An actor that stops for good: its watch ends, near and far alike. One that is not served and one that the rule keeps out:
+/// their watches tell of the link alone.
 #[test]
 fn stopped_and_unseen() {
     simulated(|env| async move {
@@ -146,13 +147,10 @@ fn stopped_and_unseen() {
             .serve_if::<Note>(client, addr.of());
         let there = b.start(bindings);
         let here = a.start(Bindings::new());
-        for reason in [
-            here.remote::<Unbound>().watch().await.reason,
-            here.remote::<Note>().watch().await.reason,
-        ] {
-            assert_eq!(reason, Ended::NotWatched);
-        }
-        assert_eq!(there.stats().counts.refused, 1);
+        let unseen = [
+            here.remote::<Unbound>().watch(),
+            here.remote::<Note>().watch(),
+        ];
         let mut near = addr.of::<Echo>().watch();
         let mut far = here.remote::<Echo>().watch();
         let incarnation = near.incarnation().await;
@@ -170,6 +168,12 @@ fn stopped_and_unseen() {
         assert_eq!(Incarnation::from_number(number), incarnation);
         let told = addr.of::<Note>().try_tell(Note(String::new()));
         assert!(matches!(told, Err(TellError::Closed(_))));
+        assert_eq!(there.stats().counts.refused, 1);
+        there.close();
+        for watch in unseen {
+            let reason = watch.await.reason;
+            assert!(matches!(reason, Ended::LinkLost(_)), "{reason:?}");
+        }
     });
 }
 
