@@ -169,7 +169,7 @@ fn stopped_and_unseen() {
         let told = addr.of::<Note>().try_tell(Note(String::new()));
         assert!(matches!(told, Err(TellError::Closed(_))));
         assert_eq!(there.stats().counts.refused, 1);
-        there.close();
+        there.close(pqcnet_link::Reason::Closed);
         for watch in unseen {
             let reason = watch.await.reason;
             assert!(matches!(reason, Ended::LinkLost(_)), "{reason:?}");
