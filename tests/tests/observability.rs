@@ -141,7 +141,7 @@ async fn traffic(network: &Network) -> Result<Client> {
 }
 
 async fn get(url: String) -> Result<String> {
-    let asked = tokio::task::spawn_blocking(move || -> Result<String> {
+    let asked = pqcnet_actor::Env::plain().offload(move || -> Result<String> {
         Ok(ureq::get(&url).call()?.body_mut().read_to_string()?)
     });
     asked.await?

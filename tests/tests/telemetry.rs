@@ -209,7 +209,7 @@ async fn telemetry_over_tls_wants_a_known_certificate() -> Result<()> {
             drop(env.step(env.begin_trace(), "over-tls", kind, &"test"));
         });
         let flushing = otlp.clone();
-        tokio::task::spawn_blocking(move || flushing.flush()).await?;
+        env.offload(move || flushing.flush()).await?;
         let count = |outcome: &str| {
             let samples = otlp.samples()();
             let label = ("outcome", outcome.to_owned());
@@ -225,7 +225,7 @@ async fn telemetry_over_tls_wants_a_known_certificate() -> Result<()> {
         );
         let came = collector.look(|kept| kept.spans.len());
         assert_eq!(came, usize::from(known));
-        tokio::task::spawn_blocking(move || otlp.stop()).await?;
+        env.offload(move || otlp.stop()).await?;
     }
     Ok(())
 }

@@ -82,7 +82,7 @@ fn hang_up(node: &Node) -> Result<()> {
 /// What its page says about how it is.
 async fn account(node: &Node) -> Result<String> {
     let at = node.admin()?;
-    let page = tokio::task::spawn_blocking(move || {
+    let page = pqcnet_actor::Env::plain().offload(move || {
         let config = ureq::Agent::config_builder().http_status_as_error(false);
         let agent = ureq::Agent::from(config.build());
         let mut answer = agent.get(format!("http://{at}/readyz?verbose")).call()?;

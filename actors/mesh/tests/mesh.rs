@@ -312,7 +312,10 @@ fn only_the_highest_order_of_the_root_holds() {
         assert_eq!(mesh.said(DIRECTIVES), Vec::<Bytes>::new());
         let pull = PullDirectives { have: Vec::new() };
         let pulled = mesh.registrar.of::<PullDirectives>().ask(pull, SOON).await;
-        assert_eq!(pulled.unwrap().unwrap().items, std::slice::from_ref(&second));
+        assert_eq!(
+            pulled.unwrap().unwrap().items,
+            std::slice::from_ref(&second)
+        );
         let pull = PullDirectives {
             have: vec![second.fingerprint()],
         };

@@ -111,9 +111,9 @@ impl Score {
         self.broken += 1;
         if codes.iter().eq([code]) {
             self.exact += 1;
-            println!("exact  {code:<26} {what}");
+            eprintln!("exact  {code:<26} {what}");
         } else {
-            println!("MISS   {code:<26} {what}: {codes:?}");
+            eprintln!("MISS   {code:<26} {what}: {codes:?}");
             self.misses.push(format!("{what}: {codes:?} {document}"));
         }
     }
