@@ -261,6 +261,10 @@ async fn every_contradiction_is_named() {
 }
 
 // A copy goes on far ahead of its original, under salts that the original does not have; a second copy farther still.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command's own thread, without a runtime, and joined"
+)]
 #[tokio::test]
 async fn a_restored_copy_is_set_ahead() {
     let (dir, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
