@@ -136,16 +136,16 @@ async fn a_broken_table_is_named() {
             flip(table, at);
             assert_eq!(
                 broken(dir.path()),
-                std::slice::from_ref(&table),
+                std::slice::from_ref(table),
                 "byte {at} of {len}"
             );
             flip(table, at);
         }
         let whole = fs::read(table).unwrap();
         fs::write(table, &whole[..whole.len() / 2]).unwrap();
-        assert_eq!(broken(dir.path()), std::slice::from_ref(&table), "cut");
+        assert_eq!(broken(dir.path()), std::slice::from_ref(table), "cut");
         fs::remove_file(table).unwrap();
-        assert_eq!(broken(dir.path()), std::slice::from_ref(&table), "gone");
+        assert_eq!(broken(dir.path()), std::slice::from_ref(table), "gone");
         fs::write(table, whole).unwrap();
     }
     flip(&tables[0], 10);
