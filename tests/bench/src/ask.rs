@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> Result<Vec<Row>> {
     };
     run_on(threads, "bench", |env| async move {
         let tls = Tls::mutual(&rcgen::PKCS_ED25519)?;
-        let link = link(&env).await?;
+        let (link, _far) = link(&env).await?;
         let channel = tonic(&tls).await?;
         let mut rows = Vec::new();
         for at_once in AT_ONCE {
@@ -146,8 +146,8 @@ impl On<Ping> for Answerer {
     }
 }
 
-/// A typed link over a QSTP stream, with an actor at its far end.
-async fn link(env: &Env) -> Result<LinkHandle> {
+/// Both ends of a typed link over a QSTP stream, with an actor at the far one.
+async fn link(env: &Env) -> Result<(LinkHandle, LinkHandle)> {
     let endpoint = || -> Result<(Endpoint, Arc<NodeKeys>)> {
         let keys = Arc::new(NodeKeys::generate());
         let config = SecurityConfig::new(keys.clone(), NetworkId([7; 32]));
@@ -185,9 +185,9 @@ async fn link(env: &Env) -> Result<LinkHandle> {
     let answerer = tree.child(spec.mailbox(Bounds::request(1024)));
     // Runs on without its handle, as the listener does not.
     drop(tree.start(env.clone()));
-    // Its driver holds the link.
-    drop(far?.start(Bindings::new().serve::<Ping>(answerer.of())));
-    Ok(near?.start(Bindings::new()))
+    // A link ends with its last handle.
+    let far = far?.start(Bindings::new().serve::<Ping>(answerer.of()));
+    Ok((near?.start(Bindings::new()), far))
 }
 
 async fn ask(link: LinkHandle) -> Result<()> {
