@@ -28,25 +28,25 @@ impl<M: Message> Letter<M> {
     /// A tell under the current trace.
     #[inline]
     pub fn tell(msg: M) -> Self {
-        Letter {
-            msg,
-            trace: TraceCx::current(),
-            reply: None,
-            only: None,
-        }
+        Letter::to(msg, None, None)
     }
 
     /// An ask under the current trace.
     #[inline]
     pub fn ask(msg: M, timeout: Duration) -> (Self, Pending<M::Reply>) {
         let (reply, pending) = ReplyTo::pair(timeout);
-        let letter = Letter {
+        (Letter::to(msg, Some(reply), None), pending)
+    }
+
+    /// Made whole at once: a letter is moved as it is, and the fewer moves the better.
+    #[inline]
+    fn to(msg: M, reply: Option<ReplyTo<M>>, only: Option<Incarnation>) -> Self {
+        Letter {
             msg,
             trace: TraceCx::current(),
-            reply: Some(reply),
-            only: None,
-        };
-        (letter, pending)
+            reply,
+            only,
+        }
     }
 
     /// The message alone; a caller that waits for it learns nothing from this.
@@ -129,7 +129,7 @@ impl<M: Message> Ref<M> {
         self.carrier.incarnation()
     }
 
-    #[inline]
+    /// A letter made elsewhere, narrowed to the incarnation that this ref is for.
     fn aimed(&self, mut letter: Letter<M>) -> Letter<M> {
         if self.only.is_some() {
             letter.only = self.only;
@@ -141,7 +141,7 @@ impl<M: Message> Ref<M> {
     #[inline]
     pub fn try_tell(&self, msg: M) -> Result<(), TellError<M>> {
         self.carrier
-            .post(self.aimed(Letter::tell(msg)))
+            .post(Letter::to(msg, None, self.only))
             .map_err(|error| error.map(|letter| letter.msg))
     }
 
@@ -149,7 +149,7 @@ impl<M: Message> Ref<M> {
     /// The only error is `Closed`.
     pub async fn tell(&self, msg: M) -> Result<(), TellError<M>> {
         self.carrier
-            .post_when_free(self.aimed(Letter::tell(msg)))
+            .post_when_free(Letter::to(msg, None, self.only))
             .await
             .map_err(|letter| TellError::Closed(letter.msg))
     }
@@ -157,8 +157,8 @@ impl<M: Message> Ref<M> {
     /// Asks without waiting for room; the answer arrives through the [`Pending`].
     #[inline]
     pub fn try_ask(&self, msg: M, timeout: Duration) -> Result<Pending<M::Reply>, TellError<M>> {
-        let (letter, pending) = Letter::ask(msg, timeout);
-        match self.carrier.post(self.aimed(letter)) {
+        let (reply, pending) = ReplyTo::pair(timeout);
+        match self.carrier.post(Letter::to(msg, Some(reply), self.only)) {
             Ok(()) => Ok(pending),
             Err(error) => Err(error.map(Letter::into_msg)),
         }
