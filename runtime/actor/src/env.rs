@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::counters::{Counters, CountersSnapshot};
 use crate::error::{OffloadError, TaskError};
-use crate::meters::{Counter, Histogram, Labels, MeterReading, Meters};
+use crate::meters::{Counter, Histogram, Labels, MeterReading, Meters, Mirror};
 use crate::pool::{self, Pool};
 use crate::rng::StreamRng;
 use crate::trace::{Step, StepKind, TraceCx, Tracer};
@@ -273,6 +273,15 @@ impl Env {
     /// The node's histogram of this name and these labels; made by whoever asks first.
     pub fn histogram(&self, name: &'static str, help: &'static str, labels: Labels) -> Histogram {
         self.0.meters.histogram(name, help, labels)
+    }
+
+    /// Hands every observation of every histogram on, those to come included, to a mirror that `make` makes for each. Only
+    /// the first call does; false tells a later one.
+    pub fn mirror_histograms(
+        &self,
+        make: impl Fn(&'static str, &'static str, Labels) -> Mirror + Send + Sync + 'static,
+    ) -> bool {
+        self.0.meters.mirror(Box::new(make))
     }
 
     /// What every counter and histogram shows, by name and labels.

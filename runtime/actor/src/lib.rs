@@ -79,7 +79,9 @@ pub use error::{AskError, Exit, MAX_TIMEOUT, NurseryFull, OffloadError, TaskErro
 pub use inspect::{ActorInfo, Inspector};
 pub use mail::{Bounds, Life};
 pub use message::{Behaviour, Class, Message, On, Stopping};
-pub use meters::{BUCKETS, Counter, Distribution, Histogram, Labels, MeterReading, Reading};
+pub use meters::{
+    BUCKETS, Counter, Distribution, Histogram, Labels, MakeMirror, MeterReading, Mirror, Reading,
+};
 pub use path::Path;
 pub use pause::Pause;
 pub use refs::{Carrier, Letter, Posting, Ref};

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Upper bounds of a histogram's buckets in seconds: three a decade, from a tenth of a millisecond (a synced write of a
@@ -64,15 +64,30 @@ impl Counter {
     }
 }
 
+/// Gets each observation of a histogram as it is made, on the thread that makes it.
+pub type Mirror = Box<dyn Fn(Duration) + Send + Sync>;
+/// Makes the mirror of the histogram of this name, line of help and labels.
+pub type MakeMirror = Box<dyn Fn(&'static str, &'static str, Labels) -> Mirror + Send + Sync>;
+
 /// How often something took how long. Clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct Histogram(Arc<Observed>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Observed {
     /// By bucket, the last for what is beyond all bounds.
     counts: [AtomicU64; BUCKETS.len() + 1],
     sum_ns: AtomicU64,
+    mirror: OnceLock<Mirror>,
+}
+
+impl std::fmt::Debug for Observed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Observed")
+            .field("counts", &self.counts)
+            .field("sum_ns", &self.sum_ns)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Histogram {
@@ -85,6 +100,14 @@ impl Histogram {
             count.fetch_add(1, Relaxed);
         }
         self.0.sum_ns.fetch_add(ns, Relaxed);
+        if let Some(mirror) = self.0.mirror.get() {
+            mirror(took);
+        }
+    }
+
+    /// False if it has one already.
+    fn reflect(&self, mirror: Mirror) -> bool {
+        self.0.mirror.set(mirror).is_ok()
     }
 
     /// What was observed so far.
@@ -147,11 +170,31 @@ type Named = BTreeMap<(&'static str, Labels), (&'static str, Meter)>;
 
 /// All meters of a node.
 #[derive(Default)]
-pub(crate) struct Meters(Mutex<Named>);
+pub(crate) struct Meters {
+    named: Mutex<Named>,
+    mirror: OnceLock<MakeMirror>,
+}
 
 impl Meters {
     fn lock(&self) -> MutexGuard<'_, Named> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives every histogram a mirror, those that are there and those to come. Once: false when they have others.
+    pub(crate) fn mirror(&self, make: MakeMirror) -> bool {
+        let named = self.lock();
+        if self.mirror.set(make).is_err() {
+            return false;
+        }
+        let Some(make) = self.mirror.get() else {
+            return false;
+        };
+        named
+            .iter()
+            .all(|((name, labels), (help, meter))| match meter {
+                Meter::Histogram(histogram) => histogram.reflect(make(name, help, labels)),
+                Meter::Counter(_) => true,
+            })
     }
 
     pub(crate) fn counter(
@@ -174,7 +217,13 @@ impl Meters {
         help: &'static str,
         labels: Labels,
     ) -> Histogram {
-        let make = || Meter::Histogram(Histogram::default());
+        let make = || {
+            let histogram = Histogram::default();
+            if let Some(make) = self.mirror.get() {
+                histogram.reflect(make(name, help, labels));
+            }
+            Meter::Histogram(histogram)
+        };
         let of = |meter: &Meter| match meter {
             Meter::Histogram(histogram) => Some(histogram.clone()),
             Meter::Counter(_) => None,
@@ -235,6 +284,34 @@ mod tests {
             assert_eq!(Duration::from_secs_f64(*seconds), Duration::from_nanos(ns));
         }
         assert!(BUCKETS.is_sorted());
+    }
+
+    // Scenario: a histogram that was there and one that comes later each have a mirror, which gets what is observed from
+    // then on; a second maker of mirrors gets none.
+    #[test]
+    fn mirrors_get_what_is_observed() {
+        let meters = Meters::default();
+        let early = meters.histogram("early_seconds", "Early", &[]);
+        early.observe(Duration::from_millis(1));
+        let seen: Arc<Mutex<Vec<(&str, Duration)>>> = Arc::default();
+        let told = Arc::clone(&seen);
+        assert!(meters.mirror(Box::new(move |name, _, _| {
+            let told = Arc::clone(&told);
+            Box::new(move |took| told.lock().unwrap().push((name, took)))
+        })));
+        early.clone().observe(Duration::from_millis(2));
+        let late = meters.histogram("late_seconds", "Late", &[("side", "dialler")]);
+        late.observe(Duration::from_millis(3));
+        assert!(!meters.mirror(Box::new(|_, _, _| Box::new(|_| panic!("a second mirror")))));
+        early.observe(Duration::from_millis(4));
+        let wanted = [
+            ("early_seconds", 2),
+            ("late_seconds", 3),
+            ("early_seconds", 4),
+        ];
+        let wanted = wanted.map(|(name, ms)| (name, Duration::from_millis(ms)));
+        assert_eq!(*seen.lock().unwrap(), wanted);
+        assert_eq!(early.observed().count(), 3);
     }
 
     #[test]

@@ -9,34 +9,42 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use pin_project_lite::pin_project;
 use tokio::runtime::{Handle, Id};
 use tokio::time::{Instant, Sleep};
 
 /// Sleeps kept by a thread. As many asks rarely wait at once in one thread's tasks, and more are only slower.
 const SPARES: usize = 16;
 
-struct Kept {
-    runtime: Id,
-    sleep: Pin<Box<Sleep>>,
-    /// Whom it wakes as it is registered now.
-    waker: Waker,
+pin_project! {
+    struct Kept {
+        runtime: Id,
+        #[pin]
+        sleep: Sleep,
+        // Whom it wakes as it is registered now.
+        waker: Waker,
+    }
 }
 
 impl Kept {
     /// Whether it will wake this task by `deadline` as it is. The same task means the same runtime.
+    #[inline]
     fn serves(&self, deadline: Instant, waker: &Waker) -> bool {
         self.waker.will_wake(waker) && self.sleep.deadline() <= deadline && !self.sleep.is_elapsed()
     }
 }
 
+/// One pointer: every ask takes one and gives it back.
+type Spare = Pin<Box<Kept>>;
+
 thread_local! {
-    static SPARE: RefCell<Vec<Kept>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<Vec<Spare>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Waits for a point in time, registering nothing until it is first polled.
 pub(crate) struct Timeout {
     deadline: Instant,
-    kept: Option<Kept>,
+    kept: Option<Spare>,
 }
 
 impl Timeout {
@@ -64,37 +72,38 @@ impl Timeout {
     }
 
     fn poll_kept(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(Kept { sleep, waker, .. }) = &mut self.kept else {
+        let Some(kept) = &mut self.kept else {
             return Poll::Pending;
         };
         loop {
-            if sleep.as_mut().poll(cx).is_pending() {
-                waker.clone_from(cx.waker());
+            let mut kept = kept.as_mut().project();
+            if kept.sleep.as_mut().poll(cx).is_pending() {
+                kept.waker.clone_from(cx.waker());
                 return Poll::Pending;
             }
-            if sleep.deadline() >= self.deadline {
+            if kept.sleep.deadline() >= self.deadline {
                 return Poll::Ready(());
             }
-            sleep.as_mut().reset(self.deadline);
+            kept.sleep.reset(self.deadline);
         }
     }
 }
 
 /// The spare, if it is of this runtime, or else a new sleep; due no later than `deadline`.
-fn fit(spare: Option<Kept>, deadline: Instant, waker: &Waker) -> Kept {
+fn fit(spare: Option<Spare>, deadline: Instant, waker: &Waker) -> Spare {
     let runtime = Handle::current().id();
     match spare {
         Some(mut kept) if kept.runtime == runtime => {
             if kept.sleep.deadline() > deadline {
-                kept.sleep.as_mut().reset(deadline);
+                kept.as_mut().project().sleep.reset(deadline);
             }
             kept
         }
-        Some(_) | None => Kept {
+        Some(_) | None => Box::pin(Kept {
             runtime,
-            sleep: Box::pin(tokio::time::sleep_until(deadline)),
+            sleep: tokio::time::sleep_until(deadline),
             waker: waker.clone(),
-        },
+        }),
     }
 }
 
