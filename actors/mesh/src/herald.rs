@@ -6,8 +6,8 @@
 //! the registrar (offences). Sends to: gossip, the dialler (whom to dial), the node's [`Authority`] (bans), and
 //! whoever watches its [`View`]: diallers for addresses, the steward for reports.
 //!
-//! Mailbox: usual bounds; full means `Busy`, and a pull is tried again. A restart reads the peer book again, forgets
-//! scores and who is linked, and asks nobody to link anew: links that stand are told again when they change.
+//! Mailbox: usual bounds; full means `Busy`, and a pull is tried again. A restart reads the peer book and the
+//! scores again, forgets who is linked, and asks nobody to link anew: links that stand are told again when they change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::authority::{Authority, Bans};
 use crate::core::announcer::{Announcer, LEASE_MS};
 use crate::core::book::{Book, Heard};
 use crate::core::circle::Circle;
-use crate::core::scores::{Offence, ScoreConfig, Scores};
+use crate::core::scores::{MAX_SCORED, Offence, ScoreConfig, Scores};
 use crate::gossip::{
     ADVERTS, DialFailed, JudgeAdvert, Judgement, Keep, Misbehaved, NotSent, PeerLinked,
     PeerUnlinked, Publish, Sighted,
@@ -36,6 +36,9 @@ use crate::gossip::{
 use crate::shelf::{Kind, Shelf, ShelfError};
 
 mod inbox;
+mod memory;
+
+use memory::{Disk, load};
 
 /// A peer that has not answered a pull by then is not asked again on that link.
 const PULL_DEADLINE: Duration = Duration::from_secs(10);
@@ -47,11 +50,6 @@ const SETTLE: Duration = Duration::from_millis(50);
 const SWEEP: Duration = Duration::from_secs(30);
 /// Between attempts to gossip what nobody took, and after a link came up: a new neighbour's mesh needs a heartbeat.
 const SEND_AGAIN: Duration = Duration::from_secs(1);
-/// A write of the book waits this long for each node in it, and [`SAVE_AFTER`] more: a large one is written rarely.
-const SAVE_EACH: Duration = Duration::from_millis(2);
-/// See [`SAVE_EACH`].
-const SAVE_AFTER: Duration = Duration::from_millis(500);
-
 /// Nodes that were seen on the LAN; a LAN has fewer.
 const MAX_SIGHTED: usize = 256;
 
@@ -110,7 +108,7 @@ pub struct HeraldConfig {
     pub bans: watch::Sender<Arc<Bans>>,
     /// Where the view goes.
     pub view: watch::Sender<Arc<View>>,
-    /// Where the peer book is kept.
+    /// Where the peer book and the scores are kept.
     pub shelf: Shelf,
     /// Gossip.
     pub publish: Publish,
@@ -138,21 +136,14 @@ pub struct Herald {
     circle: Circle,
     links: BTreeMap<u64, (NodeId, Ref<PullAdverts>)>,
     disk: Disk,
+    scores_disk: Disk,
     look: Alarm<Self>,
     look_due: Option<Duration>,
     speak: Alarm<Self>,
 }
 
-/// The file against the book.
-#[derive(Default)]
-struct Disk {
-    read: bool,
-    saving: bool,
-    behind: bool,
-}
-
 impl Herald {
-    /// Reads its file first.
+    /// Reads its files first.
     pub fn new(config: HeraldConfig) -> Herald {
         let me = config.keys.node_id();
         Herald {
@@ -167,6 +158,7 @@ impl Herald {
             circle: Circle::new(me, config.bootstrap.iter().copied()),
             links: BTreeMap::new(),
             disk: Disk::default(),
+            scores_disk: Disk::default(),
             look: Alarm::new(Self::look),
             look_due: None,
             speak: Alarm::new(Self::speak),
@@ -362,6 +354,8 @@ impl Herald {
 
     fn blame(&mut self, peer: NodeId, offence: Offence, cx: &mut Cx<Self>) {
         let banned = self.scores.blame(peer, offence, cx.now());
+        self.scores_disk.behind = true;
+        self.save_scores(cx);
         tracing::info!(%peer, offence = offence.name(), points = self.scores.points(&peer, cx.now()), "misbehaved");
         if let Some(until) = banned {
             let minutes = until.saturating_sub(cx.now()).as_secs().div_ceil(60);
@@ -466,62 +460,6 @@ impl Herald {
         self.tell_bans(cx);
         self.look_soon(cx);
     }
-
-    // ---- disk ----
-
-    fn save(&mut self, cx: &mut Cx<Self>) {
-        if self.disk.saving || !self.disk.behind || !self.disk.read {
-            return;
-        }
-        self.disk.saving = true;
-        let nodes = u32::try_from(self.book.len()).unwrap_or(u32::MAX);
-        let wait = SAVE_AFTER + SAVE_EACH.saturating_mul(nodes);
-        cx.after(wait, |herald, cx| {
-            herald.disk.behind = false;
-            let items: Vec<Bytes> = (herald.book.iter())
-                .map(|(_, signed)| signed.to_wire())
-                .collect();
-            let shelf = herald.config.shelf.clone();
-            cx.offload(
-                move || shelf.save(Kind::Adverts, &items),
-                |herald, saved, cx| {
-                    herald.disk.saving = false;
-                    match saved {
-                        Ok(Ok(())) => {}
-                        Ok(Err(error)) => tracing::warn!(%error, "the peer book is not kept"),
-                        Err(error) => tracing::warn!(%error, "the peer book is not kept"),
-                    }
-                    herald.save(cx);
-                },
-            );
-        });
-    }
-
-    fn on_loaded(&mut self, loaded: Result<Vec<SignedAdvert>, ShelfError>, cx: &mut Cx<Self>) {
-        match loaded {
-            Ok(adverts) => {
-                tracing::info!(peers = adverts.len(), "peer book read");
-                for signed in adverts {
-                    self.book.recall(signed);
-                }
-            }
-            Err(error) => tracing::warn!(%error, "the peer book begins anew"),
-        }
-        self.disk.read = true;
-        self.sweep(cx);
-    }
-}
-
-/// Reads a peer book. Signatures are checked again; leases need not hold, since an old address is worth a try.
-fn load(shelf: &Shelf, network_id: &[u8; 32]) -> Result<Vec<SignedAdvert>, ShelfError> {
-    let items = shelf.load(Kind::Adverts)?;
-    let read = items.into_iter().filter_map(|item| {
-        let signed = SignedAdvert::from_wire(item).ok()?;
-        let then = signed.advert.issued_at_ms;
-        let verified = signed.verify(network_id, then);
-        verified.is_ok().then_some(signed)
-    });
-    Ok(read.take(MAX_HAVE).collect())
 }
 
 impl Behaviour for Herald {

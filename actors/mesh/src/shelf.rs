@@ -1,8 +1,8 @@
-//! What a node keeps of the mesh across restarts: a file of directives and a file of adverts.
+//! What a node keeps of the mesh across restarts: files of directives, adverts and scores.
 //!
 //! A file is replaced whole: written beside, synced, renamed, and its folder synced. It is
-//! `"pqcnet/shelf/1 <kind>\n" ‖ number of items u32 ‖ (length u32 ‖ item)* ‖ SHA-256 of all before`. Items carry their own
-//! signatures, which are checked again after reading: the hash finds accidents, not forgers.
+//! `"pqcnet/shelf/1 <kind>\n" ‖ number of items u32 ‖ (length u32 ‖ item)* ‖ SHA-256 of all before`. Directives and
+//! adverts carry their own signatures, which are checked again after reading: the hash finds accidents, not forgers.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -21,6 +21,8 @@ pub enum Kind {
     Directives,
     /// The peer book.
     Adverts,
+    /// How peers behaved.
+    Scores,
 }
 
 impl Kind {
@@ -29,6 +31,7 @@ impl Kind {
         match self {
             Kind::Directives => "directives",
             Kind::Adverts => "peers",
+            Kind::Scores => "scores",
         }
     }
 }

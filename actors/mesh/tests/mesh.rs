@@ -235,6 +235,15 @@ impl Mesh {
         };
         routes.map(text).collect()
     }
+
+    /// As bad as it takes to be banned.
+    async fn offend(&self, peer: NodeId) {
+        let offence = Offence::BadBytes;
+        for _ in 0..4 {
+            let misbehaved = Misbehaved { peer, offence };
+            self.herald.of().ask(misbehaved, SOON).await.unwrap();
+        }
+    }
 }
 
 /// Scenario: the root revokes a sentry at one node. It holds there at once, is on the disk when the answer comes, is gossiped
@@ -325,13 +334,13 @@ fn only_the_highest_order_of_the_root_holds() {
     });
 }
 
-/// Scenario: the file of directives is damaged: the node gives up rather than let in who is revoked. A damaged peer book is
-/// begun anew.
+/// Scenario: the file of directives is damaged: the node gives up rather than let in who is revoked. A damaged peer book and
+/// damaged scores are begun anew.
 #[test]
 fn a_damaged_shelf() {
     simulate(|| async {
         let world = World::new();
-        for kind in [Kind::Directives, Kind::Adverts] {
+        for kind in [Kind::Directives, Kind::Adverts, Kind::Scores] {
             let path = world.shelf("one").path(kind).unwrap();
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, b"nonsense").unwrap();
@@ -489,11 +498,7 @@ fn misbehaviour_bans_for_a_while() {
         assert_eq!(mesh.authority.admit(bad, Role::Sentry), Ok(()));
         mesh.herald.of().ask(failed(true), SOON).await.unwrap();
         let mut following = mesh.authority.clone();
-        for _ in 0..4 {
-            let offence = Offence::BadBytes;
-            let misbehaved = Misbehaved { peer: bad, offence };
-            mesh.herald.of().ask(misbehaved, SOON).await.unwrap();
-        }
+        mesh.offend(bad).await;
         following.changed().await;
         let refused = mesh.authority.admit(bad, Role::Sentry);
         assert!(
@@ -509,6 +514,50 @@ fn misbehaviour_bans_for_a_while() {
         mesh.env.sleep(31 * S).await;
         assert_eq!(mesh.view().banned, 0);
         mesh.running.stop().await;
+    });
+}
+
+/// Scenario: a node is killed in the middle of a ban that it gave. Started again it keeps to what is left of the ban, and
+/// the next one is as long as it would have been.
+#[test]
+fn a_ban_outlives_the_process() {
+    simulate(|| async {
+        let world = World::new();
+        let mesh = start(&world, 0, "one");
+        mesh.env.sleep(S).await;
+        let bad = world.id(1);
+        mesh.offend(bad).await;
+        mesh.env.sleep(30 * S).await;
+        mesh.running.stop().await;
+        let again = start(&world, 0, "one");
+        again.env.sleep(S).await;
+        let refused = again.authority.admit(bad, Role::Sentry);
+        assert!(
+            matches!(
+                refused,
+                Err(Standing::Banned {
+                    left_s: 28..=31,
+                    ..
+                })
+            ),
+            "{refused:?}"
+        );
+        assert_eq!(again.view().banned, 1);
+        again.env.sleep(31 * S).await;
+        assert_eq!(again.authority.admit(bad, Role::Sentry), Ok(()));
+        again.offend(bad).await;
+        let refused = again.authority.admit(bad, Role::Sentry);
+        assert!(
+            matches!(
+                refused,
+                Err(Standing::Banned {
+                    left_s: 119..=121,
+                    ..
+                })
+            ),
+            "{refused:?}"
+        );
+        again.running.stop().await;
     });
 }
 

@@ -70,12 +70,69 @@ impl Default for ScoreConfig {
     }
 }
 
+impl ScoreConfig {
+    /// Points that come back in this time.
+    fn back(&self, passed: Duration) -> u32 {
+        let back = passed.as_micros() / self.point_after.as_micros().max(1);
+        u32::try_from(back).unwrap_or(u32::MAX)
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Score {
     points: u32,
     at: Duration,
     bans: u32,
     banned_until: Duration,
+    /// Until then the next ban is longer than the first.
+    remembered_until: Duration,
+}
+
+/// A peer's score as it outlives the process, in times of the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Who.
+    pub peer: NodeId,
+    /// Points left then.
+    pub points: u8,
+    /// When that was, milliseconds since 1970.
+    pub at_ms: u64,
+    /// Bans that are remembered.
+    pub bans: u32,
+    /// When the last of them ends or ended.
+    pub banned_until_ms: u64,
+}
+
+impl Kept {
+    /// Bytes of one: NodeId, points, at, bans, end of the last ban; integers are big-endian.
+    pub const LEN: usize = 32 + 1 + 8 + 4 + 8;
+
+    /// As it is written.
+    pub fn to_bytes(&self) -> [u8; Kept::LEN] {
+        let mut bytes = [0; Kept::LEN];
+        bytes[..32].copy_from_slice(self.peer.as_bytes());
+        bytes[32] = self.points;
+        bytes[33..41].copy_from_slice(&self.at_ms.to_be_bytes());
+        bytes[41..45].copy_from_slice(&self.bans.to_be_bytes());
+        bytes[45..].copy_from_slice(&self.banned_until_ms.to_be_bytes());
+        bytes
+    }
+
+    /// As it was written; `None` when it was not.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Kept> {
+        let (peer, rest) = bytes.split_first_chunk::<32>()?;
+        let (points, rest) = rest.split_first()?;
+        let (at_ms, rest) = rest.split_first_chunk()?;
+        let (bans, rest) = rest.split_first_chunk()?;
+        let banned_until_ms = rest.try_into().ok()?;
+        Some(Kept {
+            peer: NodeId::from_bytes(*peer),
+            points: (*points).min(FULL as u8),
+            at_ms: u64::from_be_bytes(*at_ms),
+            bans: u32::from_be_bytes(*bans),
+            banned_until_ms: u64::from_be_bytes(banned_until_ms),
+        })
+    }
 }
 
 /// The scores.
@@ -106,6 +163,7 @@ impl Scores {
             at: now,
             bans: 0,
             banned_until: Duration::ZERO,
+            remembered_until: Duration::ZERO,
         };
         let config = self.config;
         let score = self.peers.entry(peer).or_insert(fresh);
@@ -122,6 +180,7 @@ impl Scores {
         score.bans = score.bans.saturating_add(1);
         score.points = FULL;
         score.banned_until = now + ban.min(config.ban_max);
+        score.remembered_until = score.banned_until + config.ban_max;
         // Points that come back while it is banned forgive nothing.
         score.at = score.banned_until;
         Some(score.banned_until)
@@ -147,6 +206,69 @@ impl Scores {
             .filter(|(_, score)| score.banned_until > now)
             .map(|(peer, score)| (*peer, score.banned_until))
             .collect()
+    }
+
+    /// What is to outlive the process: everybody who is not forgiven.
+    pub fn keep(&self, now: Duration, wall_ms: u64) -> impl Iterator<Item = Kept> + '_ {
+        let wall = move |at: Duration| {
+            let (ahead, behind) = (at.saturating_sub(now), now.saturating_sub(at));
+            wall_ms
+                .saturating_add(millis(ahead))
+                .saturating_sub(millis(behind))
+        };
+        self.peers.iter().filter_map(move |(peer, score)| {
+            let mut score = *score;
+            score.refill(&self.config, now);
+            let forgiven = score.points == FULL && score.forgiven(now);
+            (!forgiven).then(|| Kept {
+                peer: *peer,
+                points: u8::try_from(score.points).unwrap_or(u8::MAX),
+                at_ms: wall(score.at),
+                bans: score.bans,
+                banned_until_ms: match score.bans {
+                    0 => 0,
+                    _ => wall(score.banned_until),
+                },
+            })
+        })
+    }
+
+    /// Takes over what was kept, less what time has forgiven meanwhile. A clock that was set back lengthens no ban beyond
+    /// the longest. What was seen since the start is not made better.
+    pub fn recall(&mut self, kept: Kept, now: Duration, wall_ms: u64) {
+        let config = self.config;
+        let until = |at_ms: u64| Duration::from_millis(at_ms.saturating_sub(wall_ms));
+        let banned = until(kept.banned_until_ms).min(config.ban_max);
+        let remembered_ms = (kept.banned_until_ms).saturating_add(millis(config.ban_max));
+        let remembered = until(remembered_ms).min(banned + config.ban_max);
+        let mut score = Score {
+            points: FULL,
+            at: now + banned,
+            bans: if remembered.is_zero() { 0 } else { kept.bans },
+            banned_until: now + banned,
+            remembered_until: now + remembered,
+        };
+        if banned.is_zero() {
+            let passed = Duration::from_millis(wall_ms.saturating_sub(kept.at_ms));
+            score.points = config
+                .back(passed)
+                .saturating_add(kept.points.into())
+                .min(FULL);
+            score.banned_until = Duration::ZERO;
+        }
+        if score.points == FULL && score.forgiven(now) {
+            return;
+        }
+        if !self.make_room(kept.peer, now) {
+            return;
+        }
+        let known = self.peers.entry(kept.peer).or_insert(score);
+        known.refill(&config, now);
+        known.points = known.points.min(score.points);
+        known.bans = known.bans.max(score.bans);
+        known.banned_until = known.banned_until.max(score.banned_until);
+        known.remembered_until = known.remembered_until.max(score.remembered_until);
+        known.at = known.at.max(known.banned_until);
     }
 
     /// When the next ban ends.
@@ -175,7 +297,7 @@ impl Scores {
             let config = self.config;
             self.peers.retain(|_, score| {
                 score.refill(&config, now);
-                score.points < FULL || !score.forgiven(&config, now)
+                score.points < FULL || !score.forgiven(now)
             });
         }
         if self.peers.len() >= MAX_SCORED {
@@ -192,9 +314,7 @@ impl Scores {
 
 impl Score {
     fn refill(&mut self, config: &ScoreConfig, now: Duration) {
-        let passed = now.saturating_sub(self.at);
-        let back = passed.as_micros() / config.point_after.as_micros().max(1);
-        let back = u32::try_from(back).unwrap_or(u32::MAX);
+        let back = config.back(now.saturating_sub(self.at));
         if back == 0 {
             return;
         }
@@ -203,15 +323,19 @@ impl Score {
         if self.points == FULL {
             self.at = self.at.max(now);
         }
-        if self.forgiven(config, now) {
+        if self.forgiven(now) {
             self.bans = 0;
         }
     }
 
     /// Bans are remembered for as long as the longest one.
-    fn forgiven(&self, config: &ScoreConfig, now: Duration) -> bool {
-        self.banned_until + config.ban_max <= now || self.bans == 0
+    fn forgiven(&self, now: Duration) -> bool {
+        self.remembered_until <= now || self.bans == 0
     }
+}
+
+fn millis(of: Duration) -> u64 {
+    u64::try_from(of.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -290,6 +414,83 @@ mod tests {
         // Once they have behaved for long enough, the table empties at the next newcomer.
         scores.blame(node(8), Offence::BadBytes, 7300 * S);
         assert_eq!(scores.len(), 1);
+    }
+
+    const WALL: u64 = 1_700_000_000_000;
+
+    /// The scores of a process that starts when `passed` is over, its clock at zero again.
+    fn restarted(scores: &Scores, now: Duration, passed: Duration) -> Scores {
+        let mut again = Scores::new(ScoreConfig::default());
+        let later = WALL + millis(passed);
+        for kept in scores.keep(now, WALL) {
+            let read = Kept::from_bytes(&kept.to_bytes()).unwrap();
+            assert_eq!(read, kept);
+            again.recall(read, Duration::ZERO, later);
+        }
+        again
+    }
+
+    /// Scenario: one peer is banned for the second time, one has lost points, and the process is started again at once, in
+    /// the middle of the ban, after it, and when all is forgiven. Time that passed in between counts, and nothing else.
+    #[test]
+    fn a_restart_forgives_nothing() {
+        let mut scores = scores();
+        let (banned, clumsy) = (node(1), node(2));
+        for second in [0, 60] {
+            let now = S * second;
+            while scores.blame(banned, Offence::BadBytes, now).is_none() {}
+        }
+        scores.blame(clumsy, Offence::BadBytes, 60 * S);
+        // Banned until 180 s.
+        let now = 61 * S;
+        for (passed, ban_left, points) in [(0, 119, 75), (59, 60, 85), (119, 0, 95), (600, 0, 100)]
+        {
+            let mut again = restarted(&scores, now, passed * S);
+            let bans = again.bans(Duration::ZERO);
+            let left = bans.get(&banned).copied().unwrap_or_default();
+            assert_eq!(left, ban_left * S, "after {passed} s");
+            assert_eq!(
+                again.points(&clumsy, Duration::ZERO),
+                points,
+                "after {passed} s"
+            );
+            // The next ban is the third one, and as long.
+            let after = ban_left * S;
+            let end = (0..5).find_map(|_| again.blame(banned, Offence::BadBytes, after));
+            assert_eq!(end, Some(after + 240 * S));
+        }
+        let again = restarted(&scores, now, (119 + 3600) * S);
+        assert!(again.is_empty());
+        // A clock that was set back a year lengthens no ban beyond the longest.
+        let mut back = Scores::new(ScoreConfig::default());
+        for kept in scores.keep(now, WALL) {
+            back.recall(kept, S, WALL - 365 * 24 * 3600 * 1000);
+        }
+        assert_eq!(back.bans(S), BTreeMap::from([(banned, 3601 * S)]));
+    }
+
+    /// Scenario: what is on the disk was cut, or is not a score at all; what came in before the file was read stays as bad.
+    #[test]
+    fn recalled_with_care() {
+        assert_eq!(Kept::from_bytes(&[0; Kept::LEN - 1]), None);
+        assert_eq!(Kept::from_bytes(&[0; Kept::LEN + 1]), None);
+        assert_eq!(
+            Kept::from_bytes(&[255; Kept::LEN]).map(|kept| kept.points),
+            Some(100)
+        );
+        let mut scores = scores();
+        scores.blame(node(1), Offence::BadBytes, S);
+        let kept = Kept {
+            peer: node(1),
+            points: 90,
+            at_ms: WALL,
+            bans: 0,
+            banned_until_ms: 0,
+        };
+        scores.recall(kept, S, WALL);
+        assert_eq!(scores.points(&node(1), S), 75);
+        scores.recall(Kept { points: 40, ..kept }, S, WALL);
+        assert_eq!(scores.points(&node(1), S), 40);
     }
 
     proptest! {
