@@ -39,6 +39,13 @@ impl Observed {
         Ok(Observed { log, exporter })
     }
 
+    /// What the node observes from now on is in what will be sent: to be called before anything is started.
+    pub fn follow(&self, env: &Env) {
+        if let Some((otlp, _)) = &self.exporter {
+            otlp.mirror(env);
+        }
+    }
+
     /// From now on traces begin at this node, and its metrics are sent.
     pub fn watch(&self, env: &Env, pages: &Pages) {
         let Some((otlp, config)) = &self.exporter else {

@@ -19,6 +19,7 @@ use pqcnet_actor::{Env, Exit as TreeExit, Running};
 use pqcnet_crypto::self_test::{self, SelfTestError};
 use pqcnet_crypto::{NodeSecrets, keystore};
 use pqcnet_messages::{KemAdvert, Role};
+use pqcnet_p2p::guard::GuardConfig;
 use pqcnet_p2p::network::NetworkFile;
 use pqcnet_roles::{Care, KeyVersions, Machine, Setup, StartError, Started};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -85,6 +86,7 @@ fn run(role: Role, args: &ServiceArgs) -> Result<Exit, Failed> {
     };
     let watching = observed.clone();
     let outcome = pqcnet_actor::run(role.name(), move |env| async move {
+        watching.follow(&env);
         serve(
             env,
             watching,
@@ -100,8 +102,9 @@ fn run(role: Role, args: &ServiceArgs) -> Result<Exit, Failed> {
     outcome.context("no runtime")?
 }
 
-/// What a node with as many links as it takes has open, its store's tables included.
-const DESCRIPTORS: u64 = 16_384;
+/// What a node with as many links as it takes has open, 16,384 clients and their strangers and its store's tables
+/// included, without being near the line below which it takes no new ones.
+const DESCRIPTORS: u64 = 32_768;
 
 /// A connection is a descriptor, and so is a table of the store. The soft limit of an ordinary login, 1,024, is met long
 /// before this node's own limits on connections, and then the store fails too; so it goes up as far as it may.
@@ -124,6 +127,15 @@ fn raise_descriptor_limit() {
         }
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "the limit on file descriptors stays as it is"),
+    }
+}
+
+/// A quarter of all descriptors at most: whoever is silent at the door must never leave none for those who are let in.
+fn strangers() -> usize {
+    let most = GuardConfig::default().waiting;
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, _)) => usize::try_from(soft / 4).map_or(most, |quarter| quarter.min(most)),
+        Err(_) => most,
     }
 }
 
@@ -242,6 +254,7 @@ async fn start(
             drain_within: config.drain,
             backups: config.backups.clone(),
             customer_channels: config.customer_channels,
+            strangers: strangers(),
         },
     };
     let outcome = match role {

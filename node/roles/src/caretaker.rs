@@ -11,6 +11,7 @@ use std::time::Duration;
 use pqcnet_actor::{Behaviour, Cx, On, Ref, Reply};
 use pqcnet_messages::Refusal;
 use pqcnet_messages::orders::{BackUp, BackUpState, Drain, DrainBegun};
+use pqcnet_p2p::guard::GuardConfig;
 use pqcnet_relay::core::shard::ShardLimits;
 use pqcnet_store::RocksStore;
 use tokio::sync::{Notify, watch};
@@ -28,6 +29,8 @@ pub struct Care {
     pub backups: PathBuf,
     /// Channels that one customer may have in a shard.
     pub customer_channels: usize,
+    /// Strangers that may wait for a handshake at once, at both planes together.
+    pub strangers: usize,
 }
 
 impl Default for Care {
@@ -37,6 +40,7 @@ impl Default for Care {
             drain_within: Duration::from_secs(30),
             backups: PathBuf::from("backups"),
             customer_channels: ShardLimits::default().customer_channels,
+            strangers: GuardConfig::default().waiting,
         }
     }
 }

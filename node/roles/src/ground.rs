@@ -195,6 +195,8 @@ impl Ground {
         let env = platform.env().clone();
         let mut config = SecurityConfig::new(keys.clone(), network.network_id());
         config.suites = suites;
+        config.guard.waiting = care.strangers;
+        config.guard.half_open = config.guard.half_open.min(care.strangers);
         config.members = Some(Arc::new(
             network.nodes().iter().map(|node| node.id).collect(),
         ));

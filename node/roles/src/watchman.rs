@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 use pqcnet_actor::{Behaviour, Class, Cx, Message, Ref, TellError};
 use pqcnet_messages::relay_local::Room;
@@ -220,15 +221,25 @@ fn told(before: Level, now: Level, what: &str) {
     }
 }
 
+/// Whether the process, or the whole system, may open nothing more.
+fn is_used_up(error: &std::io::Error) -> bool {
+    let used_up = [Errno::EMFILE, Errno::ENFILE].map(|errno| errno as i32);
+    error
+        .raw_os_error()
+        .is_some_and(|errno| used_up.contains(&errno))
+}
+
 /// Open descriptors and the soft limit; `None` where the system does not tell.
 fn descriptors() -> Option<(u64, u64)> {
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
-    // The listing itself is one of them.
-    let open = std::fs::read_dir(OPEN_DESCRIPTORS)
-        .ok()?
-        .count()
-        .saturating_sub(1);
-    Some((u64::try_from(open).ok()?, soft))
+    let open = match std::fs::read_dir(OPEN_DESCRIPTORS) {
+        // The listing itself is one of them.
+        Ok(listed) => u64::try_from(listed.count().saturating_sub(1)).ok()?,
+        // None was left for the listing.
+        Err(error) if is_used_up(&error) => soft,
+        Err(_) => return None,
+    };
+    Some((open, soft))
 }
 
 impl Behaviour for Watchman {

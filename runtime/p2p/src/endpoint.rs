@@ -183,6 +183,7 @@ async fn accept(
     mut listener: Box<dyn Listener>,
     finished: Finished,
 ) {
+    let mut failing = 0_u64;
     loop {
         let arrived = tokio::select! {
             biased;
@@ -190,9 +191,18 @@ async fn accept(
             arrived = listener.accept() => arrived,
         };
         match arrived {
-            Ok(arrived) => admit(&env, &security, arrived, &finished),
+            Ok(arrived) => {
+                if failing > 0 {
+                    tracing::info!(failed = failing, "streams are accepted again");
+                    failing = 0;
+                }
+                admit(&env, &security, arrived, &finished);
+            }
             Err(error) => {
-                tracing::warn!(%error, "accept");
+                failing += 1;
+                if failing == 1 {
+                    tracing::warn!(%error, "no stream is accepted; told once until one is");
+                }
                 env.sleep(ACCEPT_PAUSE).await;
             }
         }

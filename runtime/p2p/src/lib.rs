@@ -21,6 +21,7 @@ pub mod endpoint;
 pub mod guard;
 pub mod handshake;
 pub mod network;
+mod reserve;
 pub mod stream;
 pub mod streams;
 #[cfg(test)]

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 
 use crate::network::Address;
+use crate::reserve;
 
 /// An idle connection is probed after this long, so that a peer that vanished without a word is noticed within
 /// about a minute and a half.
@@ -98,6 +99,9 @@ impl Listener for TcpAccepts {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Arrived>> {
         Box::pin(async move {
             let (stream, from) = self.listener.accept().await?;
+            if reserve::took_the_last(&stream) {
+                return Err(reserve::refused());
+            }
             Ok(Arrived {
                 stream: Box::new(tuned(stream)?),
                 from: Some(from),

@@ -9,12 +9,14 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use futures::future::{Ready, ready};
 use libp2p::Transport;
 use libp2p::core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
 use libp2p::multiaddr::{Multiaddr, Protocol};
 use libp2p::tcp;
 
 use super::reach::is_circuit;
+use crate::reserve;
 
 /// See the module.
 pub(super) struct Carrier {
@@ -56,6 +58,19 @@ fn plain(address: &Multiaddr) -> Multiaddr {
     parts
         .filter(|part| !matches!(part, Protocol::Ws(_)))
         .collect()
+}
+
+/// A socket that came in, unless it took one of the last descriptors.
+fn spared(
+    arrived: Ready<io::Result<tcp::tokio::TcpStream>>,
+) -> Ready<io::Result<tcp::tokio::TcpStream>> {
+    let socket = arrived.into_inner();
+    ready(socket.and_then(|socket| {
+        if reserve::took_the_last(&socket.0) {
+            return Err(reserve::refused());
+        }
+        Ok(socket)
+    }))
 }
 
 impl Transport for Carrier {
@@ -116,7 +131,7 @@ impl Transport for Carrier {
                 local_addr: self.mark(listener_id, local_addr),
                 send_back_addr: self.mark(listener_id, send_back_addr),
                 listener_id,
-                upgrade,
+                upgrade: spared(upgrade),
             },
             TransportEvent::ListenerClosed {
                 listener_id,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Step (pqcnet_actor) ── tracing span ─▶ tracing-opentelemetry ─▶ queue, bounded ─▶ Adopt ─┐
-//!   Samples, as /metrics shows them ── every so often ─▶ encode ──────────────────────────────┴─▶ one channel, gRPC
+//!   Samples, as /metrics shows them ── every so often ─▶ the SDK's instruments ─▶ reader ──────┴─▶ one channel, gRPC
 //! ```
 //!
 //! Everything that waits for the network runs on a thread of its own; a collector that is slow or gone costs a node
@@ -13,18 +13,21 @@
 //! not the network's own traffic.
 
 mod adopt;
-mod encode;
 mod endpoint;
+mod instruments;
+mod push;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Meter, MeterProvider as _};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{WithExportConfig as _, WithTonicConfig as _};
-use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider,
 };
@@ -36,8 +39,10 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{FilterFn, LevelFilter};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::metrics::Sample;
+use crate::metrics::{PREFIX, Sample};
 use adopt::{Adopt, Counted, SpanCounts};
+use instruments::Instruments;
+use push::{PushCounts, Told};
 
 pub use endpoint::{Endpoint, EndpointError, Ratio, RatioError};
 
@@ -49,6 +54,8 @@ const BATCH_SPANS: usize = 512;
 const DELAY: Duration = Duration::from_millis(500);
 /// The longest an export may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Between exports that the SDK makes by itself: none, each follows a reading of ours.
+const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
 /// The longest a process that ends waits for what is queued.
 const GOODBYE: Duration = Duration::from_secs(3);
 
@@ -88,17 +95,15 @@ pub enum OtlpError {
 #[derive(Clone, Debug, Default)]
 struct Counts {
     spans: SpanCounts,
-    pushed: Counter,
-    push_failed: Counter,
+    pushes: PushCounts,
 }
 
 /// A connection to a collector. [`Otlp::stop`] sends what waits; dropped without it, that is lost.
 #[derive(Debug)]
 pub struct Otlp {
     runtime: Mutex<Option<Runtime>>,
-    channel: Channel,
     provider: SdkTracerProvider,
-    config: OtlpConfig,
+    meters: SdkMeterProvider,
     counts: Counts,
 }
 
@@ -117,12 +122,22 @@ impl Otlp {
         // The channel's own task lives where it is made.
         let entered = runtime.enter();
         let channel = connect(&config)?;
+        let unbuilt =
+            |error: opentelemetry_otlp::ExporterBuildError| OtlpError::Exporter(error.to_string());
         let exporter = opentelemetry_otlp::SpanExporter::builder()
             .with_tonic()
             .with_channel(channel.clone())
             .with_timeout(TIMEOUT)
             .build()
-            .map_err(|error| OtlpError::Exporter(error.to_string()))?;
+            .map_err(unbuilt)?;
+        let pusher = opentelemetry_otlp::MetricExporter::builder()
+            // What a scrape shows as well: totals since the start.
+            .with_temporality(Temporality::Cumulative)
+            .with_tonic()
+            .with_channel(channel)
+            .with_timeout(TIMEOUT)
+            .build()
+            .map_err(unbuilt)?;
         drop(entered);
         let counts = Counts::default();
         let queue = BatchSpanProcessor::builder(Adopt::new(exporter, counts.spans.clone()))
@@ -143,11 +158,11 @@ impl Otlp {
                 counts: counts.spans.clone(),
             })
             .build();
+        let meters = meters(Told::new(pusher, counts.pushes.clone()), resource(&config));
         Ok(Otlp {
             runtime: Mutex::new(Some(runtime)),
-            channel,
             provider,
-            config,
+            meters,
             counts,
         })
     }
@@ -163,57 +178,42 @@ impl Otlp {
         spans(self.provider.tracer("pqcnet")).with_filter(steps)
     }
 
-    /// Sends what `collect` gives every so often, until [`Otlp::stop`].
+    /// From now on every observation of the node's histograms goes into the exports. To be called before anything is
+    /// observed that should be in them, once a node.
+    pub fn mirror(&self, env: &Env) {
+        instruments::mirror(&self.meter(), env);
+    }
+
+    fn meter(&self) -> Meter {
+        self.meters.meter(PREFIX)
+    }
+
+    /// Sends what `collect` gives every so often, and the histograms, until [`Otlp::stop`].
     pub fn push_metrics(
         &self,
         env: &Env,
         every: Duration,
         collect: impl Fn() -> BoxFuture<'static, Vec<Sample>> + Send + 'static,
     ) {
-        let mut client = MetricsServiceClient::new(self.channel.clone());
-        let (env, counts) = (env.clone(), self.counts.clone());
-        let resource = self.proto_resource();
-        let ns = |wall_ms: u64| wall_ms.saturating_mul(1_000_000);
-        let start = ns(env.wall_ms());
+        let (env, meters) = (env.clone(), self.meters.clone());
+        let instruments = Instruments::new(self.meter());
         let pushing = async move {
-            let mut failing = false;
             loop {
                 env.sleep(every).await;
                 // Actors are asked on the node's own runtime; here only the network is waited for.
                 let Ok(samples) = env.task(collect()).await else {
                     continue;
                 };
-                let now = ns(env.wall_ms());
-                let request =
-                    encode::request(resource.clone(), samples, encode::Span { start, now });
-                let sent = tokio::time::timeout(TIMEOUT, client.export(request)).await;
-                let why = match sent {
-                    Ok(Ok(_)) => None,
-                    Ok(Err(status)) => Some(status.code().to_string()),
-                    Err(_) => Some(format!("no answer within {TIMEOUT:?}")),
-                };
-                match &why {
-                    None => counts.pushed.bump(),
-                    Some(_) => counts.push_failed.bump(),
+                instruments.take(samples);
+                // The reader's thread exports; how that went, `Told` tells.
+                if let Err(error) = tokio::task::block_in_place(|| meters.force_flush()) {
+                    tracing::debug!(%error, "an export of metrics");
                 }
-                if let Some(why) = &why
-                    && !failing
-                {
-                    tracing::warn!(%why, "the collector takes no metrics; told once until it does");
-                }
-                failing = why.is_some();
             }
         };
         if let Some(runtime) = &*self.runtime() {
             drop(runtime.spawn(pushing));
         }
-    }
-
-    fn proto_resource(&self) -> Vec<opentelemetry_proto::tonic::common::v1::KeyValue> {
-        attributes(&self.config)
-            .into_iter()
-            .map(|(key, value)| encode::text(key, value))
-            .collect()
     }
 
     /// How exports fare, for a node's own metrics.
@@ -232,8 +232,8 @@ impl Otlp {
                 spans("recorded", &counts.spans.recorded),
                 spans("exported", &counts.spans.exported),
                 spans("failed", &counts.spans.failed),
-                pushes("exported", &counts.pushed),
-                pushes("failed", &counts.push_failed),
+                pushes("exported", &counts.pushes.exported),
+                pushes("failed", &counts.pushes.failed),
             ]
         }
     }
@@ -269,6 +269,18 @@ impl Drop for Otlp {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// The provider of all instruments; exports are asked for, by nobody else.
+fn meters(exporter: impl PushMetricExporter, resource: Resource) -> SdkMeterProvider {
+    let reader = PeriodicReader::builder(exporter)
+        .with_interval(NEVER)
+        .build();
+    SdkMeterProvider::builder()
+        .with_resource(resource)
+        .with_reader(reader)
+        .with_view(instruments::room)
+        .build()
 }
 
 type Spans<S> = tracing_opentelemetry::OpenTelemetryLayer<S, SdkTracer>;

@@ -1,9 +1,11 @@
 // Scenarios: recorded steps are exported under their own ids, other spans never; what the queue has no room for is lost
 // and counted; a collector that does not answer delays nobody; TLS authorities that are none are the operator's fault.
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
 
 use opentelemetry::trace::{SpanId, SpanKind, Status, TraceId};
 use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ResourceMetrics};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use pqcnet_actor::{StepKind, TraceCx};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -172,4 +174,171 @@ fn authorities_must_be_certificates() {
     assert!(matches!(none, Err(OtlpError::NoAuthority)), "{none:?}");
     let broken = start("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n");
     assert!(matches!(broken, Err(OtlpError::Tls(_))), "{broken:?}");
+}
+
+/// What an exporter of metrics got last, by name: kind, unit, and each series with its labels.
+#[derive(Clone, Debug, Default)]
+struct Board(Arc<Mutex<BTreeMap<String, Vec<String>>>>);
+
+impl PushMetricExporter for Board {
+    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
+        let mut board = self.0.lock().unwrap();
+        board.clear();
+        for metric in metrics.scope_metrics().flat_map(|scope| scope.metrics()) {
+            let lines = match metric.data() {
+                AggregatedMetrics::U64(data) => lines(data, metric.unit()),
+                AggregatedMetrics::F64(data) => lines(data, metric.unit()),
+                other => panic!("{other:?}"),
+            };
+            let twice = board.insert(metric.name().to_owned(), lines);
+            assert_eq!(twice, None, "{} is there twice", metric.name());
+        }
+        Ok(())
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn temporality(&self) -> Temporality {
+        Temporality::Cumulative
+    }
+}
+
+fn labels<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> String {
+    let labels = attributes.map(|label| format!("{}={}", label.key, label.value));
+    labels.collect::<Vec<_>>().join(",")
+}
+
+fn lines<T: std::fmt::Debug + Copy>(data: &MetricData<T>, unit: &str) -> Vec<String> {
+    let mut lines: Vec<String> = match data {
+        MetricData::Gauge(gauge) => gauge
+            .data_points()
+            .map(|at| {
+                format!(
+                    "gauge {unit} {{{}}} {:?}",
+                    labels(at.attributes()),
+                    at.value()
+                )
+            })
+            .collect(),
+        MetricData::Sum(sum) => {
+            assert!(sum.is_monotonic() && sum.temporality() == Temporality::Cumulative);
+            sum.data_points()
+                .map(|at| {
+                    format!(
+                        "sum {unit} {{{}}} {:?}",
+                        labels(at.attributes()),
+                        at.value()
+                    )
+                })
+                .collect()
+        }
+        MetricData::Histogram(histogram) => histogram
+            .data_points()
+            .map(|at| {
+                assert_eq!(at.bounds().collect::<Vec<_>>(), pqcnet_actor::BUCKETS);
+                let counts = at.bucket_counts().enumerate();
+                let counts = counts.filter(|(_, n)| *n > 0).collect::<Vec<_>>();
+                let labels = labels(at.attributes());
+                format!("histogram {unit} {{{labels}}} {counts:?} {:?}", at.sum())
+            })
+            .collect(),
+        MetricData::ExponentialHistogram(_) => panic!("nobody asked for one"),
+    };
+    lines.sort();
+    lines
+}
+
+/// Scenario: samples of every kind come to an exporter as instruments of their kinds, with units and labels, in two readings
+/// one after the other: a series that is not in the second reading is not in the second export, a new name is. Histograms
+/// come with what was observed, in buckets of our bounds, whether they were made before the mirror or after it.
+#[test]
+fn samples_are_instruments_of_the_sdk() {
+    let board = Board::default();
+    let meters = meters(board.clone(), Resource::builder_empty().build());
+    let meter = meters.meter(PREFIX);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let _in = runtime.enter();
+    let env = Env::plain();
+    let early = env.histogram("ack_seconds", "Acks", &[]);
+    instruments::mirror(&meter, &env);
+    early.observe(Duration::from_millis(2));
+    let late = env.histogram("step_seconds", "Steps", &[("side", "dialler")]);
+    late.observe(Duration::from_micros(100));
+    late.observe(Duration::from_secs(11));
+
+    let instruments = Instruments::new(meter);
+    let shard =
+        |number: &str, bytes| Sample::gauge("shard_bytes", "Bytes", bytes).label("shard", number);
+    instruments.take(vec![
+        shard("3", 7),
+        shard("4", 8),
+        Sample::counter("frames", "Frames", u64::MAX),
+        Sample::new("busy_seconds", "Busy", crate::Value::CounterOf(1.5)),
+        Sample::new("load", "Load", crate::Value::GaugeOf(0.25)),
+        // The page's view of what is mirrored.
+        Sample::new(
+            "ack_seconds",
+            "Acks",
+            crate::Value::Histogram(early.observed()),
+        ),
+    ]);
+    meters.force_flush().unwrap();
+    let shown = |board: &Board| {
+        let board = board.0.lock().unwrap();
+        let lines = board
+            .iter()
+            .flat_map(|(name, lines)| lines.iter().map(move |line| format!("{name} {line}")));
+        lines.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        shown(&board),
+        [
+            "pqcnet_ack_seconds histogram s {} [(4, 1)] 0.002",
+            "pqcnet_busy_seconds sum s {} 1.5",
+            "pqcnet_frames sum 1 {} 9223372036854775807",
+            "pqcnet_load gauge 1 {} 0.25",
+            "pqcnet_shard_bytes gauge By {shard=3} 7",
+            "pqcnet_shard_bytes gauge By {shard=4} 8",
+            "pqcnet_step_seconds histogram s {side=dialler} [(0, 1), (16, 1)] 11.0001",
+        ]
+    );
+
+    early.observe(Duration::from_millis(3));
+    instruments.take(vec![
+        shard("4", 9),
+        Sample::counter("adverts", "Adverts", 1),
+    ]);
+    meters.force_flush().unwrap();
+    assert_eq!(
+        shown(&board),
+        [
+            "pqcnet_ack_seconds histogram s {} [(4, 1), (5, 1)] 0.005",
+            "pqcnet_adverts sum 1 {} 1",
+            "pqcnet_shard_bytes gauge By {shard=4} 9",
+            "pqcnet_step_seconds histogram s {side=dialler} [(0, 1), (16, 1)] 11.0001",
+        ]
+    );
+}
+
+/// Scenario: as many series as a node may show, in one instrument: each is exported under its own labels.
+#[test]
+fn every_series_has_room() {
+    let board = Board::default();
+    let meters = meters(board.clone(), Resource::builder_empty().build());
+    let instruments = Instruments::new(meters.meter(PREFIX));
+    let samples = (0..crate::metrics::MAX_SAMPLES).map(|shard| {
+        Sample::gauge("shard_records", "Records", 1).label("shard", shard.to_string())
+    });
+    instruments.take(samples.collect());
+    meters.force_flush().unwrap();
+    let shown = board.0.lock().unwrap()["pqcnet_shard_records"].len();
+    assert_eq!(shown, crate::metrics::MAX_SAMPLES);
 }
