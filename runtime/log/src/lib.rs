@@ -13,6 +13,7 @@
 
 mod batch;
 pub mod check;
+pub mod core;
 mod embedded;
 mod error;
 pub mod keys;
