@@ -18,7 +18,9 @@ use pqcnet_p2p::network::{Address, Admission, NetworkFile, NetworkParts, NodeEnt
 use crate::process::NodeProcess;
 
 /// The longest a node may take to log what it did; only a broken one takes it.
-const SAID_WITHIN: Duration = Duration::from_secs(20);
+const SAID_WITHIN: Duration = Duration::from_secs(60);
+/// Between two looks at a log: whoever reads it without a pause takes the processor from the node that is to write it.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Several a relayer, so that each sees traffic.
 pub const SHARDS: u16 = 16;
 
@@ -114,7 +116,7 @@ impl Node {
     pub async fn says(&self, words: &str) -> Result<()> {
         let logged = async {
             while !self.log().contains(words) {
-                tokio::task::yield_now().await;
+                tokio::time::sleep(LOOK_AGAIN).await;
             }
         };
         let within = tokio::time::timeout(SAID_WITHIN, logged).await;
@@ -333,6 +335,26 @@ impl Network {
         Ok(())
     }
 
+    /// Lists more nodes, which are nobody's to start. Before anything runs: it is another network then.
+    pub fn list(&mut self, more: impl IntoIterator<Item = NodeEntry>) -> Result<()> {
+        let mut nodes = self.file.nodes().to_vec();
+        nodes.extend(more);
+        self.file = NetworkFile::new(NetworkParts {
+            name: self.file.name().to_owned(),
+            root: self.file.root().clone(),
+            shards: self.file.shards(),
+            admission: self.file.admission(),
+            nodes,
+            bootstrap: self.file.bootstrap().iter().map(|node| node.id).collect(),
+        })?;
+        for node in &self.nodes {
+            node.set_network(&self.file)?;
+        }
+        self.file
+            .write(&self.office().folder.join("network.toml"))?;
+        Ok(())
+    }
+
     /// The network file with other data addresses for some nodes: what a client gets that is to go through a proxy.
     pub fn with_addresses(&self, at: &BTreeMap<NodeId, SocketAddr>) -> Result<NetworkFile> {
         let mut nodes = self.file.nodes().to_vec();
@@ -395,20 +417,33 @@ impl Network {
     }
 }
 
+/// The loopback address of this process's networks. Tests run in many processes at once, and a port that is free when it
+/// is chosen, or while its node is down for a restart, must not be another process's by then: every address below
+/// 127.0.0.0/8 is this machine's, so each process has one of its own.
+fn own_loopback() -> Ipv4Addr {
+    // Process ids have 22 bits; the lower half of the net is for those who are to come from elsewhere.
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 128 | (high & 0x3f), middle, low)
+}
+
 /// A free port below those that the kernel gives to outgoing connections: one of those could be taken by a neighbour's
 /// connection between this choice and the node's start.
 fn free_port(held: &mut Vec<TcpListener>) -> Result<SocketAddr> {
     static TRIED: AtomicU32 = AtomicU32::new(0);
     const PORTS: std::ops::Range<u32> = 10_000..30_000;
-    let start = std::process::id().wrapping_mul(97);
+    let own = own_loopback();
     for _ in PORTS {
-        let step = start.wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed));
+        let step = TRIED.fetch_add(1, Ordering::Relaxed);
         let port = u16::try_from(PORTS.start + step % (PORTS.end - PORTS.start))?;
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        if let Ok(listener) = TcpListener::bind((own, port)) {
             let at = listener.local_addr()?;
             held.push(listener);
             return Ok(at);
         }
     }
-    anyhow::bail!("no free port from {} to {}", PORTS.start, PORTS.end - 1)
+    anyhow::bail!(
+        "no free port of {own} from {} to {}",
+        PORTS.start,
+        PORTS.end - 1
+    )
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pqcnet_crypto::keystore::{self, NodeSecrets, Unlock, WrappingKey};
 use pqcnet_crypto::{NodeId, NodeKeys};
-use pqcnet_messages::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_PAYLOAD};
+use pqcnet_messages::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_GRANT_LIFETIME_MS, MAX_PAYLOAD};
 use pqcnet_p2p::network::NetworkFile;
 
 use crate::error::ConfigError;
@@ -29,6 +29,9 @@ pub struct ClientConfig {
     pub request_timeout: Duration,
     /// How long a message is tried, over lost links and busy relayers, before it fails.
     pub publish_timeout: Duration,
+    /// How long a grant holds that the client gives its sentry. It is renewed when half of that is over; what a stolen one
+    /// is good for ends with it. A day at most.
+    pub grant_lifetime: Duration,
     /// Payload bytes a publisher takes before [`crate::Publisher::send`] waits.
     pub publish_window_bytes: usize,
     /// Messages in one batch.
@@ -46,12 +49,14 @@ pub struct ClientConfig {
 
 /// Smallest window of a subscription: four of the largest messages, so that three quarters always fit one.
 const MIN_WINDOW: usize = 4 * MAX_PAYLOAD;
+/// Shortest life of a grant: renewed at half of it, it still leaves a busy sentry time to answer.
+const MIN_GRANT: Duration = Duration::from_secs(10);
 /// Largest window, the most a sentry takes.
 const MAX_WINDOW: usize = 8 * 1024 * 1024;
 
 impl ClientConfig {
-    /// The usual values: 15 s to connect, 10 s an attempt, 15 s a request, 60 s a message; 8 MiB of messages waiting to be
-    /// published, full batches, 4 in flight; 2 MiB a subscription; pauses from 50 ms to 2 s; no
+    /// The usual values: 15 s to connect, 10 s an attempt, 15 s a request, 60 s a message; grants of 12 hours; 8 MiB of
+    /// messages waiting to be published, full batches, 4 in flight; 2 MiB a subscription; pauses from 50 ms to 2 s; no
     /// traces.
     pub fn new(network: NetworkFile, keys: Arc<NodeKeys>) -> ClientConfig {
         ClientConfig {
@@ -62,6 +67,7 @@ impl ClientConfig {
             attempt_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(15),
             publish_timeout: Duration::from_secs(60),
+            grant_lifetime: Duration::from_secs(12 * 3600),
             publish_window_bytes: 8 * 1024 * 1024,
             batch_records: MAX_BATCH_RECORDS,
             batches_in_flight: 4,
@@ -93,6 +99,8 @@ impl ClientConfig {
         self.publish_window_bytes = self
             .publish_window_bytes
             .clamp(MAX_BATCH_BYTES, u32::MAX as usize / 2);
+        let longest = Duration::from_millis(MAX_GRANT_LIFETIME_MS);
+        self.grant_lifetime = self.grant_lifetime.clamp(MIN_GRANT, longest);
         self.batch_records = self.batch_records.clamp(1, MAX_BATCH_RECORDS);
         self.batches_in_flight = self.batches_in_flight.clamp(1, 64);
         self.subscription_window_bytes =

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use pqcnet_actor::{Env, Pause, Ref};
 use pqcnet_crypto::{NodeId, random};
-use pqcnet_link::{LinkConfig, Role, ServiceId};
-use pqcnet_messages::Grant;
+use pqcnet_link::{DownReason, LinkConfig, Role, ServiceId};
 use pqcnet_messages::edge::{
     Attach, Consumed, OpenProducer, Publish, SetReaders, Subscribe, Unsubscribe,
 };
+use pqcnet_messages::{Grant, MAX_GRANT_LIFETIME_MS};
 use pqcnet_p2p::endpoint::{DialError, Endpoint};
 use pqcnet_p2p::handshake::HandshakeFailed;
 use pqcnet_p2p::network::Address;
@@ -22,9 +22,8 @@ use crate::client::Shared;
 use crate::error::ConnectError;
 use crate::inbound;
 
-/// How long a grant holds. A session ends with its link, and each link has a grant of its own, so it covers the longest
-/// link that is likely.
-const GRANT_LIFETIME_MS: u64 = 12 * 3600 * 1000;
+/// Until a renewal that failed is tried again; when none succeeds, the session ends with its grant and the client links anew.
+const RENEW_AGAIN: Duration = Duration::from_secs(30);
 /// A link that held so long starts its pauses anew.
 const SETTLED: Duration = Duration::from_secs(5);
 
@@ -103,9 +102,9 @@ impl Connector {
                     Ok(live) => {
                         let up = env.now();
                         tracing::info!(%sentry, "connected");
-                        let closed = live.link.closed();
-                        self.live.send_replace(Some(live));
-                        let reason = closed.await;
+                        self.live.send_replace(Some(live.clone()));
+                        let reason = self.hold(&live).await;
+                        drop(live);
                         self.live.send_replace(None);
                         tracing::warn!(%sentry, %reason, "disconnected");
                         if env.now() - up >= SETTLED {
@@ -132,6 +131,34 @@ impl Connector {
                 self.failed.send_replace(met);
             }
             env.sleep(pause.next(rng.next_u64())).await;
+        }
+    }
+
+    /// Waits for the link's end, and gives the sentry a later grant before the present one is over.
+    async fn hold(&self, live: &Live) -> DownReason {
+        let env = &self.shared.env;
+        let lifetime = self.shared.config.grant_lifetime;
+        let closed = live.link.closed();
+        let mut closed = std::pin::pin!(closed);
+        let mut next = lifetime / 2;
+        loop {
+            tokio::select! {
+                biased;
+                reason = &mut closed => return reason,
+                () = env.sleep(next) => {}
+            }
+            let renewed = tokio::select! {
+                biased;
+                reason = &mut closed => return reason,
+                renewed = self.attach(live.sentry, &live.edge) => renewed,
+            };
+            next = match renewed {
+                Ok(()) => lifetime / 2,
+                Err(error) => {
+                    tracing::warn!(%error, "the grant was not renewed");
+                    RENEW_AGAIN.min(lifetime / 8)
+                }
+            };
         }
     }
 
@@ -172,15 +199,20 @@ impl Connector {
         let (deliver, ended) = inbound::refs(&self.shared.env, &self.shared.inboxes);
         let edge = Edge::new(accepted.handle());
         let link = accepted.start(Bindings::new().serve(deliver).serve(ended));
-        let grant = self.grant(env, sentry).await?;
+        self.attach(sentry, &edge).await?;
+        Ok(Live {
+            generation,
+            sentry,
+            link,
+            edge,
+        })
+    }
+
+    async fn attach(&self, sentry: NodeId, edge: &Edge) -> Result<(), ConnectError> {
+        let grant = self.grant(&self.shared.env, sentry).await?;
         let timeout = self.shared.config.request_timeout;
         match edge.attach.ask(Attach { grant }, timeout).await {
-            Ok(Ok(_)) => Ok(Live {
-                generation,
-                sentry,
-                link,
-                edge,
-            }),
+            Ok(Ok(_)) => Ok(()),
             Ok(Err(refusal)) => Err(ConnectError::Refused { sentry, refusal }),
             Err(error) => Err(ConnectError::Unreachable {
                 sentry,
@@ -193,17 +225,12 @@ impl Connector {
         let keys = self.shared.config.keys.clone();
         let network_id = self.shared.config.network.network_id().0;
         let issued_at_ms = env.wall_ms();
+        let lifetime = self.shared.config.grant_lifetime.as_millis();
+        let lifetime_ms = u64::try_from(lifetime).unwrap_or(MAX_GRANT_LIFETIME_MS);
         let mut nonce = [0; 16];
         random::fill(&mut nonce);
         let signing = env.offload(move || {
-            Grant::issue(
-                &keys,
-                network_id,
-                sentry,
-                issued_at_ms,
-                GRANT_LIFETIME_MS,
-                nonce,
-            )
+            Grant::issue(&keys, network_id, sentry, issued_at_ms, lifetime_ms, nonce)
         });
         signing.await.map_err(|error| ConnectError::Unreachable {
             sentry,

@@ -5,8 +5,9 @@
 //! nursery with a bound. Sends to: the client, relayers (requests, straight over their links), uplinks (subscriptions).
 //!
 //! Nothing is served before [`Attach`]: the grant must name the link's own peer and this sentry, and its signature is
-//! verified off the actor's thread. A relayer session is opened with that grant when a channel of that relayer is first
-//! used. A request is answered by whoever owns the channel's shard; when its link is down or goes away the answer is the
+//! verified off the actor's thread. It opens the rule that the link's other messages are bound with, until its end; a
+//! session ends with its grant, unless the client attaches again with a later one. A relayer session is opened with the
+//! grant when a channel of that relayer is first used. A request is answered by whoever owns the channel's shard; when its link is down or goes away the answer is the
 //! retryable `Unavailable`, and a publish that got it may still have been stored: the client repeats it under the same
 //! numbers.
 //!
@@ -54,6 +55,9 @@ pub const MAX_WINDOWS: usize = 128 * 1024 * 1024;
 const WAITING_MAX: usize = 64;
 /// Longest wait for a relayer: a synced write takes milliseconds, a loaded disk a second.
 const ASK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A session ends so long before its grant: what the client sends meanwhile is answered, and not refused.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// What all sessions of a sentry share.
 #[derive(Debug)]
@@ -155,6 +159,8 @@ pub struct ClientSession {
     forwarding: Option<u32>,
     acks: Histogram,
     alarm: Alarm<Self>,
+    /// Goes off shortly before the grant's end.
+    grant_end: Alarm<Self>,
 }
 
 impl ClientSession {
@@ -183,7 +189,25 @@ impl ClientSession {
             forwarding: None,
             acks: Histogram::default(),
             alarm: Alarm::new(Self::drive),
+            grant_end: Alarm::new(Self::on_grant_end),
         }
+    }
+
+    /// The grant holds: its client's requests are let through until its end, and the session lives as long.
+    fn attach(&mut self, grant: Grant, cx: &mut Cx<Self>) {
+        let left = grant.expires_at_ms().saturating_sub(cx.wall_ms());
+        let until = cx.now().saturating_add(Duration::from_millis(left));
+        (self.client.permit)(until);
+        self.grant_end
+            .set(cx, Some(until.saturating_sub(LAST_CALL)));
+        if self.grant.replace(grant).is_some() {
+            tracing::info!(customer = %self.customer, left_s = left / 1000, "attached anew");
+        }
+    }
+
+    fn on_grant_end(&mut self, cx: &mut Cx<Self>) {
+        tracing::info!(customer = %self.customer, "the grant ends, and the session with it");
+        cx.stop();
     }
 
     /// A request of an attached client for a channel of its own.
@@ -444,11 +468,11 @@ impl On<Attach> for ClientSession {
                 .verify(&shared.network_id, &shared.sentry, wall_ms);
             verdict.map(|_| msg.grant)
         };
-        cx.offload(verify, move |this, verdict, _| {
+        cx.offload(verify, move |this, verdict, cx| {
             this.attaching = false;
             match verdict {
                 Ok(Ok(grant)) => {
-                    this.grant = Some(grant);
+                    this.attach(grant, cx);
                     let shards = this.shared.map.shards() as u32;
                     promise.fulfil(Ok(Attached { shards }));
                 }

@@ -27,5 +27,5 @@ pub use client_session::{
 pub use ingress::{
     FeedConsumed, FeedTag, Forward, Join, OpenRelaySession, StartFeed, StopFeed, UplinkChanged,
 };
-pub use link::{ClientLink, Closer, RelayLink};
+pub use link::{ClientLink, Closer, Permit, RelayLink};
 pub use uplink::{BOUNDS as UPLINK_BOUNDS, Uplink, UplinkRefs, Uplinks};

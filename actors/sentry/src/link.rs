@@ -1,6 +1,7 @@
 //! What the sentry's actors need of a link, whatever carries it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pqcnet_actor::Ref;
 use pqcnet_messages::edge::{Deliver, SubscriptionEnded};
@@ -11,6 +12,10 @@ use pqcnet_messages::relay::{
 
 /// Closes a link; calling it twice does no harm.
 pub type Closer = Arc<dyn Fn() + Send + Sync>;
+
+/// Lets a link's requests through until that time of the node's clock ([`pqcnet_actor::Env::now`]): what a verified grant is
+/// good for. Before the first call nothing but the attachment is let through.
+pub type Permit = Arc<dyn Fn(Duration) + Send + Sync>;
 
 /// The relay service of one relayer.
 #[derive(Clone)]
@@ -48,6 +53,8 @@ pub struct ClientLink {
     pub deliver: Ref<Deliver>,
     /// Hears that a subscription ended.
     pub ended: Ref<SubscriptionEnded>,
+    /// Lets its requests through.
+    pub permit: Permit,
     /// Closes the link.
     pub close: Closer,
 }

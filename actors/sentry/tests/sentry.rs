@@ -1,379 +1,20 @@
 //! Sessions and uplinks with a relayer and a client at their ends, all real actors in virtual time.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
+mod world;
+
 use std::time::Duration;
 
-use bytes::Bytes;
-use pqcnet_actor::{
-    Addr, AskError, Behaviour, Cx, Env, Message, On, Promise, Reply, Running, Spec, Strategy, Tree,
-    simulate,
-};
-use pqcnet_crypto::{NodeId, NodeKeys};
+use pqcnet_actor::{AskError, simulate};
+use pqcnet_crypto::NodeKeys;
 use pqcnet_messages::edge::{
-    Attach, Attached, Consumed, Deliver, OpenProducer, ProducerOpened, Publish, Published,
-    SetReaders, Subscribe, Subscribed, SubscriptionEnded, Unsubscribe,
+    Attach, Attached, Consumed, OpenProducer, ProducerOpened, Publish, Published, SetReaders,
+    Subscribe, Subscribed, Unsubscribe,
 };
-use pqcnet_messages::mesh::{LinkDown, LinkUp};
-use pqcnet_messages::relay::{
-    CloseSession, OpenSession, RelayConsumed, RelayDeliver, RelayOpenProducer, RelayPublish,
-    RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded, RelayUnsubscribe, SessionOpened,
-};
-use pqcnet_messages::{Channel, ChannelName, Grant, Record, Refusal, ShardMap};
-use pqcnet_sentry_actors::{
-    ClientLink, ClientSession, MAX_WINDOW, MAX_WINDOWS, RelayLink, SESSION_BOUNDS, SessionShared,
-    UPLINK_BOUNDS, Uplink, UplinkRefs,
-};
-
-const DEADLINE: Duration = Duration::from_secs(30);
-const SENTRY: NodeId = NodeId::from_bytes([1; 32]);
-const RELAYER: NodeId = NodeId::from_bytes([2; 32]);
-const NETWORK: [u8; 32] = [3; 32];
-
-/// What reached the relayer, as text; what it does with publishes is set by the test.
-#[derive(Default)]
-struct Heard {
-    lines: Vec<String>,
-    publish: VecDeque<PublishAnswer>,
-    subscribe: VecDeque<Result<u64, Refusal>>,
-}
-
-enum PublishAnswer {
-    Refuse(Refusal),
-    /// Kept, never answered: the link goes with it.
-    Hold,
-}
-
-type Log = Arc<Mutex<Heard>>;
-
-/// A relayer's end of the relay service.
-struct Relayer {
-    log: Log,
-    sessions: u64,
-    held: Vec<Promise<RelayPublish>>,
-}
-
-impl Relayer {
-    fn note(&self, line: String) {
-        self.log.lock().unwrap().lines.push(line);
-    }
-}
-
-impl Behaviour for Relayer {
-    const NAME: &'static str = "Relayer";
-}
-
-impl On<OpenSession> for Relayer {
-    fn on(&mut self, _: OpenSession, _: &mut Cx<Self>) -> Reply<OpenSession> {
-        self.sessions += 1;
-        let session = self.sessions;
-        self.note(format!("open session {session}"));
-        Reply::Now(Ok(SessionOpened { session }))
-    }
-}
-
-impl On<CloseSession> for Relayer {
-    fn on(&mut self, msg: CloseSession, _: &mut Cx<Self>) -> Reply<CloseSession> {
-        self.note(format!("close session {}", msg.session));
-        Reply::Now(())
-    }
-}
-
-impl On<RelayOpenProducer> for Relayer {
-    fn on(&mut self, msg: RelayOpenProducer, _: &mut Cx<Self>) -> Reply<RelayOpenProducer> {
-        self.note(format!("open producer, session {}", msg.session));
-        Reply::Now(Ok(ProducerOpened { epoch: 9 }))
-    }
-}
-
-impl On<RelayPublish> for Relayer {
-    fn on(&mut self, msg: RelayPublish, _: &mut Cx<Self>) -> Reply<RelayPublish> {
-        let last_seq = msg.first_seq + msg.payloads.len() as u64 - 1;
-        self.note(format!(
-            "publish {}..={last_seq}, session {}",
-            msg.first_seq, msg.session
-        ));
-        let answer = self.log.lock().unwrap().publish.pop_front();
-        match answer {
-            None => Reply::Now(Ok(Published {
-                last_seq,
-                last_offset: 100 + last_seq,
-            })),
-            Some(PublishAnswer::Refuse(refusal)) => Reply::Now(Err(refusal)),
-            Some(PublishAnswer::Hold) => {
-                let (promise, later) = Reply::later();
-                self.held.push(promise);
-                later
-            }
-        }
-    }
-}
-
-impl On<RelaySetReaders> for Relayer {
-    fn on(&mut self, msg: RelaySetReaders, _: &mut Cx<Self>) -> Reply<RelaySetReaders> {
-        self.note(format!(
-            "readers of {}: {}",
-            msg.channel.as_str(),
-            msg.readers.len()
-        ));
-        Reply::Now(Ok(()))
-    }
-}
-
-impl On<RelaySubscribe> for Relayer {
-    fn on(&mut self, msg: RelaySubscribe, _: &mut Cx<Self>) -> Reply<RelaySubscribe> {
-        self.note(format!(
-            "subscribe {} after {}",
-            msg.subscription, msg.after
-        ));
-        let answer = self
-            .log
-            .lock()
-            .unwrap()
-            .subscribe
-            .pop_front()
-            .unwrap_or(Ok(50));
-        Reply::Now(answer.map(|head| Subscribed { head }))
-    }
-}
-
-impl On<RelayConsumed> for Relayer {
-    fn on(&mut self, msg: RelayConsumed, _: &mut Cx<Self>) -> Reply<RelayConsumed> {
-        self.note(format!("consumed {} to {}", msg.subscription, msg.offset));
-        Reply::Now(())
-    }
-}
-
-impl On<RelayUnsubscribe> for Relayer {
-    fn on(&mut self, msg: RelayUnsubscribe, _: &mut Cx<Self>) -> Reply<RelayUnsubscribe> {
-        self.note(format!("unsubscribe {}", msg.subscription));
-        Reply::Now(())
-    }
-}
-
-/// A client's end of the edge service.
-struct Client {
-    seen: Arc<Mutex<Vec<String>>>,
-}
-
-impl Behaviour for Client {
-    const NAME: &'static str = "Client";
-}
-
-impl On<Deliver> for Client {
-    fn on(&mut self, msg: Deliver, _: &mut Cx<Self>) -> Reply<Deliver> {
-        let offsets = msg.records.iter().map(|record| record.offset.to_string());
-        let offsets: Vec<String> = offsets.collect();
-        let line = format!("{}: {}", msg.subscription, offsets.join(" "));
-        self.seen.lock().unwrap().push(line);
-        Reply::Now(())
-    }
-}
-
-impl On<SubscriptionEnded> for Client {
-    fn on(&mut self, msg: SubscriptionEnded, _: &mut Cx<Self>) -> Reply<SubscriptionEnded> {
-        let line = format!("{} ended: {}", msg.subscription, msg.refusal);
-        self.seen.lock().unwrap().push(line);
-        Reply::Now(())
-    }
-}
-
-struct World {
-    env: Env,
-    keys: NodeKeys,
-    uplink: Addr<Uplink>,
-    session: Addr<ClientSession>,
-    log: Log,
-    seen: Arc<Mutex<Vec<String>>>,
-    closed: Arc<Mutex<u32>>,
-    relayers: RefCell<Vec<Running>>,
-    client: Running,
-    running: Running,
-}
-
-/// One uplink, one session.
-fn start() -> World {
-    let env = Env::simulated(1, "sentry");
-    let keys = NodeKeys::generate();
-    let customer = keys.node_id();
-    let (seen, closed) = (
-        Arc::<Mutex<Vec<String>>>::default(),
-        Arc::<Mutex<u32>>::default(),
-    );
-    let mut tree = Tree::new("sentry", Strategy::RestForOne);
-    let uplink = tree.child(Spec::new("uplink", |_| Uplink::new(RELAYER)).mailbox(UPLINK_BOUNDS));
-    let saw = seen.clone();
-    let spec = Spec::new("client", move |_| Client { seen: saw.clone() });
-    let mut client_tree = Tree::new("client", Strategy::OneForOne);
-    let client = client_tree.child(spec);
-    let refs = UplinkRefs {
-        join: uplink.of(),
-        open_session: uplink.of(),
-        start_feed: uplink.of(),
-        consumed: uplink.of(),
-        stop_feed: uplink.of(),
-    };
-    let shared = Arc::new(SessionShared {
-        shares: Default::default(),
-        sentry: SENTRY,
-        network_id: NETWORK,
-        map: ShardMap::from_relayers(4, [RELAYER]).unwrap(),
-        uplinks: Arc::new(BTreeMap::from([(RELAYER, refs)])),
-    });
-    let counted = closed.clone();
-    let link = ClientLink {
-        deliver: client.of(),
-        ended: client.of(),
-        close: Arc::new(move || *counted.lock().unwrap() += 1),
-    };
-    let spec = Spec::new("session", move |_| {
-        ClientSession::new(7, customer, link.clone(), shared.clone())
-    });
-    let spec = spec.restart(pqcnet_actor::Restart::Temporary);
-    let session = tree.child(spec.mailbox(SESSION_BOUNDS));
-    let client = client_tree.start(env.clone());
-    let running = tree.start(env.clone());
-    World {
-        env,
-        keys,
-        uplink,
-        session,
-        log: Log::default(),
-        seen,
-        closed,
-        relayers: RefCell::default(),
-        client,
-        running,
-    }
-}
-
-impl World {
-    /// A relayer appears, and its link is up.
-    async fn relayer_up(&self) -> Addr<Relayer> {
-        let log = self.log.clone();
-        let mut tree = Tree::new("relayer", Strategy::OneForOne);
-        let relayer = tree.child(Spec::new("relayer", move |_| Relayer {
-            log: log.clone(),
-            sessions: 0,
-            held: Vec::new(),
-        }));
-        self.relayers
-            .borrow_mut()
-            .push(tree.start(self.env.clone()));
-        let link = RelayLink {
-            open_session: relayer.of(),
-            close_session: relayer.of(),
-            open_producer: relayer.of(),
-            publish: relayer.of(),
-            set_readers: relayer.of(),
-            subscribe: relayer.of(),
-            consumed: relayer.of(),
-            unsubscribe: relayer.of(),
-            close: Arc::new(|| {}),
-        };
-        let up = LinkUp {
-            peer: RELAYER,
-            link,
-        };
-        self.uplink.of().tell(up).await.unwrap();
-        self.settle().await;
-        relayer
-    }
-
-    /// The relayer dies, and the link with it.
-    async fn relayer_down(&self) {
-        let running = self.relayers.borrow_mut().pop().unwrap();
-        running.stop().await;
-        let down = LinkDown { peer: RELAYER };
-        self.uplink.of().tell(down).await.unwrap();
-        self.settle().await;
-    }
-
-    /// Lets everything happen that is due within a while of virtual time.
-    async fn settle(&self) {
-        self.env.sleep(Duration::from_secs(3)).await;
-    }
-
-    async fn ask<M: Message>(&self, msg: M) -> M::Reply
-    where
-        ClientSession: On<M>,
-    {
-        self.session.of::<M>().ask(msg, DEADLINE).await.unwrap()
-    }
-
-    fn grant(&self, keys: &NodeKeys, sentry: NodeId) -> Grant {
-        Grant::issue(
-            keys,
-            NETWORK,
-            sentry,
-            self.env.wall_ms(),
-            3_600_000,
-            [9; 16],
-        )
-    }
-
-    async fn attach(&self) {
-        let grant = self.grant(&self.keys, SENTRY);
-        let attached = self.ask(Attach { grant }).await;
-        assert_eq!(attached, Ok(Attached { shards: 4 }));
-    }
-
-    fn own(&self) -> Channel {
-        Channel {
-            owner: self.keys.node_id(),
-            name: ChannelName::new("own").unwrap(),
-        }
-    }
-
-    fn publish(&self, first_seq: u64) -> Publish {
-        let payloads = vec![Bytes::from_static(b"x")];
-        Publish {
-            channel: self.own(),
-            epoch: 9,
-            first_seq,
-            payloads,
-        }
-    }
-
-    fn subscribe(&self, subscription: u32, after: u64) -> Subscribe {
-        let channel = self.own();
-        Subscribe {
-            subscription,
-            channel,
-            after,
-            window_bytes: 1 << 20,
-        }
-    }
-
-    async fn deliver(&self, subscription: u32, offsets: std::ops::RangeInclusive<u64>, len: usize) {
-        let record = |offset| Record {
-            offset,
-            published_at_ms: 1,
-            payload: vec![0; len].into(),
-        };
-        let records = offsets.map(record).collect();
-        let deliver = RelayDeliver {
-            subscription,
-            records,
-        };
-        self.uplink.of().tell(deliver).await.unwrap();
-        self.settle().await;
-    }
-
-    fn heard(&self) -> Vec<String> {
-        std::mem::take(&mut self.log.lock().unwrap().lines)
-    }
-
-    fn seen(&self) -> Vec<String> {
-        std::mem::take(&mut self.seen.lock().unwrap())
-    }
-
-    async fn stop(&self) {
-        self.running.stop().await;
-    }
-}
+use pqcnet_messages::relay::RelaySubscriptionEnded;
+use pqcnet_messages::{Channel, Refusal};
+use pqcnet_sentry_actors::{MAX_WINDOW, MAX_WINDOWS};
+use world::{DEADLINE, PublishAnswer, RELAYER, SENTRY, start};
 
 /// Nothing is served before the grant; a grant of somebody else, or for another sentry, opens nothing; afterwards only
 /// channels of the client's own can be written.
@@ -436,6 +77,51 @@ fn one_grant_at_a_time() {
         let busy = Err(Refusal::Busy);
         assert_eq!(answers, [Ok(Attached { shards: 4 }), busy.clone(), busy]);
         world.attach().await;
+        world.stop().await;
+    });
+}
+
+/// What a grant is good for: the link's requests are let through from the moment it is verified until its end, and the
+/// session is over a second before, so that the client links anew. Grants that do not hold let nothing through.
+#[test]
+fn a_session_ends_with_its_grant() {
+    simulate(|| async {
+        let world = start();
+        let grant = world.grant(&world.keys, RELAYER);
+        assert_eq!(world.ask(Attach { grant }).await, Err(Refusal::BadGrant));
+        assert_eq!(*world.permitted.lock().unwrap(), []);
+        let hour = Duration::from_secs(3_600);
+        let until = world.env.now() + hour;
+        world.attach().await;
+        assert_eq!(*world.permitted.lock().unwrap(), [until]);
+        world.env.sleep(hour - Duration::from_secs(2)).await;
+        assert_eq!(*world.closed.lock().unwrap(), 0);
+        world.env.sleep(Duration::from_millis(1_001)).await;
+        assert_eq!(*world.closed.lock().unwrap(), 1);
+        world.stop().await;
+    });
+}
+
+/// A client that attaches again with a later grant keeps its session: that one's end counts. A bad one changes nothing.
+#[test]
+fn a_later_grant_keeps_the_session() {
+    simulate(|| async {
+        let world = start();
+        world.relayer_up().await;
+        world.attach().await;
+        let half = Duration::from_secs(1_800);
+        world.env.sleep(half).await;
+        let until = world.env.now() + 2 * half;
+        world.attach().await;
+        let grant = world.grant(&world.keys, RELAYER);
+        assert_eq!(world.ask(Attach { grant }).await, Err(Refusal::BadGrant));
+        assert_eq!(world.permitted.lock().unwrap().last(), Some(&until));
+        world.env.sleep(half).await;
+        assert_eq!(*world.closed.lock().unwrap(), 0);
+        let stored = world.ask(world.publish(1)).await;
+        assert_eq!(stored.map(|published| published.last_seq), Ok(1));
+        world.env.sleep(half).await;
+        assert_eq!(*world.closed.lock().unwrap(), 1);
         world.stop().await;
     });
 }

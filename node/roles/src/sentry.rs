@@ -26,7 +26,7 @@ use pqcnet_messages::control::Plane;
 use pqcnet_messages::edge;
 use pqcnet_messages::relay::{RelayDeliver, RelaySubscriptionEnded};
 use pqcnet_messages::{MAX_EXPLAINED, Role, ShardMap};
-use pqcnet_p2p::typed::{Bindings, LinkHandle, PeerInfo};
+use pqcnet_p2p::typed::{Access, Bindings, LinkHandle, Pass, PeerInfo};
 use pqcnet_sentry_actors::{
     ClientLink, ClientSession, Closer, RelayLink, SESSION_BOUNDS, SessionShared, UPLINK_BOUNDS,
     Uplink, UplinkRefs,
@@ -245,9 +245,12 @@ impl Reception for Clients {
         let seat = self.seat(peer.node_id)?;
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let (customer, shared) = (peer.node_id, self.shared.clone());
+        let pass = Pass::new();
+        let attached = Access::roles([Role::Client]).with(&pass);
         let client = ClientLink {
             deliver: link.remote(),
             ended: link.remote(),
+            permit: Arc::new(move |until| pass.open_until(until)),
             close: closer(link),
         };
         let spec = Spec::new("session", move |_| {
@@ -263,14 +266,15 @@ impl Reception for Clients {
             drop(seat);
         });
         close_with_actor(&self.env, &session.of::<edge::Attach>(), link);
+        let attached = || attached.clone();
         Ok(bindings
             .serve::<edge::Attach>(session.of())
-            .serve::<edge::OpenProducer>(session.of())
-            .serve::<edge::Publish>(session.of())
-            .serve::<edge::SetReaders>(session.of())
-            .serve::<edge::Subscribe>(session.of())
-            .serve::<edge::Consumed>(session.of())
-            .serve::<edge::Unsubscribe>(session.of()))
+            .serve_if::<edge::OpenProducer>(attached(), session.of())
+            .serve_if::<edge::Publish>(attached(), session.of())
+            .serve_if::<edge::SetReaders>(attached(), session.of())
+            .serve_if::<edge::Subscribe>(attached(), session.of())
+            .serve_if::<edge::Consumed>(attached(), session.of())
+            .serve_if::<edge::Unsubscribe>(attached(), session.of()))
     }
 }
 

@@ -1,252 +1,28 @@
 //! Hostile peers against real processes: each does one thing that no honest peer does, is told what and at which stage
 //! where it can hear, and is got rid of; the node goes on serving an honest client, in the same process, without a panic.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+mod grants;
+mod siege;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use futures::future::{BoxFuture, join_all};
+use futures::future::{join_all, try_join_all};
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
-use pqcnet_actor::{AskError, Env};
-use pqcnet_client::{Client, ClientConfig};
+use pqcnet_actor::AskError;
 use pqcnet_crypto::{NodeId, NodeKeys};
-use pqcnet_link::{Addressed, DownReason, LinkConfig, Reason, Role, ServiceId, Stage};
+use pqcnet_link::{Addressed, DownReason, Reason, Role, ServiceId, Stage};
 use pqcnet_messages::control::{Ping, Status};
-use pqcnet_messages::{Channel, ChannelName, Grant, Refusal, edge, relay};
+use pqcnet_messages::edge;
 use pqcnet_p2p::control::{ControlConfig, ControlPlane as _, Libp2pControl};
-use pqcnet_p2p::endpoint::{Connected, Endpoint};
 use pqcnet_p2p::handshake::{HandshakeFailed, Security, SecurityConfig};
 use pqcnet_p2p::network::Address;
-use pqcnet_p2p::stream::QstpStream;
-use pqcnet_p2p::streams::{BoxStream, Listener, Streams, TcpStreams};
-use pqcnet_p2p::typed::{Bindings, LinkHandle, establish};
 use pqcnet_protos::link::v1::{self as pb, frame::Kind};
-use pqcnet_tests::network::{Network, Node};
-use prost::Message as _;
+use pqcnet_tests::network::Node;
+use siege::{PATIENCE, SOON, Siege, ask, connect, frame, hello};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
-use tokio_util::compat::TokioAsyncReadCompatExt as _;
-
-/// Nothing here takes so long unless something hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
-const SOON: Duration = Duration::from_secs(10);
-/// Hostile peers come from a prefix of their own, as they would.
-const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 9, 1));
-
-/// TCP that leaves from [`ELSEWHERE`].
-struct FromElsewhere;
-
-impl Streams for FromElsewhere {
-    fn dial<'a>(&'a self, to: &'a Address) -> BoxFuture<'a, io::Result<BoxStream>> {
-        Box::pin(async move {
-            let at = to.socket_addr().ok_or(io::ErrorKind::InvalidInput)?;
-            Ok(Box::new(connect(at).await?.compat()) as BoxStream)
-        })
-    }
-
-    fn listen<'a>(&'a self, at: &'a Address) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
-        TcpStreams.listen(at)
-    }
-}
-
-async fn connect(at: SocketAddr) -> io::Result<TcpStream> {
-    let socket = TcpSocket::new_v4()?;
-    socket.bind((ELSEWHERE, 0).into())?;
-    socket.connect(at).await
-}
-
-/// A network under attack, and the honest client that must not notice.
-struct Siege {
-    network: Network,
-    env: Env,
-    customer: Arc<NodeKeys>,
-    honest: Client,
-    published: u64,
-}
-
-fn channel() -> ChannelName {
-    ChannelName::new("honest").expect("a channel's name")
-}
-
-impl Siege {
-    async fn lay(sentries: usize) -> Result<Siege> {
-        let network = Network::start(sentries, 1).await?;
-        let customer = Arc::new(NodeKeys::generate());
-        let honest = network.client(&customer).await?;
-        let env = Env::plain();
-        let mut siege = Siege {
-            network,
-            env,
-            customer,
-            honest,
-            published: 0,
-        };
-        siege.still_serves("nothing").await?;
-        Ok(siege)
-    }
-
-    fn sentry(&self) -> &Node {
-        self.network.node(Role::Sentry, 1)
-    }
-
-    fn relayer(&self) -> &Node {
-        self.network.node(Role::Relayer, 1)
-    }
-
-    /// Whoever was connected publishes and reads on, somebody new gets in, and no log tells of a panic.
-    async fn still_serves(&mut self, after: &str) -> Result<()> {
-        let work = async {
-            let receipt = self.honest.publish(&channel(), "still here").await?;
-            self.published += 1;
-            ensure!(receipt.offset == Some(self.published), "{receipt:?}");
-            let own = self.honest.channel(channel());
-            let mut records = self.honest.subscribe(&own, self.published - 1).await?;
-            ensure!(records.next().await?.offset == self.published);
-            let config =
-                ClientConfig::new(self.network.file.clone(), Arc::new(NodeKeys::generate()));
-            let newcomer = Client::connect(config).await?;
-            newcomer.ask(Ping { nonce: 1 }, SOON).await?;
-            anyhow::Ok(())
-        };
-        let served = tokio::time::timeout(PATIENCE, work).await;
-        served.with_context(|| format!("after {after}: no service"))??;
-        for node in &self.network.nodes {
-            ensure!(
-                !node.log().contains("panic"),
-                "after {after}: {}",
-                node.log()
-            );
-        }
-        Ok(())
-    }
-
-    /// Every process is the one that was started, and ends as it should.
-    async fn lift(self) -> Result<()> {
-        drop(self.honest);
-        self.network.stop().await
-    }
-
-    fn endpoint(&self, keys: &Arc<NodeKeys>) -> Result<Endpoint> {
-        let config = SecurityConfig::new(keys.clone(), self.network.file.network_id());
-        let security = Security::new(self.env.clone(), config)?;
-        Ok(Endpoint::new(security, Arc::new(FromElsewhere)))
-    }
-
-    /// A proven stream to a node: whatever is sent on it is ours to choose.
-    async fn stream(&self, keys: &Arc<NodeKeys>, node: &Node) -> Result<Raw> {
-        let Connected { stream, .. } = self
-            .endpoint(keys)?
-            .dial(&node.data.into(), node.id)
-            .await?;
-        Ok(Raw { stream })
-    }
-
-    /// The same with Hello and Ready behind it, as a client of the sentry.
-    async fn open(&self) -> Result<Raw> {
-        let mut raw = self
-            .stream(&Arc::new(NodeKeys::generate()), self.sentry())
-            .await?;
-        raw.greet().await?;
-        Ok(raw)
-    }
-
-    /// A typed link.
-    async fn link(&self, keys: &Arc<NodeKeys>, role: Role, node: &Node) -> Result<LinkHandle> {
-        let Raw { stream } = self.stream(keys, node).await?;
-        let config = LinkConfig::new(
-            role,
-            [ServiceId::EDGE, ServiceId::RELAY, ServiceId::CONTROL],
-        );
-        let accepted = establish(&self.env, stream, node.id, config, |_, _| Ok(())).await?;
-        Ok(accepted.start(Bindings::new()))
-    }
-
-    fn grant(&self, keys: &NodeKeys, sentry: NodeId, age_ms: u64) -> Grant {
-        let issued = self.env.wall_ms() - age_ms;
-        let network = self.network.file.network_id().0;
-        Grant::issue(keys, network, sentry, issued, 60_000, [7; 16])
-    }
-}
-
-/// The bytes inside one channel.
-struct Raw {
-    stream: QstpStream<BoxStream>,
-}
-
-fn frame(kind: Kind) -> Vec<u8> {
-    let body = pb::Frame { kind: Some(kind) }.encode_to_vec();
-    let mut bytes = (body.len() as u32).to_be_bytes().to_vec();
-    bytes.extend(body);
-    bytes
-}
-
-fn hello() -> pb::Hello {
-    pb::Hello {
-        version_min: 1,
-        version_max: 1,
-        role: i32::from(Role::Client.number()),
-        software: "hostile/1".to_owned(),
-        services: vec![ServiceId::CONTROL.0],
-        max_frame: 1024 * 1024,
-        ask_window: 256,
-        keepalive_ms: 10_000,
-    }
-}
-
-fn ask(id: u64, service: u32) -> pb::Ask {
-    pb::Ask {
-        id,
-        service,
-        r#type: 4711,
-        class: 2,
-        remaining_ms: 10_000,
-        ..Default::default()
-    }
-}
-
-impl Raw {
-    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes).await?;
-        self.stream.flush().await
-    }
-
-    async fn read(&mut self) -> Result<Kind> {
-        let mut len = [0; 4];
-        self.stream.read_exact(&mut len).await?;
-        let mut body = vec![0; u32::from_be_bytes(len) as usize];
-        self.stream.read_exact(&mut body).await?;
-        pb::Frame::decode(&body[..])?.kind.context("a frame")
-    }
-
-    async fn greet(&mut self) -> Result<()> {
-        self.send(&frame(Kind::Hello(hello()))).await?;
-        self.send(&frame(Kind::Ready(pb::Ready {}))).await?;
-        while !matches!(self.read().await?, Kind::Ready(_)) {}
-        Ok(())
-    }
-
-    /// Reads until it is told why the link ends, and then that it has ended.
-    async fn down(&mut self) -> Result<pb::Down> {
-        let told = async {
-            let down = loop {
-                if let Kind::Down(down) = self.read().await? {
-                    break down;
-                }
-            };
-            let mut rest = Vec::new();
-            // Whether in order or cut, it is over.
-            self.stream.read_to_end(&mut rest).await.unwrap_or_default();
-            ensure!(rest.is_empty(), "more after the Down");
-            Ok(down)
-        };
-        tokio::time::timeout(PATIENCE, told)
-            .await
-            .context("not told")?
-    }
-}
 
 /// Bytes that are no handshake, a length that lies, half a message, nothing at all, a byte now and then, half a socket: at
 /// both doors. Two hundred at once, from one prefix, which is more than its share.
@@ -315,31 +91,32 @@ async fn before_the_handshake() -> Result<()> {
 /// comes beyond is told so, and the rest are told that their time is over.
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_before_hello() -> Result<()> {
+    /// Of one prefix.
+    const PLACES: usize = 32;
     let mut siege = Siege::lay(1).await?;
-    let mut held = Vec::new();
-    for _ in 0..40 {
-        held.push(
-            siege
-                .stream(&Arc::new(NodeKeys::generate()), siege.sentry())
-                .await?,
-        );
+    let stranger = || async {
+        let keys = Arc::new(NodeKeys::generate());
+        siege.stream(&keys, siege.sentry()).await
+    };
+    let mut held = try_join_all((0..PLACES + 8).map(|_| stranger())).await?;
+    // Places come free as the first ones' time ends: on a slow machine it takes more to fill them.
+    while !siege.sentry().log().contains("too many links") {
+        ensure!(held.len() < 20 * PLACES, "nobody is told that it is full");
+        held.push(stranger().await?);
     }
     siege.still_serves("silence before Hello").await?;
-    let mut reasons = Vec::new();
+    let (mut beyond, mut late) = (0, 0);
     for raw in &mut held {
         let down = raw.down().await?;
         assert_eq!(down.stage(), pb::Stage::Hello);
-        reasons.push(down.reason());
+        match down.reason() {
+            pb::Reason::Limits => beyond += 1,
+            pb::Reason::HelloTimeout => late += 1,
+            other => anyhow::bail!("{other:?}"),
+        }
     }
-    let limits = reasons
-        .iter()
-        .filter(|reason| **reason == pb::Reason::Limits);
-    assert_eq!(limits.count(), 8, "{reasons:?}");
-    let late = reasons
-        .iter()
-        .filter(|reason| **reason == pb::Reason::HelloTimeout);
-    assert_eq!(late.count(), 32, "{reasons:?}");
-    siege.sentry().says("too many links").await?;
+    ensure!(late >= PLACES, "{late} were given a place");
+    ensure!(beyond >= 1, "nobody was told that it is full");
     siege.still_serves("silence before Hello").await?;
     siege.lift().await
 }
@@ -408,13 +185,14 @@ async fn wrong_frames() -> Result<()> {
         frame(Kind::Ask(ask(7, edge))),
     ]
     .concat();
-    let mut attach = ask(1, edge);
+    let mut attach = ask(2, edge);
     attach.r#type = <edge::Attach as Addressed>::TYPE;
     attach.payload = Bytes::from_static(b"\xff\xff\xff");
-    let mut bomb = ask(1, edge);
+    let mut bomb = ask(2, edge);
     bomb.r#type = <edge::Publish as Addressed>::TYPE;
     // Each two bytes of it are an empty payload.
     bomb.payload = [0x22, 0].repeat(500_000).into();
+    let bomb = frame(Kind::Ask(bomb));
     let open = [
         (vec![0xff; 4], R::FrameTooLarge),
         (vec![0, 0, 0, 1, 0xff], R::Malformed),
@@ -427,10 +205,10 @@ async fn wrong_frames() -> Result<()> {
         (credit(ServiceId::CONTROL.0, u32::MAX), R::CreditOverflow),
         (credit(4711, 1), R::Malformed),
         (frame(Kind::Ask(attach)), R::BadPayload),
-        (frame(Kind::Ask(bomb)), R::BadPayload),
+        (bomb, R::BadPayload),
     ];
     for (wrong, reason) in open {
-        let mut raw = siege.open().await?;
+        let mut raw = siege.attached().await?;
         raw.send(&wrong).await?;
         let down = raw.down().await.with_context(|| format!("{reason:?}"))?;
         assert_eq!(
@@ -572,145 +350,6 @@ async fn one_client_everywhere() -> Result<()> {
     siege.lift().await
 }
 
-/// Grants of others, for others, expired, forged; and channels of others, by clients and by a sentry that knows a session's
-/// number but not the customer.
-#[tokio::test(flavor = "multi_thread")]
-async fn in_anothers_name() -> Result<()> {
-    let mut siege = Siege::lay(2).await?;
-    let (first, second) = (siege.sentry().id, siege.network.node(Role::Sentry, 2).id);
-    let mallory = Arc::new(NodeKeys::generate());
-    let victim = siege.customer.clone();
-    let mut forged = siege.grant(&mallory, first, 0);
-    forged.customer = victim.public().clone();
-    let mut stretched = siege.grant(&mallory, first, 0);
-    stretched.lifetime_ms += 1;
-    let mut far = siege.grant(&mallory, first, 0);
-    far.network_id = [1; 32];
-    let bad = [
-        siege.grant(&victim, first, 0),
-        siege.grant(&mallory, second, 0),
-        siege.grant(&mallory, first, 60_000),
-        forged.clone(),
-        stretched.clone(),
-        far,
-    ];
-    let link = siege.link(&mallory, Role::Client, siege.sentry()).await?;
-    let attach = link.remote::<edge::Attach>();
-    for grant in bad {
-        let refused = attach.ask(edge::Attach { grant }, SOON).await?;
-        assert_eq!(refused, Err(Refusal::BadGrant));
-    }
-    let theirs = Channel {
-        owner: victim.node_id(),
-        name: channel(),
-    };
-    let open = edge::OpenProducer {
-        channel: theirs.clone(),
-        supersedes: None,
-    };
-    let early = link
-        .remote::<edge::OpenProducer>()
-        .ask(open.clone(), SOON)
-        .await?;
-    assert_eq!(early, Err(Refusal::UnknownSession), "before it is attached");
-    let grant = siege.grant(&mallory, first, 0);
-    attach
-        .ask(edge::Attach { grant }, SOON)
-        .await?
-        .map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
-    let opened = link.remote::<edge::OpenProducer>().ask(open, SOON).await?;
-    assert_eq!(opened, Err(Refusal::NotAllowed));
-    let publish = edge::Publish {
-        channel: theirs.clone(),
-        epoch: 1,
-        first_seq: 1,
-        payloads: vec![Bytes::from_static(b"forged")],
-    };
-    let published = link.remote::<edge::Publish>().ask(publish, SOON).await?;
-    assert_eq!(published, Err(Refusal::NotAllowed));
-    let subscribe = |subscription, window_bytes| edge::Subscribe {
-        subscription,
-        channel: theirs.clone(),
-        after: 0,
-        window_bytes,
-    };
-    let subscribed = link.remote::<edge::Subscribe>();
-    let refused = subscribed.ask(subscribe(1, 65_536), SOON).await?;
-    assert_eq!(refused, Err(Refusal::NotAllowed));
-    let refused = subscribed.ask(subscribe(2, u32::MAX), SOON).await?;
-    assert_eq!(refused, Err(Refusal::TooLarge));
-
-    // A second link of a genuine sentry to the relayer: sessions are the first link's, grants name their sentry.
-    let sentry = Arc::new(siege.sentry().secrets()?.keys);
-    let link = siege.link(&sentry, Role::Sentry, siege.relayer()).await?;
-    let session = link.remote::<relay::OpenSession>();
-    for grant in [
-        siege.grant(&victim, second, 0),
-        siege.grant(&victim, first, 60_000),
-        forged,
-        stretched,
-    ] {
-        let refused = session.ask(relay::OpenSession { grant }, SOON).await?;
-        assert_eq!(refused, Err(Refusal::BadGrant));
-    }
-    for session in [0, 1, 2, u64::MAX] {
-        let publish = relay::RelayPublish {
-            session,
-            channel: theirs.clone(),
-            epoch: 1,
-            first_seq: 1,
-            payloads: vec![Bytes::from_static(b"forged")],
-        };
-        let refused = link
-            .remote::<relay::RelayPublish>()
-            .ask(publish, SOON)
-            .await?;
-        assert_eq!(refused, Err(Refusal::UnknownSession));
-    }
-    // Under its own customer's session it still cannot write to another's channel.
-    let grant = siege.grant(&mallory, first, 0);
-    let opened = session.ask(relay::OpenSession { grant }, SOON).await?;
-    let session = opened
-        .map_err(|refusal| anyhow::anyhow!("{refusal}"))?
-        .session;
-    let open = relay::RelayOpenProducer {
-        session,
-        channel: theirs.clone(),
-        supersedes: None,
-    };
-    let refused = link
-        .remote::<relay::RelayOpenProducer>()
-        .ask(open, SOON)
-        .await?;
-    assert_eq!(refused, Err(Refusal::NotAllowed));
-    let publish = relay::RelayPublish {
-        session,
-        channel: theirs.clone(),
-        epoch: 1,
-        first_seq: 1,
-        payloads: vec![Bytes::from_static(b"forged")],
-    };
-    let refused = link
-        .remote::<relay::RelayPublish>()
-        .ask(publish, SOON)
-        .await?;
-    assert_eq!(refused, Err(Refusal::NotAllowed));
-    let follow = relay::RelaySubscribe {
-        session,
-        subscription: 1,
-        channel: theirs,
-        after: 0,
-        window_bytes: 65_536,
-    };
-    let refused = link
-        .remote::<relay::RelaySubscribe>()
-        .ask(follow, SOON)
-        .await?;
-    assert_eq!(refused, Err(Refusal::NotAllowed));
-    siege.still_serves("everything in another's name").await?;
-    siege.lift().await
-}
-
 /// On the control plane: strangers that connect and stay, more than there are places for; one node that opens substream
 /// after substream and says nothing on them. The network's own nodes still find each other, a killed one included.
 #[tokio::test(flavor = "multi_thread")]
@@ -767,15 +406,19 @@ async fn too_many_handshakes() -> Result<()> {
     let mut siege = Siege::lay(1).await?;
     let at = siege.sentry().data;
     let mut silent = Vec::new();
-    for _ in 0..128 {
-        silent.push(connect(at).await?);
-    }
     let keys = Arc::new(NodeKeys::generate());
-    let refused = siege
-        .endpoint(&keys)?
-        .dial(&at.into(), siege.sentry().id)
-        .await;
-    let refused = refused.err().context("let in")?;
+    let refused = loop {
+        ensure!(silent.len() < 128 * 10, "it lets everybody in");
+        for _ in 0..128 {
+            silent.push(connect(at).await?);
+        }
+        let endpoint = siege.endpoint(&keys)?;
+        match endpoint.dial(&at.into(), siege.sentry().id).await {
+            Err(refused) => break refused,
+            // The first ones' time was over before the last one came, on a slow machine.
+            Ok(_) => continue,
+        }
+    };
     let reason = refused.handshake().and_then(HandshakeFailed::protocol);
     let reason = reason.with_context(|| refused.to_string())?;
     assert_eq!(reason.stage, pqcnet_qstp::Stage::M1);
