@@ -9,6 +9,8 @@ use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use parking_lot::Mutex;
 use pqcnet_crypto::{NodeId, NodePublic};
 
+use super::muxer::{HELD, Unread};
+
 /// Connections of one node at once: two nodes that dial each other have two, and one that reconnects may have one more
 /// that is not yet known to be dead.
 const CONNECTIONS: usize = 4;
@@ -20,6 +22,7 @@ const STRANGERS: usize = 64;
 struct Known {
     public: NodePublic,
     connections: usize,
+    unread: Unread,
 }
 
 /// The keys of every node with an open connection. Bounded by the number of connections that may be open.
@@ -59,14 +62,14 @@ impl Peers {
         if full {
             return None;
         }
-        known
-            .entry(id)
-            .or_insert_with(|| Known {
-                public: public.clone(),
-                connections: 0,
-            })
-            .connections += 1;
+        let entry = known.entry(id).or_insert_with(|| Known {
+            public: public.clone(),
+            connections: 0,
+            unread: Unread::new(HELD),
+        });
+        entry.connections += 1;
         Some(Entry {
+            unread: entry.unread.clone(),
             peers: self.clone(),
             id,
         })
@@ -82,6 +85,14 @@ impl Peers {
 pub(super) struct Entry {
     peers: Peers,
     id: NodeId,
+    unread: Unread,
+}
+
+impl Entry {
+    /// What the node has sent on all its connections and nobody has read.
+    pub(super) fn unread(&self) -> Unread {
+        self.unread.clone()
+    }
 }
 
 impl Drop for Entry {

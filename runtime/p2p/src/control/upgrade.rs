@@ -229,7 +229,7 @@ async fn outbound(
             protocol: YAMUX,
             source,
         })?;
-    let muxer = Muxer::new(stream, yamux::Mode::Client);
+    let muxer = Muxer::new(stream, yamux::Mode::Client, entry.unread());
     Ok((
         peer_id_of(&expect),
         StreamMuxerBox::new(Owned::new(muxer, entry)),
@@ -265,7 +265,7 @@ async fn inbound(
             protocol: YAMUX,
             source,
         })?;
-    let muxer = Muxer::new(stream, yamux::Mode::Server);
+    let muxer = Muxer::new(stream, yamux::Mode::Server, entry.unread());
     Ok((peer, StreamMuxerBox::new(Owned::new(muxer, entry))))
 }
 

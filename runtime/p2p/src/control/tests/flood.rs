@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
 
 use super::*;
-use crate::control::muxer::Muxer;
+use crate::control::muxer::{Muxer, STREAMS, Substream as Muxed, Unread};
 use crate::handshake::Plane;
 use crate::testing::{NETWORK, heap};
 
@@ -152,6 +152,42 @@ impl Field {
     }
 }
 
+impl Field {
+    /// One hostile peer opens substreams for links, which nobody takes, and sends on each what its window allows.
+    fn hoard(&mut self, substreams: usize) {
+        let before = heap::live();
+        heap::restart();
+        let (at, id) = (self.victim.at.clone(), self.victim.id());
+        self.hostile.block_on(async move {
+            let mut config = SecurityConfig::new(Arc::new(NodeKeys::generate()), NETWORK);
+            config.deadline = Duration::from_secs(60);
+            let security = security(config);
+            let mut muxer = connect(&security, id, &at).await;
+            let mut opened = Vec::new();
+            for _ in 0..substreams {
+                opened.push(open(&mut muxer).await);
+            }
+            let taken = tokio::spawn(take(muxer));
+            let filled = opened.into_iter().map(|stream| async move {
+                let name = crate::control::substreams::PROTOCOL;
+                let Ok((_, mut stream)) =
+                    dialer_select_proto(stream, [name], Version::V1Lazy).await
+                else {
+                    return;
+                };
+                while stream.write_all(&[7; 16 * 1024]).await.is_ok() {}
+            });
+            let all = futures::future::join_all(filled);
+            drop(tokio::time::timeout(FLOOD, all).await);
+            taken.abort();
+        });
+        let cost = heap::peak() - before;
+        println!("{cost} bytes at most for {substreams} substreams");
+        self.still_serves(b"after");
+        assert!(cost < ALLOWED, "{cost} bytes for one peer");
+    }
+}
+
 /// What became of the hostile peer.
 #[derive(Debug, PartialEq)]
 struct Suffered {
@@ -164,13 +200,14 @@ const BORNE: Suffered = Suffered {
     offence: None,
 };
 
-/// Connects as libp2p does, and negotiates gossip on a substream. The connection is moved by a task of its own, which
-/// takes what the node opens and reads none of it.
-async fn gossip_stream(
-    security: &Arc<Security>,
-    victim: NodeId,
-    at: &Address,
-) -> multistream_select::Negotiated<yamux::Stream> {
+type Wire = multistream_select::Negotiated<
+    crate::stream::QstpStream<
+        multistream_select::Negotiated<tokio_util::compat::Compat<tokio::net::TcpStream>>,
+    >,
+>;
+
+/// Connects as libp2p does.
+async fn connect(security: &Arc<Security>, victim: NodeId, at: &Address) -> Muxer<Wire> {
     let socket = tokio::net::TcpStream::connect(at.socket_addr().unwrap())
         .await
         .unwrap();
@@ -184,16 +221,31 @@ async fn gossip_stream(
     let (_, stream) = dialer_select_proto(secured.stream, ["/yamux/1.0.0"], Version::V1Lazy)
         .await
         .unwrap();
-    let mut muxer = Muxer::new(stream, yamux::Mode::Client);
-    let opened = poll_fn(|cx| Pin::new(&mut muxer).poll_outbound(cx))
-        .await
-        .unwrap();
-    tokio::spawn(async move {
-        let mut held = Vec::new();
-        while let Ok(stream) = poll_fn(|cx| Pin::new(&mut muxer).poll_inbound(cx)).await {
-            held.push(stream);
-        }
-    });
+    Muxer::new(stream, yamux::Mode::Client, Unread::new(usize::MAX))
+}
+
+async fn open(muxer: &mut Muxer<Wire>) -> Muxed {
+    let opened = poll_fn(|cx| Pin::new(&mut *muxer).poll_outbound(cx));
+    opened.await.unwrap()
+}
+
+/// Moves a connection: takes what the node opens and reads none of it.
+async fn take(mut muxer: Muxer<Wire>) {
+    let mut held = Vec::new();
+    while let Ok(stream) = poll_fn(|cx| Pin::new(&mut muxer).poll_inbound(cx)).await {
+        held.push(stream);
+    }
+}
+
+/// A connection with a substream for gossip; a task of its own moves it.
+async fn gossip_stream(
+    security: &Arc<Security>,
+    victim: NodeId,
+    at: &Address,
+) -> multistream_select::Negotiated<Muxed> {
+    let mut muxer = connect(security, victim, at).await;
+    let opened = open(&mut muxer).await;
+    tokio::spawn(take(muxer));
     let name = crate::control::gossip::PROTOCOL;
     let (_, stream) = dialer_select_proto(opened, [name], Version::V1Lazy)
         .await
@@ -202,7 +254,7 @@ async fn gossip_stream(
 }
 
 async fn flood(
-    mut stream: multistream_select::Negotiated<yamux::Stream>,
+    mut stream: multistream_select::Negotiated<Muxed>,
     connection: u64,
     rpcs: fn(u64) -> Vec<u8>,
 ) {
@@ -338,4 +390,10 @@ fn on_every_connection() {
     };
     let suffered = Field::lay().suffer(4, rpcs);
     assert_eq!((suffered.closed, suffered.offence), (3, None));
+}
+
+/// As many substreams as a connection has, each filled to its window, and nobody to read any: 24 MiB are offered.
+#[test]
+fn unread_substreams() {
+    Field::lay().hoard(STREAMS);
 }
