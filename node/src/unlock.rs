@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use pqcnet_crypto::NodeSecrets;
 use pqcnet_crypto::keystore::{self, Contents, KeystoreError, Passphrase, Unlock, WrappingKey};
 
 use crate::config::UnlockSource;
@@ -95,6 +96,11 @@ impl Opener {
     /// Makes a key file, mode 0600, never over another.
     pub fn create<C: Contents>(&self, path: &Path, contents: &C) -> Result<(), UnlockError> {
         Ok(keystore::create(path, contents, self.unlock())?)
+    }
+
+    /// Makes a key file of format 1; see [`keystore::create_format_1`].
+    pub fn create_format_1(&self, path: &Path, secrets: &NodeSecrets) -> Result<(), UnlockError> {
+        Ok(keystore::create_format_1(path, secrets, self.unlock())?)
     }
 
     /// Changes what a key file holds; see [`keystore::update`].
@@ -223,7 +229,6 @@ fn stty(tty: &File, settings: &[&str]) -> Option<String> {
 mod tests {
     // Scenario: a passphrase in a file opens what it locked; an open file, a missing one and a short phrase are refused.
     use super::*;
-    use pqcnet_crypto::NodeSecrets;
     use std::os::unix::fs::PermissionsExt as _;
 
     fn write(path: &Path, text: &str, mode: u32) {

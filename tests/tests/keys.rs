@@ -26,7 +26,8 @@ fn keys(folder: &Path, arguments: &[&str]) -> Result<String> {
 
 /// The relayer's identity is rotated in the three steps of the operator's guide: it prepares, the root lets it succeed, it
 /// puts the new one into use and starts again. Under its new NodeId and with the network file of before it has the old
-/// one's place: what was published comes back, and publishing goes on. Then the old key is revoked, and every node says so.
+/// one's place: what was published comes back, and publishing goes on. It is undone, and done again; at each step the node
+/// serves as before. Then the old key is revoked, and every node says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_identity_is_rotated_under_a_running_network() -> Result<()> {
     let network = Network::listed(1, 1, Admission::Any, Listing::Operated)?;
@@ -73,6 +74,18 @@ async fn an_identity_is_rotated_under_a_running_network() -> Result<()> {
         assert_eq!(&records.next().await?.payload[..], expected.as_bytes());
     }
 
+    // Somebody thinks better of it: the old one again, and then the new one after all.
+    for (act, more, id, words, offset) in [
+        ("undo", &[][..], relayer.id, "undone", 3),
+        ("use", &["--overlap", "1"], new, "again", 4),
+    ] {
+        assert_eq!(step(act, more)?.trim(), id.to_string());
+        relayer.stop().await?;
+        relayer.start().await?;
+        assert_eq!(relayer.secrets()?.keys.node_id(), id);
+        assert_eq!(publisher.publish(words).await?.offset, Some(offset));
+    }
+
     let shown: toml::Table = keys(relayer.folder(), &["show", "node.keys"])?.parse()?;
     let states = |table: &str| -> Vec<String> {
         let entries = shown[table].as_array().into_iter().flatten();
@@ -89,6 +102,6 @@ async fn an_identity_is_rotated_under_a_running_network() -> Result<()> {
     for node in [relayer, sentry] {
         node.says(&ordered).await?;
     }
-    assert_eq!(publisher.publish("as before").await?.offset, Some(3));
+    assert_eq!(publisher.publish("as before").await?.offset, Some(5));
     network.stop().await
 }

@@ -26,6 +26,8 @@ pub enum Keys {
     /// Make the next version of a key; the one before stays valid until the overlap ends.
     #[command(subcommand)]
     Rotate(rotate::Rotate),
+    /// Write a key file for a release from before key versions: the identity in use and the storage key.
+    Downgrade(Downgrade),
     /// With the network's root key: let a prepared identity succeed the one in use.
     Succeed(orders::Succeed),
     /// With the network's root key: revoke a node; it is refused everywhere from then on.
@@ -43,6 +45,19 @@ pub struct Init {
     /// With --key-file: make that file first, from the operating system's randomness.
     #[arg(long, requires = "key_file")]
     new_key_file: bool,
+}
+
+/// Which file, and where to.
+#[derive(Debug, Args)]
+pub struct Downgrade {
+    /// The key file; it stays as it is.
+    #[arg(long, default_value = "node.keys")]
+    keys: PathBuf,
+    /// The file to make, locked in the same way.
+    #[arg(long)]
+    out: PathBuf,
+    #[command(flatten)]
+    unlock: UnlockArgs,
 }
 
 /// How a key file opens; without either, PQCNET_PASSPHRASE or a prompt.
@@ -73,6 +88,7 @@ pub fn run(command: &Keys) -> Result<Exit, Failed> {
         Keys::Init(init) => make(init),
         Keys::Show(show) => show::run(show, wall_ms()),
         Keys::Rotate(rotate) => rotate::run(rotate, wall_ms()),
+        Keys::Downgrade(downgrade) => downgrade.run(),
         Keys::Succeed(succeed) => on_network(orders::succeed(succeed)),
         Keys::Revoke(revoke) => on_network(orders::revoke(revoke)),
     }
@@ -98,7 +114,23 @@ fn make(init: &Init) -> Result<Exit, Failed> {
     Ok(Exit::Ok)
 }
 
-const DAY_MS: u64 = 24 * 3600 * 1000;
+impl Downgrade {
+    fn run(&self) -> Result<Exit, Failed> {
+        let opener = Opener::from_source(&self.unlock.source()).map_err(Failed::usage)?;
+        let secrets: NodeSecrets = opener.open(&self.keys).map_err(Failed::usage)?;
+        let made = opener.create_format_1(&self.out, &secrets);
+        made.map_err(Failed::usage)?;
+        println!("{}", secrets.keys.node_id());
+        eprintln!(
+            "wrote {}: KEM keys and other versions of the identity are in {} alone",
+            self.out.display(),
+            self.keys.display()
+        );
+        Ok(Exit::Ok)
+    }
+}
+
+pub(super) const DAY_MS: u64 = 24 * 3600 * 1000;
 
 /// An overlap in days, as a command takes it.
 fn days(text: &str) -> Result<u64, String> {

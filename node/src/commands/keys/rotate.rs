@@ -5,6 +5,7 @@
 //!
 //!   identity   rotate identity ─▶ prepared, and a request ─▶ root: keys succeed ─▶ the network knows the successor
 //!              rotate use ─▶ in use at the node's next start; the old one counts until the overlap ends
+//!              rotate undo ─▶ until then: the old one in use at the node's next start, the new one prepared again
 //! ```
 
 use std::path::PathBuf;
@@ -28,6 +29,8 @@ pub enum Rotate {
     Identity(Identity),
     /// Put the prepared identity into use, once the root let it succeed.
     Use(Use),
+    /// Put the identity before back into use, while the network still knows it; the new one is prepared again.
+    Undo(Which),
     /// Erase the prepared identity.
     Discard(Which),
 }
@@ -89,6 +92,13 @@ pub fn run(rotate: &Rotate, now_ms: u64) -> Result<Exit, Failed> {
             let id = into_use.which.change(|s| s.use_prepared(now_ms, until))?;
             println!("{id}");
             eprintln!("the node is this one from its next start; until then it is the old one");
+        }
+        Rotate::Undo(which) => {
+            let id = which.change(|s| s.undo_use(now_ms))?;
+            println!("{id}");
+            eprintln!(
+                "the node is this one again from its next start; `pqcnet keys rotate use` goes on"
+            );
         }
         Rotate::Discard(which) => {
             let version = which.change(NodeSecrets::discard_prepared)?;

@@ -12,12 +12,14 @@ use crate::aead::{NONCE_LEN, TAG_LEN};
 use crate::{AeadAlgorithm, AeadKey, Prk, kdf};
 
 pub(super) const MAGIC: [u8; 8] = *b"PQCNKEYS";
-/// The newest version: a node's keys with their versions. A root key stays in version 1, which has none.
-pub(super) const VERSION: u16 = 2;
-/// The part that both versions share.
+/// The newest version: a node's keys with their versions, and the age of the storage key where no identity tells it. A
+/// root key stays in version 1, which has none.
+pub(super) const VERSION: u16 = 3;
+/// The part that all versions share.
 pub(super) const HEADER_LEN: usize = 100;
 /// The longest file: a node's keys, as many versions as there may be.
 pub(super) const MAX_LEN: usize = HEADER_LEN
+    + 8
     + 2
     + (MAX_IDENTITIES + MAX_KEM_KEYS) * Entry::LEN
     + (1 + 2 * MAX_IDENTITIES + MAX_KEM_KEYS) * SEED_LEN
@@ -91,7 +93,7 @@ pub(super) fn seeds(body: &[u8]) -> Option<&[[u8; SEED_LEN]]> {
     rest.is_empty().then_some(seeds)
 }
 
-/// One key of a file of version 2, clear: which version, and its public name.
+/// One key of a file of version 2 or 3, clear: which version, and its public name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     /// Which version, how old, until when.
@@ -122,9 +124,12 @@ impl Entry {
     }
 }
 
-/// What a file of version 2 says of its keys, clear: identities, then KEM keys, each ascending.
+/// What a file of version 2 or 3 says of its keys, clear: identities, then KEM keys, each ascending.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
+    /// When the storage master key was made, milliseconds since the Unix epoch; 0 where nobody wrote it down. It is made
+    /// with the first identity, so the file says it of itself only once that one is erased.
+    pub storage_made_at_ms: u64,
     /// 1 to [`MAX_IDENTITIES`].
     pub identities: Vec<Entry>,
     /// 0 to [`MAX_KEM_KEYS`]; the last is in use.
@@ -132,7 +137,19 @@ pub struct Table {
 }
 
 impl Table {
+    /// Whether the storage key's age is in the file, which makes it one of version 3.
+    fn dates_storage(&self) -> bool {
+        let first = self
+            .identities
+            .iter()
+            .any(|entry| entry.version.version == 1);
+        self.storage_made_at_ms != 0 && !first
+    }
+
     fn put(&self, out: &mut Vec<u8>) {
+        if self.dates_storage() {
+            out.extend_from_slice(&self.storage_made_at_ms.to_be_bytes());
+        }
         let count = |list: &[Entry]| u8::try_from(list.len()).expect("at most four");
         out.extend_from_slice(&[count(&self.identities), count(&self.kem)]);
         for entry in self.identities.iter().chain(&self.kem) {
@@ -145,7 +162,11 @@ impl Table {
     }
 
     /// Reads a table and refuses one that no release writes; the error names the field.
-    fn read(from: &mut Fields<'_>, in_use: &[u8; 32]) -> Result<Table, &'static str> {
+    fn read(from: &mut Fields<'_>, version: u16, in_use: &[u8; 32]) -> Result<Table, &'static str> {
+        let storage = match version {
+            ..3 => None,
+            _ => Some(u64::from_be_bytes(from.take().ok_or("length")?)),
+        };
         let [identities, kem] = from.take().ok_or("length")?;
         let (identities, kem) = (usize::from(identities), usize::from(kem));
         if !(1..=MAX_IDENTITIES).contains(&identities) || kem > MAX_KEM_KEYS {
@@ -156,10 +177,19 @@ impl Table {
                 .map(|_| Entry::read(from).ok_or("length"))
                 .collect()
         };
-        let table = Table {
+        let mut table = Table {
+            storage_made_at_ms: storage.unwrap_or(0),
             identities: list(identities)?,
             kem: list(kem)?,
         };
+        if storage.is_some() && !table.dates_storage() {
+            return Err("age of the storage key");
+        }
+        if let Some(first) = table.identities.first()
+            && first.version.version == 1
+        {
+            table.storage_made_at_ms = first.version.made_at_ms;
+        }
         for list in [&table.identities, &table.kem] {
             if !list.is_sorted_by(|a, b| a.version.version < b.version.version)
                 || list.first().is_some_and(|first| first.version.version == 0)
@@ -197,7 +227,7 @@ pub(super) struct Header {
     pub(super) salt: [u8; 32],
     pub(super) nonce: [u8; NONCE_LEN],
     pub(super) public_id: [u8; 32],
-    /// Of version 2; without one the file is of version 1.
+    /// Of versions 2 and 3; without one the file is of version 1.
     pub(super) table: Option<Table>,
 }
 
@@ -209,7 +239,11 @@ impl Header {
         };
         let mut bytes = Vec::with_capacity(HEADER_LEN);
         bytes.extend_from_slice(&MAGIC);
-        let version: u16 = if self.table.is_some() { 2 } else { 1 };
+        let version: u16 = match &self.table {
+            None => 1,
+            Some(table) if table.dates_storage() => 3,
+            Some(_) => 2,
+        };
         bytes.extend_from_slice(&version.to_be_bytes());
         bytes.extend_from_slice(&[self.kind.code(), protection]);
         for value in cost {
@@ -274,7 +308,7 @@ impl Header {
         let public_id = rest.take().ok_or_else(|| damaged("length"))?;
         let table = match (version, kind) {
             (1, _) => None,
-            (_, Kind::Node) => Some(Table::read(&mut rest, &public_id).map_err(damaged)?),
+            (_, Kind::Node) => Some(Table::read(&mut rest, version, &public_id).map_err(damaged)?),
             (_, Kind::Root) => return Err(damaged("kind")),
         };
         let seeds = table.as_ref().map_or(kind.seeds(), Table::seeds);

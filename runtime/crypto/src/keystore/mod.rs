@@ -83,6 +83,7 @@ impl Contents for NodeSecrets {
             id: self.public_id(),
         };
         Some(Table {
+            storage_made_at_ms: versions.storage_made_at_ms,
             identities: (versions.former.iter().map(identity))
                 .chain([in_use])
                 .chain(versions.prepared.iter().map(identity))
@@ -148,6 +149,7 @@ impl Contents for NodeSecrets {
             keys: current.key,
             storage: StorageMasterKey::copied_from(storage),
             versions: Versions {
+                storage_made_at_ms: table.storage_made_at_ms,
                 identity: current.version,
                 former,
                 prepared: later.next(),
@@ -225,11 +227,39 @@ fn create_with<C: Contents>(
     unlock: Unlock<'_>,
     cost: Argon2Cost,
 ) -> Result<(), KeystoreError> {
-    let protection = match unlock {
+    let protection = protection(unlock, cost);
+    disk::write_new(path, &sealed_file(path, contents, unlock, protection)?)
+}
+
+fn protection(unlock: Unlock<'_>, cost: Argon2Cost) -> Protection {
+    match unlock {
         Unlock::Passphrase(_) => Protection::Passphrase(cost),
         Unlock::KeyFile(_) => Protection::KeyFile,
+    }
+}
+
+/// As [`create`], a file of format 1: the identity in use and the storage key, and nothing else. It is what a release from
+/// before key versions reads, for a way back to one.
+pub fn create_format_1(
+    path: &Path,
+    secrets: &NodeSecrets,
+    unlock: Unlock<'_>,
+) -> Result<(), KeystoreError> {
+    let header = Header {
+        kind: Kind::Node,
+        protection: protection(unlock, Argon2Cost::DEFAULT),
+        salt: random::bytes(),
+        nonce: random::bytes(),
+        public_id: secrets.public_id(),
+        table: None,
     };
-    disk::write_new(path, &sealed_file(path, contents, unlock, protection)?)
+    let (ml_dsa, ed25519) = secrets.keys.seeds();
+    let mut body = BodyWriter::default();
+    for seed in [ml_dsa.expose(), ed25519.expose(), secrets.storage.expose()] {
+        body.push(seed);
+    }
+    let key = lock::file_key(path, &header, unlock)?;
+    disk::write_new(path, &header.seal(&key, body))
 }
 
 /// The bytes of a new file; `path` only names them in errors.
@@ -238,10 +268,7 @@ pub fn sealed<C: Contents>(
     contents: &C,
     unlock: Unlock<'_>,
 ) -> Result<Vec<u8>, KeystoreError> {
-    let protection = match unlock {
-        Unlock::Passphrase(_) => Protection::Passphrase(Argon2Cost::DEFAULT),
-        Unlock::KeyFile(_) => Protection::KeyFile,
-    };
+    let protection = protection(unlock, Argon2Cost::DEFAULT);
     sealed_file(path, contents, unlock, protection)
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   identity    1 former ─── until its overlap ends ──▶ erased
 //!               2 in use ◀── the NodeId, what the node signs with
-//!               3 prepared ── waits for the root's word, then goes into use
+//!               3 prepared ── waits for the root's word, then goes into use; and back, while 2 counts
 //!
 //!   KEM key     4 former ─── until its overlap ends ──▶ erased
 //!               5 in use ◀── what the advert names
@@ -76,6 +76,8 @@ pub struct NodeSecrets {
 /// What a node keeps besides the identity in use.
 #[derive(Debug)]
 pub struct Versions {
+    /// When the storage master key was made, milliseconds since the Unix epoch; 0 where nobody wrote it down.
+    pub storage_made_at_ms: u64,
     /// Which version the identity in use is.
     pub identity: KeyVersion,
     /// Earlier identities, ascending.
@@ -98,6 +100,9 @@ pub enum RotateError {
     /// Nothing was prepared.
     #[error("no identity is prepared")]
     NothingPrepared,
+    /// There is no identity to go back to.
+    #[error("no earlier identity counts any more: there is none to go back to")]
+    NothingToUndo,
     /// Too many versions still count.
     #[error("{max} versions count already; the oldest stops at {until_ms} ms since 1970")]
     TooMany {
@@ -132,6 +137,7 @@ impl NodeSecrets {
             keys: NodeKeys::generate(),
             storage: StorageMasterKey::generate(),
             versions: Versions {
+                storage_made_at_ms: now_ms,
                 identity: KeyVersion::new(1, now_ms),
                 former: Vec::new(),
                 prepared: None,
@@ -167,6 +173,26 @@ impl NodeSecrets {
         let key = std::mem::replace(&mut self.keys, prepared.key);
         self.versions.former.push(Versioned { version: old, key });
         self.versions.erase_ended(now_ms);
+        Ok(self.keys.node_id())
+    }
+
+    /// Puts the identity before into use again, as long as it counts; the one in use becomes the prepared one, and may go
+    /// into use another time. Gives the NodeId in use from now on.
+    pub fn undo_use(&mut self, now_ms: u64) -> Result<NodeId, RotateError> {
+        if let Some(prepared) = &self.versions.prepared {
+            return Err(RotateError::AlreadyPrepared {
+                version: prepared.version.version,
+            });
+        }
+        self.versions.erase_ended(now_ms);
+        let before = (self.versions.former.pop()).ok_or(RotateError::NothingToUndo)?;
+        let again = KeyVersion {
+            until_ms: 0,
+            ..before.version
+        };
+        let version = std::mem::replace(&mut self.versions.identity, again);
+        let key = std::mem::replace(&mut self.keys, before.key);
+        self.versions.prepared = Some(Versioned { version, key });
         Ok(self.keys.node_id())
     }
 
@@ -223,6 +249,7 @@ impl Versions {
     /// Of a file that holds one identity and nothing else.
     pub(super) fn of_format_1() -> Self {
         Self {
+            storage_made_at_ms: 0,
             identity: KeyVersion::new(1, 0),
             former: Vec::new(),
             prepared: None,

@@ -1,5 +1,7 @@
 //! Key versions: rotation, overlap, the file that holds them, and files of format 1.
 
+use std::os::unix::fs::symlink;
+
 use super::*;
 use crate::{Prk, encapsulate};
 
@@ -141,6 +143,79 @@ fn a_node_rotates_its_keys() {
         fs::read_dir(folder.path()).unwrap().count(),
         1,
         "no passing files"
+    );
+}
+
+// An identity is put into use, and the operator thinks better of it: the one before is in use again, in the file too, and
+// the new one is prepared, so that it can go into use another time under the same NodeId. When the one before no longer
+// counts there is no way back, and none over a prepared one.
+#[test]
+fn a_rotation_is_undone() {
+    let folder = folder();
+    let path = file_of(&folder, &NodeSecrets::generate_at(NOW));
+    let first = open_node(&path).unwrap().keys.node_id();
+    let undo = |at| change(&path, move |s| s.undo_use(at)).unwrap();
+    assert_eq!(undo(NOW), Err(RotateError::NothingToUndo));
+    let prepared = change(&path, |s| {
+        s.prepare_identity(NOW + DAY).map(|next| next.key.node_id())
+    });
+    let second = prepared.unwrap().unwrap();
+    let waits = RotateError::AlreadyPrepared { version: 2 };
+    assert_eq!(undo(NOW + DAY), Err(waits));
+    let until = NOW + 30 * DAY;
+    let into_use = |at| change(&path, move |s| s.use_prepared(at, until)).unwrap();
+    assert_eq!(into_use(NOW + 2 * DAY), Ok(second));
+
+    assert_eq!(undo(NOW + 3 * DAY), Ok(first));
+    let back = open_node(&path).unwrap();
+    assert_eq!(back.keys.node_id(), first);
+    let in_use = KeyVersion {
+        version: 1,
+        made_at_ms: NOW,
+        until_ms: 0,
+    };
+    assert_eq!(back.versions.identity, in_use);
+    let next = back.versions.prepared().unwrap();
+    assert_eq!((next.key.node_id(), next.version.version), (second, 2));
+    assert_eq!(next.version.until_ms, 0);
+    assert_eq!(back.versions.former(NOW).count(), 0);
+
+    assert_eq!(into_use(NOW + 4 * DAY), Ok(second));
+    assert_eq!(undo(until), Err(RotateError::NothingToUndo));
+    assert_eq!(open_node(&path).unwrap().keys.node_id(), second);
+}
+
+// The way back to a release from before key versions: a file of format 1 with the identity in use and the storage key, of
+// the length and under the header that such a release knows; the file with the versions stays.
+#[test]
+fn a_file_of_format_1_is_written_for_an_earlier_release() {
+    let folder = folder();
+    let path = file_of(&folder, &NodeSecrets::generate_at(NOW));
+    change(&path, |s| s.rotate_kem(NOW, DAY)).unwrap().unwrap();
+    let secrets = open_node(&path).unwrap();
+    let old = folder.path().join("old.keys");
+    let key = wrapping_key(1);
+    create_format_1(&old, &secrets, Unlock::KeyFile(&key)).unwrap();
+    let bytes = fs::read(&old).unwrap();
+    assert_eq!((bytes.len(), &bytes[8..10]), (212, &[0, 1][..]));
+    let opened = open_node(&old).unwrap();
+    assert_eq!(opened.keys.node_id(), secrets.keys.node_id());
+    assert_eq!(opened.storage.expose(), secrets.storage.expose());
+    assert!(opened.versions.kem().is_none());
+    let again = create_format_1(&old, &secrets, Unlock::KeyFile(&key));
+    assert!(
+        matches!(again, Err(KeystoreError::Exists { .. })),
+        "{again:?}"
+    );
+    assert_eq!(
+        open_node(&path)
+            .unwrap()
+            .versions
+            .kem()
+            .unwrap()
+            .version
+            .version,
+        2
     );
 }
 
@@ -286,6 +361,7 @@ fn format_2_is_pinned() {
         nonce: [0xbb; 12],
         public_id: [0xcc; 32],
         table: Some(Table {
+            storage_made_at_ms: 2,
             identities: vec![entry(1, 2, 3, 0xdd), entry(2, 5, 0, 0xcc)],
             kem: vec![entry(7, 8, 0, 0xee)],
         }),
@@ -334,6 +410,88 @@ fn format_2_is_pinned() {
             }
             other => panic!("{at}: {other:?}"),
         }
+    }
+}
+
+// The pinned bytes of format 3's clear part, and the two files of it that no release writes: one that says what its first
+// identity says, and one that says nothing.
+#[test]
+fn format_3_is_pinned() {
+    let entry = |version, made_at_ms, id| Entry {
+        version: KeyVersion {
+            version,
+            made_at_ms,
+            until_ms: 0,
+        },
+        id: [id; 32],
+    };
+    let header = Header {
+        kind: Kind::Node,
+        protection: Protection::KeyFile,
+        salt: [0xaa; 32],
+        nonce: [0xbb; 12],
+        public_id: [0xcc; 32],
+        table: Some(Table {
+            storage_made_at_ms: 2,
+            identities: vec![entry(2, 5, 0xcc)],
+            kem: vec![entry(7, 8, 0xee)],
+        }),
+    };
+    let expected = [
+        &b"PQCNKEYS\x00\x03\x01\x02"[..],
+        &[0; 12],
+        &[0xaa; 32],
+        &[0xbb; 12],
+        &[0xcc; 32],
+        &hex::decode("0000000000000002").unwrap(),
+        &[1, 1],
+        &hex::decode("0000000200000000000000050000000000000000").unwrap(),
+        &[0xcc; 32],
+        &hex::decode("0000000700000000000000080000000000000000").unwrap(),
+        &[0xee; 32],
+    ]
+    .concat();
+    assert_eq!(header.to_bytes(), expected);
+    let whole = [&expected[..], &[0; 32 * 4 + 16]].concat();
+    let parsed = |bytes: &[u8]| Header::parse(Path::new("any"), bytes).map(|(header, _)| header);
+    assert_eq!(parsed(&whole).unwrap().table, header.table);
+    for (at, value) in [(107, 0), (110 + 3, 1)] {
+        let mut bytes = whole.clone();
+        bytes[at] = value;
+        match parsed(&bytes).map(|_| ()).unwrap_err() {
+            KeystoreError::Damaged { field, .. } => assert_eq!(field, "age of the storage key"),
+            other => panic!("{at}: {other:?}"),
+        }
+    }
+}
+
+// The storage key is as old as the first identity. The file goes on saying so when that identity is gone, and is of format
+// 3 from then on, no sooner; a file that never knew stays of format 2.
+#[test]
+fn the_storage_key_keeps_its_age() {
+    for (made_at, format_after) in [(NOW, 3), (0, 2)] {
+        let folder = folder();
+        let path = file_of(&folder, &NodeSecrets::generate_at(made_at));
+        let format = || fs::read(&path).unwrap()[9];
+        let told = || {
+            let table = summary(&path).unwrap().versions.unwrap();
+            table.storage_made_at_ms
+        };
+        assert_eq!((format(), told()), (2, made_at));
+        change(&path, |secrets| {
+            secrets.prepare_identity(NOW + DAY)?;
+            secrets.use_prepared(NOW + DAY, NOW + 2 * DAY)
+        })
+        .unwrap()
+        .unwrap();
+        assert_eq!((format(), told()), (2, made_at));
+        change(&path, |secrets| secrets.rotate_kem(NOW + 3 * DAY, DAY))
+            .unwrap()
+            .unwrap();
+        assert_eq!((format(), told()), (format_after, made_at));
+        let opened = open_node(&path).unwrap();
+        assert_eq!(opened.versions.identity.version, 2);
+        assert_eq!(opened.versions.storage_made_at_ms, made_at);
     }
 }
 
