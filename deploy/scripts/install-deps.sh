@@ -14,8 +14,8 @@ PACKAGES="gcc g++ libc6-dev cmake clang libclang-dev mold librocksdb-dev"
 # chromium: the operator's page is tested in it.
 # prometheus: promtool lints the metrics and tests the rules; a private Prometheus answers the dashboard's queries.
 # systemd: its `systemd-analyze` judges the units. mount: a small disk that a test fills.
-# util-linux: `prlimit` takes descriptors from a running node.
-TEST_PACKAGES="chromium prometheus systemd mount util-linux"
+# util-linux: `prlimit` takes descriptors from a running node. bsdutils: `script` makes a terminal.
+TEST_PACKAGES="chromium prometheus systemd mount util-linux bsdutils"
 
 list=""
 for option in "$@"; do

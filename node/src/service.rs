@@ -168,7 +168,8 @@ async fn serve(
     // From here on it ends no node, also while one starts: it is read once the node serves.
     let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
     let constants = constants(role, &config, &network);
-    let started = start(&env, role, &config, network, secrets).await?;
+    let facts = keys::made(&constants.keys);
+    let started = start(&env, role, &config, network, secrets, facts).await?;
     let pages = Pages::new(&started, &env, constants);
     let (admin_at, mut server) = admin::server(config.admin, pages.clone(), &config.page_url)
         .with_context(|| format!("cannot serve admin pages at {}", config.admin))?;
@@ -231,6 +232,7 @@ async fn start(
     config: &NodeConfig,
     network: Arc<NetworkFile>,
     secrets: NodeSecrets,
+    facts: Vec<(String, u64)>,
 ) -> Result<Started, Failed> {
     let versions = KeyVersions {
         identity: secrets.versions.identity.version,
@@ -255,6 +257,7 @@ async fn start(
             backups: config.backups.clone(),
             customer_channels: config.customer_channels,
             strangers: strangers(),
+            facts,
         },
     };
     let outcome = match role {

@@ -18,6 +18,10 @@ use tokio::sync::{Notify, watch};
 
 use crate::watchman::Limits;
 
+/// Ends the name of the fact when the current key of a purpose was made, milliseconds since the Unix epoch:
+/// `storage_made_at_ms`.
+pub const MADE_AT_MS: &str = "_made_at_ms";
+
 /// What an operator decides about a node's upkeep.
 #[derive(Clone, Debug)]
 pub struct Care {
@@ -31,6 +35,8 @@ pub struct Care {
     pub customer_channels: usize,
     /// Strangers that may wait for a handshake at once, at both planes together.
     pub strangers: usize,
+    /// What the node's account tells besides and does not change while it runs, by name ([`MADE_AT_MS`]).
+    pub facts: Vec<(String, u64)>,
 }
 
 impl Default for Care {
@@ -41,6 +47,7 @@ impl Default for Care {
             backups: PathBuf::from("backups"),
             customer_channels: ShardLimits::default().customer_channels,
             strangers: GuardConfig::default().waiting,
+            facts: Vec::new(),
         }
     }
 }

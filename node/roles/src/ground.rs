@@ -379,6 +379,7 @@ impl Ground {
         let gate = tree.child(Spec::new("gate", move |_| Gate::new(config.clone())));
         let config = WatchmanConfig {
             limits: self.live.limits(),
+            facts: self.care.facts.clone(),
             disk: watched.disk,
             steward: steward.of(),
             workers: watched.workers,

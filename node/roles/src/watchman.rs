@@ -83,6 +83,8 @@ pub type FreeBytes = Arc<dyn Fn() -> Option<u64> + Send + Sync>;
 pub struct WatchmanConfig {
     /// The lines, as they are now.
     pub limits: watch::Receiver<Limits>,
+    /// Told with every look.
+    pub facts: Vec<(String, u64)>,
     /// The store's folder and its measure, where the role keeps one.
     pub disk: Option<(PathBuf, FreeBytes)>,
     /// Reports it.
@@ -137,7 +139,7 @@ impl Watchman {
 
     fn judge(&mut self, seen: &Seen) {
         let limits = *self.config.limits.borrow();
-        let (mut problems, mut counters) = (Vec::new(), Vec::new());
+        let (mut problems, mut counters) = (Vec::new(), self.config.facts.clone());
         if let (Some((path, _)), Some(free)) = (&self.config.disk, seen.free) {
             counters.push(("disk_free_bytes".to_owned(), free));
             let what = format!(

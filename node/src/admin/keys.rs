@@ -1,9 +1,13 @@
 //! What the page tells of a node's keys: what its key file says to everybody.
+//!
+//! What is stored is sealed under keys that each start derives anew, per shard, from the storage master key of the file. That
+//! one is told of: it opens everything, and no rotation replaces it.
 
 use pqcnet_crypto::keystore::{Entry, Summary};
+use pqcnet_roles::caretaker::MADE_AT_MS;
 use pqcnet_roles::snapshot::KeyFacts;
 
-/// The keys of a file; `stores` adds the one that seals what is stored, which has no versions.
+/// The keys of a file; `stores` adds the master key of what is stored, which has no versions.
 pub fn facts(summary: &Summary, stores: bool) -> Vec<KeyFacts> {
     let mut facts = Vec::new();
     match &summary.versions {
@@ -31,9 +35,26 @@ pub fn facts(summary: &Summary, stores: bool) -> Vec<KeyFacts> {
         None => facts.push(first("identity", Some(hex::encode(summary.public_id)))),
     }
     if stores {
-        facts.push(first("storage", None));
+        let made_at = summary
+            .versions
+            .as_ref()
+            .map(|table| table.storage_made_at_ms);
+        facts.push(KeyFacts {
+            since_ms: made_at.filter(|ms| *ms != 0),
+            ..first("storage", None)
+        });
     }
     facts
+}
+
+/// When the current key of each purpose was made, where that is known, as a node's account tells it.
+pub fn made(keys: &[KeyFacts]) -> Vec<(String, u64)> {
+    let current = keys.iter().filter(|key| key.state == "current");
+    let made = current.filter_map(|key| {
+        let since_ms = key.since_ms?;
+        Some((format!("{}{MADE_AT_MS}", key.purpose), since_ms))
+    });
+    made.collect()
 }
 
 fn first(purpose: &'static str, fingerprint: Option<String>) -> KeyFacts {
@@ -76,6 +97,14 @@ mod tests {
         let path = folder.path().join("node.keys");
         keystore::create(&path, &secrets, Unlock::KeyFile(&lock)).unwrap();
         let told = facts(&keystore::summary(&path).unwrap(), true);
+        let names = [
+            "identity_made_at_ms",
+            "kem_made_at_ms",
+            "storage_made_at_ms",
+        ]
+        .map(str::to_owned);
+        let at = [1_000, 5_000, 1_000];
+        assert_eq!(made(&told), names.into_iter().zip(at).collect::<Vec<_>>());
         let told: Vec<_> = told
             .iter()
             .map(|key| {
@@ -94,8 +123,10 @@ mod tests {
                 ("identity", 1, "current", Some(1_000), None),
                 ("kem", 1, "overlap", Some(1_000), Some(7_000)),
                 ("kem", 2, "current", Some(5_000), None),
-                ("storage", 1, "current", None, None),
+                ("storage", 1, "current", Some(1_000), None),
             ]
         );
+        let sentry = facts(&keystore::summary(&path).unwrap(), false);
+        assert!(sentry.iter().all(|key| key.purpose != "storage"));
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 use pqcnet_actor::{ActorInfo, Class, CountersSnapshot, Env, Inspector, Ref};
 use pqcnet_messages::control::Plane;
+use pqcnet_roles::caretaker::MADE_AT_MS;
 use pqcnet_roles::problem::{Code, Problem, Severity};
 use pqcnet_roles::steward::{Account, AccountGiven, plane_name};
 use pqcnet_telemetry::{Metrics, Sample, TextFormat, Value};
@@ -239,6 +240,12 @@ const SHOWN_OTHERWISE: &[&str] = &["descriptors_open", "descriptors_limit"];
 
 fn count_samples(counters: &[(String, u64)]) -> impl Iterator<Item = Sample> {
     counters.iter().filter_map(|(name, value)| {
+        if let Some(purpose) = name.strip_suffix(MADE_AT_MS) {
+            let at = Value::GaugeOf(Duration::from_millis(*value).as_secs_f64());
+            let help = "When the key in use was made";
+            let made = Sample::new("key_made_timestamp_seconds", help, at);
+            return Some(made.label("purpose", purpose));
+        }
         let Some(of) = COUNTS.iter().find(|count| count.name == name) else {
             if !SHOWN_OTHERWISE.contains(&name.as_str()) {
                 tracing::debug!(%name, "a count that is no metric");
@@ -384,6 +391,7 @@ mod tests {
             ("sentries".to_owned(), 2),
             ("links_opened".to_owned(), 5),
             ("unheard_of".to_owned(), 1),
+            ("storage_made_at_ms".to_owned(), 1_500),
         ];
         let samples: Vec<(&str, Value)> = count_samples(&reported)
             .map(|sample| (sample.name, sample.value))
@@ -392,7 +400,8 @@ mod tests {
             samples,
             [
                 ("sentries", Value::Gauge(2)),
-                ("links_opened", Value::Counter(5))
+                ("links_opened", Value::Counter(5)),
+                ("key_made_timestamp_seconds", Value::GaugeOf(1.5)),
             ]
         );
     }

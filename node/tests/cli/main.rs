@@ -6,6 +6,7 @@ mod commands;
 mod demo;
 mod doctor;
 mod network;
+mod top;
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};

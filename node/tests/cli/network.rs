@@ -11,14 +11,14 @@ use pqcnet_node::local::folder::{LocalFolder, LocalNode};
 
 use crate::{Node, output, path, pqcnet, signal};
 
-struct Network {
+pub(crate) struct Network {
     folder: LocalFolder,
-    nodes: Vec<LocalNode>,
+    pub(crate) nodes: Vec<LocalNode>,
     _place: tempfile::TempDir,
 }
 
 impl Network {
-    fn create() -> Network {
+    pub(crate) fn create() -> Network {
         let place = tempfile::tempdir().unwrap();
         let folder = LocalFolder::create(&place.path().join("net"), 2).unwrap();
         Network {
@@ -28,7 +28,7 @@ impl Network {
         }
     }
 
-    fn state(&self) -> &str {
+    pub(crate) fn state(&self) -> &str {
         path(self.folder.root())
     }
 

@@ -43,6 +43,18 @@ fn shown(summary: &Summary, now_ms: u64) -> String {
         }
         return out;
     };
+    let storage = table.storage_made_at_ms;
+    line("\n[storage]".to_owned());
+    match storage {
+        0 => line("# made at an unknown time".to_owned()),
+        made => {
+            line(format!(
+                "age_days = {}",
+                now_ms.saturating_sub(made) / DAY_MS
+            ));
+            line(format!("made_at_ms = {made}"));
+        }
+    }
     let in_use = table
         .identities
         .iter()
@@ -125,6 +137,7 @@ mod tests {
         let summary = keystore::summary_of(Path::new("k"), &file).unwrap();
         let table = table(&shown(&summary, NOW + 8 * DAY_MS));
         assert_eq!(table["node_id"].as_str(), Some(new.to_string().as_str()));
+        assert_eq!(table["storage"]["age_days"].as_integer(), Some(8));
         let list = |name: &str| table[name].as_array().unwrap().clone();
         let states = |name: &str| -> Vec<(i64, String, i64)> {
             (list(name).iter())

@@ -12,6 +12,7 @@ use pqcnet_p2p::network::NodeEntry;
 
 use super::identity::IdentityArgs;
 use super::nodes::{Names, chosen};
+use crate::clock::wall_ms;
 use crate::exit::{Exit, Failed};
 use crate::operator::{NoAnswer, Operator};
 
@@ -60,7 +61,7 @@ pub async fn status(args: &StatusArgs) -> Result<Exit, Failed> {
     let problems = problems(&identity.network, &identity.names, &answers);
     match args.output {
         Output::Text => {
-            for line in lines(&identity.names, &answers, &problems) {
+            for line in lines(&identity.names, &answers, &problems, wall_ms()) {
                 println!("{line}");
             }
         }

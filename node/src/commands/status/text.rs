@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use pqcnet_messages::Problem;
 use pqcnet_messages::control::StatusReport;
+use pqcnet_roles::caretaker::MADE_AT_MS;
 use pqcnet_roles::steward::plane_name;
 
 use super::{Answer, called};
+use crate::commands::keys::DAY_MS;
 use crate::commands::nodes::Names;
 
 /// Symptoms shown with a problem; `-o json` has all.
 const SYMPTOMS: usize = 6;
 
-/// Everything, a line each.
-pub fn lines(names: &Names, answers: &[Answer], problems: &[Problem]) -> Vec<String> {
+/// Everything, a line each. Ages are as of `now_ms`, milliseconds since the Unix epoch.
+pub fn lines(names: &Names, answers: &[Answer], problems: &[Problem], now_ms: u64) -> Vec<String> {
     let mut out = Vec::new();
     match (problems.len(), answers.len()) {
         (0, 1) => out.push("the node is well".to_owned()),
@@ -29,7 +31,7 @@ pub fn lines(names: &Names, answers: &[Answer], problems: &[Problem]) -> Vec<Str
         let who = called(names, &answer.node);
         match &answer.said {
             Err(error) => out.push(format!("{who}  {error}")),
-            Ok(report) => node_lines(names, &who, report, &mut out),
+            Ok(report) => node_lines(names, &who, report, now_ms, &mut out),
         }
     }
     out
@@ -61,7 +63,19 @@ pub fn problem_lines(problem: &Problem) -> Vec<String> {
     out
 }
 
-fn node_lines(names: &Names, who: &str, report: &StatusReport, out: &mut Vec<String>) {
+/// How old the keys are that a node has in use; `None` where it knows of none.
+fn ages(report: &StatusReport, now_ms: u64) -> Option<String> {
+    let ages = report.counters.iter().filter_map(|(name, made_at_ms)| {
+        let purpose = name.strip_suffix(MADE_AT_MS)?;
+        let days = now_ms.saturating_sub(*made_at_ms) / DAY_MS;
+        let plural = if days == 1 { "" } else { "s" };
+        Some(format!("{purpose} {days} day{plural}"))
+    });
+    let ages: Vec<String> = ages.collect();
+    (!ages.is_empty()).then(|| ages.join(", "))
+}
+
+fn node_lines(names: &Names, who: &str, report: &StatusReport, now_ms: u64, out: &mut Vec<String>) {
     let well = if report.problems.is_empty() {
         "ok"
     } else {
@@ -92,6 +106,9 @@ fn node_lines(names: &Names, who: &str, report: &StatusReport, out: &mut Vec<Str
         ));
     }
     out.push(line);
+    if let Some(ages) = ages(report, now_ms) {
+        out.push(format!("  keys  {ages} old"));
+    }
     for link in &report.links {
         out.push(format!(
             "  link  {}  {:<8} {} plane",
