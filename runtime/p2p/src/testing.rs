@@ -1,6 +1,6 @@
 //! What several test modules here build on.
 
-pub(crate) mod heap;
+pub(crate) use pqcnet_heap::process as heap;
 
 use std::io;
 use std::net::IpAddr;

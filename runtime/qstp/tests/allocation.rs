@@ -1,56 +1,12 @@
 //! What a peer can make a node hold: heap bytes of a handshake, whatever is sent; and none at all for a record.
-#![expect(
-    unsafe_code,
-    reason = "a counting allocator is an unsafe trait; it only adds and forwards"
-)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pqcnet_crypto::NodeKeys;
+use pqcnet_heap::thread::{Cost, cost};
 use pqcnet_qstp::frame::Decoder;
 use pqcnet_qstp::*;
-
-struct Counting;
-
-thread_local! {
-    static LIVE: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-    static CALLS: Cell<usize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    LIVE.set(LIVE.get() + bytes);
-    PEAK.set(PEAK.get().max(LIVE.get()));
-    CALLS.set(CALLS.get() + usize::from(bytes > 0));
-}
-
-// SAFETY: every call is forwarded to the system allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Most heap bytes that `work` held at once beyond what was held before, and how often it allocated.
-fn cost<T>(work: impl FnOnce() -> T) -> (T, usize, usize) {
-    let (before, calls) = (LIVE.get(), CALLS.get());
-    PEAK.set(before);
-    let result = work();
-    (result, (PEAK.get() - before) as usize, CALLS.get() - calls)
-}
 
 fn config() -> Arc<Config> {
     let keys = Arc::new(NodeKeys::generate());
@@ -85,7 +41,7 @@ fn meet(alice: &Arc<Config>, bob: &Arc<Config>, retry: &RetryKeys) -> (Session, 
 fn handshakes_stay_within_the_declared_memory() {
     let (alice, bob, retry) = (config(), config(), RetryKeys::new(T0));
     drop(meet(&alice, &bob, &retry)); // whatever the engines set up once
-    let (_, peak, _) = cost(|| meet(&alice, &bob, &retry));
+    let (_, Cost { peak, .. }) = cost(|| meet(&alice, &bob, &retry));
     assert!(peak <= HANDSHAKE_MEMORY / 2, "{peak} bytes for both sides");
 
     let (initiator, m1) = Initiator::new(alice.clone(), bob.keys().node_id()).unwrap();
@@ -93,7 +49,7 @@ fn handshakes_stay_within_the_declared_memory() {
     for at in 0..m1.len() {
         let mut damaged = m1.clone();
         damaged[at] ^= 0x40;
-        let (_, peak, _) = cost(|| {
+        let (_, Cost { peak, .. }) = cost(|| {
             Responder::new(bob.clone())
                 .on_message(T0, b"", Admission::Accept, &retry, &damaged)
                 .map(drop)
@@ -104,7 +60,7 @@ fn handshakes_stay_within_the_declared_memory() {
         );
     }
     for at in (0..6_575).step_by(61).chain([6_574]) {
-        let (_, peak, _) = cost(|| {
+        let (_, Cost { peak, .. }) = cost(|| {
             let (mut initiator, m1) =
                 Initiator::new(alice.clone(), bob.keys().node_id()).expect("two nodes");
             let mut responder = Responder::new(bob.clone());
@@ -124,7 +80,7 @@ fn handshakes_stay_within_the_declared_memory() {
     for frame in 0..=255u8 {
         for length in [[0, 0, 1], [0, 0x1f, 0xfc], [0, 0x1f, 0xfd], [0xff; 3]] {
             let head = [&[frame][..], &length].concat();
-            let (_, peak, _) = cost(|| Decoder::new().push(&mut &head[..]).map(drop));
+            let (_, Cost { peak, .. }) = cost(|| Decoder::new().push(&mut &head[..]).map(drop));
             assert!(peak <= MAX_HANDSHAKE_MESSAGE, "{peak} bytes for {head:?}");
         }
     }
@@ -140,7 +96,7 @@ fn records_allocate_nothing() {
     for content in [1, 1_350, 16_384, out.max_content()] {
         for _ in 0..10 {
             buffer.clear();
-            let (_, _, calls) = cost(|| {
+            let (_, Cost { calls, .. }) = cost(|| {
                 let start = out.begin(&mut buffer);
                 buffer.resize(start + record::HEADER_LEN + content, 7);
                 out.seal(T0, Kind::Data, &mut buffer, start).unwrap();
@@ -150,7 +106,7 @@ fn records_allocate_nothing() {
             assert_eq!(calls, 0, "allocations for {content} bytes");
         }
     }
-    let (result, _, calls) = cost(|| back.open_in_place(&mut buffer));
+    let (result, Cost { calls, .. }) = cost(|| back.open_in_place(&mut buffer));
     assert_eq!(result, Err(RecordError::NotOpened));
     assert_eq!(calls, 0);
 }

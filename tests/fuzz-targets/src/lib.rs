@@ -9,6 +9,7 @@ mod links;
 mod messages;
 mod qstp;
 mod schedule;
+mod streams;
 
 pub use messages::{DECODERS, Decoder};
 
@@ -32,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     qstp::RECORD,
     links::LINK,
     links::LINK_OPEN,
+    streams::STREAMS,
     messages::EDGE,
     messages::RELAY,
     messages::CONTROL,

@@ -1,54 +1,16 @@
 //! Protobuf bombs: how much a node holds at once while it reads what a peer sent.
-#![expect(
-    unsafe_code,
-    reason = "a counting allocator is an unsafe trait; it only adds and forwards"
-)]
 #![allow(clippy::unwrap_used, reason = "a test's helpers")]
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 
 use bytes::Bytes;
 use pqcnet_fuzz_targets::DECODERS;
-
-struct Counting;
-
-thread_local! {
-    static LIVE: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    LIVE.set(LIVE.get() + bytes);
-    PEAK.set(PEAK.get().max(LIVE.get()));
-}
-
-// SAFETY: every call is forwarded to the system allocator unchanged. A `realloc` is counted as the default does it, both
-// buffers at once, which is the worst that an allocator may do.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use pqcnet_heap::thread::cost;
 
 /// Most heap bytes held at once while `bytes` are read and what they say is held, the input not counted; and whether
 /// they were a message.
 fn peak(reads: fn(Bytes) -> bool, bytes: &Bytes) -> (usize, bool) {
     let bytes = bytes.clone();
-    let before = LIVE.get();
-    PEAK.set(before);
-    let read = reads(bytes);
-    ((PEAK.get() - before) as usize, read)
+    let (read, cost) = cost(|| reads(bytes));
+    (cost.peak, read)
 }
 
 fn varint(mut n: usize, out: &mut Vec<u8>) {
