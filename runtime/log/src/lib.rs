@@ -12,15 +12,18 @@
 //! Keys and values on disk: [`keys`]. [`check`] holds them against each other; [`restored`] sets a copy apart.
 
 mod batch;
+pub mod broker;
 pub mod check;
 pub mod core;
 mod embedded;
 mod error;
+mod fence;
 pub mod keys;
 pub mod restored;
 mod types;
 
 pub use batch::{AppendBatch, Base, ChannelSlot};
+pub use broker::{AddressError, BrokerConfig, BrokerLog, StreamRetention};
 pub use embedded::EmbeddedLog;
 pub use error::{AppendError, LogError};
 pub use types::{

@@ -154,6 +154,16 @@ impl Owner {
         self.through
     }
 
+    /// Highest record that the broker confirmed, with all before it.
+    pub fn confirmed_through(&self) -> u64 {
+        self.confirmed
+    }
+
+    /// Highest record handed to the present channel.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
     /// Records that wait for the broker.
     pub fn waiting(&self) -> u64 {
         self.last - self.through

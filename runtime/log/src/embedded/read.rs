@@ -83,7 +83,7 @@ fn storage(error: ReadError) -> LogError {
     }
 }
 
-pub(super) fn generations(store: &dyn Store, shard: ShardNo) -> Result<Vec<(u32, Salt)>, LogError> {
+pub(crate) fn generations(store: &dyn Store, shard: ShardNo) -> Result<Vec<(u32, Salt)>, LogError> {
     let (from, to) = keys::shard_range(shard);
     let found = on_snapshot(store, |view| {
         let mut found = Vec::new();
@@ -112,7 +112,7 @@ pub(super) fn generations(store: &dyn Store, shard: ShardNo) -> Result<Vec<(u32,
     found.map_err(|fault| fault.in_shard(shard))
 }
 
-pub(super) fn heads(store: &dyn Store, shard: ShardNo) -> Result<Vec<ChannelHead>, LogError> {
+pub(crate) fn heads(store: &dyn Store, shard: ShardNo) -> Result<Vec<ChannelHead>, LogError> {
     let (from, to) = keys::shard_range(shard);
     let range = Scan {
         from: &from,
@@ -181,7 +181,7 @@ pub(super) fn heads(store: &dyn Store, shard: ShardNo) -> Result<Vec<ChannelHead
 }
 
 /// Lowest offset kept and highest stored.
-pub(super) fn bounds(
+pub(crate) fn bounds(
     store: &dyn Store,
     shard: ShardNo,
     channel: ChannelId,
@@ -209,7 +209,7 @@ fn bounds_in(view: &dyn View, shard: ShardNo, channel: &ChannelId) -> Result<(u6
     Ok((first, head))
 }
 
-pub(super) fn read(store: &dyn Store, request: ReadRequest) -> Result<Entries, LogError> {
+pub(crate) fn read(store: &dyn Store, request: ReadRequest) -> Result<Entries, LogError> {
     let ReadRequest {
         shard,
         channel,

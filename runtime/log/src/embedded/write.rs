@@ -7,14 +7,14 @@ use pqcnet_store::{Batch, Commit, Store, SubmitError, WriteError};
 use crate::keys::{self, ABOUT, ENTRY, HEAD, MARK};
 use crate::{AppendBatch, LogError};
 
-pub(super) fn submit(store: &dyn Store, batch: Batch) -> Result<Commit, LogError> {
+pub(crate) fn submit(store: &dyn Store, batch: Batch) -> Result<Commit, LogError> {
     store.submit(batch).map_err(|refused| match refused {
         SubmitError::Busy(_) => LogError::Busy,
         SubmitError::TooLarge(_) | SubmitError::Closed(_) => LogError::Closed,
     })
 }
 
-pub(super) async fn settled(commit: Commit) -> Result<(), LogError> {
+pub(crate) async fn settled(commit: Commit) -> Result<(), LogError> {
     commit.await.map_err(|e| match e {
         WriteError::Full { detail } => LogError::Full { detail },
         WriteError::Closed => LogError::Closed,
@@ -27,7 +27,7 @@ pub(super) async fn settled(commit: Commit) -> Result<(), LogError> {
 }
 
 /// The batch as keys and values.
-pub(super) fn encode(batch: &AppendBatch) -> Batch {
+pub(crate) fn encode(batch: &AppendBatch) -> Batch {
     // Per entry its key and bytes; per run a head and a mark or two.
     let bytes = batch.byte_len() + batch.len() * 42 + batch.runs.len() * 160;
     let mut out = Batch::with_capacity(batch.len() + batch.runs.len() * 3, bytes);

@@ -1,0 +1,236 @@
+//! How a writer takes its seat: the lock, a claim, and what the stream says up to that claim.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use pqcnet_actor::Env;
+use pqcnet_store::{Batch, Store};
+use rand_core::Rng as _;
+use tokio::sync::watch;
+
+use super::BrokerConfig;
+use super::amqp::{AmqpError, Line, Message, Messages, Seat, Start, claim, in_time, sit};
+use super::local::{Standing, put_facts, put_places, put_standing};
+use super::record::{Facts, stream_name};
+use crate::core::fold::{Fold, Took};
+use crate::embedded::write::{settled, submit};
+use crate::keys::{self, GENERATION};
+use crate::restored::AHEAD;
+use crate::{LogError, ShardNo};
+
+/// Records that are read and not yet written down: more than a writer can have on its way when it dies, for those may turn
+/// out to be void.
+const UNCERTAIN: usize = 1024;
+
+/// What a writer needs to join.
+#[derive(Clone)]
+pub(crate) struct Joining {
+    pub env: Env,
+    pub config: Arc<BrokerConfig>,
+    pub store: Arc<dyn Store>,
+    pub shard: ShardNo,
+    pub publishing: watch::Receiver<Line>,
+    pub reading: watch::Receiver<Line>,
+}
+
+/// Why a writer has no seat.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JoinError {
+    /// With the broker.
+    #[error(transparent)]
+    Amqp(#[from] AmqpError),
+    /// With the local store.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// The connection, once there is one.
+async fn connected(
+    line: &mut watch::Receiver<Line>,
+) -> Result<Arc<lapin::Connection>, AmqpError> {
+    let closed = |_| AmqpError::Broker("the log is closed".to_owned());
+    let line = line
+        .wait_for(|line| line.connection.is_some())
+        .await
+        .map_err(closed)?;
+    let connection = line.connection.clone();
+    connection.ok_or_else(|| AmqpError::Broker("not connected".to_owned()))
+}
+
+impl Joining {
+    fn nonce(&self) -> [u8; 16] {
+        let mut nonce = [0; 16];
+        self.env.rng("log claim").fill_bytes(&mut nonce);
+        nonce
+    }
+
+    fn foreign(&self, epoch: u64) -> AmqpError {
+        AmqpError::Foreign {
+            stream: stream_name(&self.config.prefix, self.shard),
+            epoch,
+        }
+    }
+
+    /// The seat of a writer whose store knows the shard. Its writer epoch `standing.epoch` is stored and was never claimed.
+    /// Only messages of its own lie between its place and the claim, or somebody else has written.
+    pub(crate) async fn again(mut self, standing: Standing) -> Result<Seat, JoinError> {
+        let connection = connected(&mut self.publishing).await?;
+        let channel = in_time(sit(&connection, &self.config, self.shard)).await?;
+        let nonce = self.nonce();
+        let epoch = standing.epoch;
+        in_time(claim(&channel, &self.config, self.shard, epoch, nonce)).await?;
+        let reading = connected(&mut self.reading).await?;
+        let from = Start::Position(standing.position);
+        let mut messages =
+            in_time(Messages::open(&reading, &self.config, self.shard, from)).await?;
+        loop {
+            let message = in_time(messages.next()).await?;
+            if is_claim(&message, epoch, nonce) {
+                messages.close().await;
+                return Ok(Seat {
+                    channel,
+                    epoch,
+                    position: message.position,
+                });
+            }
+            if message.stamp.epoch >= epoch {
+                return Err(self.foreign(message.stamp.epoch).into());
+            }
+        }
+    }
+
+    /// The seat of a writer whose store has nothing of the shard: it takes over what the stream says, all of it.
+    pub(crate) async fn anew(mut self) -> Result<(Seat, Standing), JoinError> {
+        let connection = connected(&mut self.publishing).await?;
+        let channel = in_time(sit(&connection, &self.config, self.shard)).await?;
+        let reading = connected(&mut self.reading).await?;
+        let mut messages =
+            in_time(Messages::open(&reading, &self.config, self.shard, Start::First)).await?;
+        let mut taking = Taking::new(self.shard);
+        loop {
+            let epoch = taking.fold.epoch() + 1;
+            let nonce = self.nonce();
+            in_time(claim(&channel, &self.config, self.shard, epoch, nonce)).await?;
+            let position = loop {
+                let message = in_time(messages.next()).await?;
+                let ours = is_claim(&message, epoch, nonce);
+                let position = message.position;
+                if let Some(batch) = taking.take(message)? {
+                    settled(submit(&*self.store, batch)?).await?;
+                }
+                if ours {
+                    break position;
+                }
+            };
+            if taking.fold.epoch() == epoch {
+                let standing = Standing {
+                    through: taking.fold.closed(),
+                    epoch,
+                    position,
+                };
+                let batch = taking.finish(standing, self.nonce());
+                settled(submit(&*self.store, batch)?).await?;
+                messages.close().await;
+                let seat = Seat {
+                    channel,
+                    epoch,
+                    position,
+                };
+                return Ok((seat, standing));
+            }
+            // The stream knows a higher epoch: claim above it.
+        }
+    }
+}
+
+fn is_claim(message: &Message, epoch: u64, nonce: [u8; 16]) -> bool {
+    message.stamp.sequence == 0 && message.stamp.epoch == epoch && message.body == nonce
+}
+
+/// A stream on its way into the local store.
+struct Taking {
+    shard: ShardNo,
+    fold: Fold,
+    /// First sequence and place of the record that is being collected.
+    begun: (u64, u64),
+    /// Records that may turn out to be void: number, facts, and epoch, first sequence and place.
+    uncertain: VecDeque<(u64, Facts, (u64, u64, u64))>,
+    salts: BTreeMap<u32, [u8; 16]>,
+}
+
+impl Taking {
+    fn new(shard: ShardNo) -> Self {
+        Self {
+            shard,
+            fold: Fold::new(0),
+            begun: (0, 0),
+            uncertain: VecDeque::new(),
+            salts: BTreeMap::new(),
+        }
+    }
+
+    /// Takes the next message; what is certain by now.
+    fn take(&mut self, message: Message) -> Result<Option<Batch>, LogError> {
+        let shard = self.shard;
+        let damaged = |detail: String| LogError::DamagedShard { shard, detail };
+        let (first, closed) = match self.fold.take(message.stamp) {
+            Took::Ignored | Took::Claimed => return Ok(None),
+            Took::Part { first } => (first, false),
+            Took::Closed { first } => (first, true),
+            Took::Missing { expected } => {
+                return Err(damaged(format!(
+                    "the stream has no record {expected}: its front was removed, and this store has no heads; \
+                     restore the store from its backup"
+                )));
+            }
+        };
+        let record = message.stamp.record;
+        if first {
+            self.begun = (message.stamp.sequence, message.position);
+            while self.uncertain.back().is_some_and(|(n, ..)| *n >= record) {
+                self.uncertain.pop_back();
+            }
+            let last = self.uncertain.back().map(|(n, ..)| *n);
+            if last.is_some_and(|last| last + 1 != record) {
+                return Err(damaged(format!("record {record} makes too many void")));
+            }
+        }
+        if !closed {
+            return Ok(None);
+        }
+        let Some((facts, [])) = Facts::decode(&message.body) else {
+            return Err(damaged(format!("record {record} does not make sense")));
+        };
+        self.salts.insert(facts.generation, facts.salt);
+        let (sequence, position) = self.begun;
+        let place = (message.stamp.epoch, sequence, position);
+        self.uncertain.push_back((record, facts, place));
+        if self.uncertain.len() <= UNCERTAIN {
+            return Ok(None);
+        }
+        let mut batch = Batch::new();
+        for (_, facts, place) in self.uncertain.drain(..UNCERTAIN / 2) {
+            put_facts(&mut batch, shard, &facts);
+            put_places(&mut batch, shard, &facts, place);
+        }
+        Ok(Some(batch))
+    }
+
+    /// All that is left, and that the store has the shard from now on. Generations go on far ahead: one that was opened and
+    /// wrote nothing is not in the stream, and its producer epochs must not be issued again.
+    fn finish(&mut self, standing: Standing, salt: [u8; 16]) -> Batch {
+        let mut batch = Batch::new();
+        for (_, facts, place) in self.uncertain.drain(..) {
+            put_facts(&mut batch, self.shard, &facts);
+            put_places(&mut batch, self.shard, &facts, place);
+        }
+        if let Some((newest, _)) = self.salts.last_key_value() {
+            self.salts.insert(newest.saturating_add(AHEAD), salt);
+        }
+        for (generation, salt) in &self.salts {
+            batch.put(GENERATION, &keys::generation(self.shard, *generation), salt);
+        }
+        put_standing(&mut batch, self.shard, standing);
+        batch
+    }
+}

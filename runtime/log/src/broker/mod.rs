@@ -1,0 +1,325 @@
+//! The log on a RabbitMQ: one stream a shard holds the entries; the local store holds heads, places in the stream, and the
+//! spill.
+//!
+//! ```text
+//!   append ──▶ Keeper ──AMQP, confirms──▶ stream (RabbitMQ)
+//!   (one a      │  core::owner says what                ▲
+//!    shard)     ▼                                       │ by place
+//!             local store: heads, marks, places, spill ─┴──▶ read
+//! ```
+//!
+//! An append is durable when the broker confirmed all of it and its places are synced locally; while the broker is down or
+//! behind, when it is synced in the spill. Rules: [`core`](crate::core). Spec: docs/spec/relay.md §6.
+
+mod amqp;
+mod join;
+mod keeper;
+pub mod local;
+mod read;
+mod record;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use lapin::uri::{AMQPScheme, AMQPUri};
+use parking_lot::Mutex;
+use pqcnet_actor::Env;
+use pqcnet_store::{Batch, Store};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use self::amqp::{Line, keep_connected};
+use self::join::Joining;
+use self::keeper::{Command, Keeper};
+use self::local::put_trim;
+use self::record::Record;
+use crate::core::owner::OwnerLimits;
+use crate::embedded::off_thread;
+use crate::embedded::read::{bounds, generations, heads};
+use crate::embedded::write::{settled, submit};
+use crate::fence::Fences;
+use crate::keys::{self, GENERATION};
+use crate::{
+    AppendBatch, AppendError, ChannelHead, ChannelId, Entries, LogError, Opened, Pending,
+    ReadRequest, Salt, ShardLog, ShardNo,
+};
+
+/// Commands that may wait for one shard's keeper: one append is under way at a time, and opens are rare.
+const COMMANDS: usize = 16;
+/// Readers of streams at once, each with a channel of its own.
+const READERS: usize = 16;
+
+/// How long streams keep what is in them. Whole segments of the front go once a limit is passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StreamRetention {
+    /// Bytes a shard.
+    pub bytes: Option<u64>,
+    /// Age of a segment.
+    pub age: Option<Duration>,
+}
+
+/// Where the broker is, and what is ours there.
+#[derive(Clone)]
+pub struct BrokerConfig {
+    uri: AMQPUri,
+    /// Names of streams and locks begin with this; relayers of one network have it in common.
+    pub prefix: String,
+    /// Of streams that do not exist yet.
+    pub retention: StreamRetention,
+    /// Limits of each shard's writer.
+    pub limits: OwnerLimits,
+}
+
+/// Its words would hold a password.
+impl fmt::Debug for BrokerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BrokerConfig")
+            .field("host", &self.uri.authority.host)
+            .field("port", &self.uri.authority.port)
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A broker's address that is not taken; the operator's to mend.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// Not an AMQP URI.
+    #[error("not an address like amqp://user:password@127.0.0.1:5672/%2f: {0}")]
+    Syntax(String),
+    /// In clear text to another machine.
+    #[error(
+        "{host} is not this machine, and AMQP is spoken in clear: put a TLS tunnel on 127.0.0.1 and name that"
+    )]
+    NotLoopback {
+        /// The host named.
+        host: String,
+    },
+}
+
+impl BrokerConfig {
+    /// The broker at an `amqp://` URI, which must be on this machine.
+    ///
+    /// # Errors
+    /// It is no such URI.
+    pub fn new(uri: &str, prefix: impl Into<String>) -> Result<Self, AddressError> {
+        let uri: AMQPUri = uri.parse().map_err(AddressError::Syntax)?;
+        let host = uri.authority.host.clone();
+        if uri.scheme != AMQPScheme::AMQP {
+            return Err(AddressError::Syntax("amqps:// is not spoken".to_owned()));
+        }
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        if bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) || bare == "localhost" {
+            return Ok(Self {
+                uri,
+                prefix: prefix.into(),
+                retention: StreamRetention::default(),
+                limits: OwnerLimits::default(),
+            });
+        }
+        Err(AddressError::NotLoopback { host })
+    }
+}
+
+/// A [`ShardLog`] on a RabbitMQ, with a [`Store`] whose schema has [`local::FAMILIES`].
+#[derive(Clone)]
+pub struct BrokerLog(Arc<Inner>);
+
+struct Inner {
+    env: Env,
+    config: Arc<BrokerConfig>,
+    store: Arc<dyn Store>,
+    fences: Fences,
+    publishing: watch::Receiver<Line>,
+    reading: watch::Receiver<Line>,
+    readers: Semaphore,
+    shards: Mutex<BTreeMap<ShardNo, Shard>>,
+}
+
+#[derive(Default)]
+struct Shard {
+    keeper: Option<mpsc::Sender<Command>>,
+    salt: Salt,
+}
+
+impl BrokerLog {
+    /// A log on this broker. It connects by itself and again whenever the connection is lost, until it is dropped.
+    pub fn new(env: &Env, store: Arc<dyn Store>, config: BrokerConfig) -> Self {
+        let config = Arc::new(config);
+        let line = |purpose| {
+            let (line, lines) = watch::channel(Line::default());
+            env.spawn(keep_connected(env.clone(), config.clone(), purpose, line));
+            lines
+        };
+        let (publishing, reading) = (line("publishing"), line("reading"));
+        Self(Arc::new(Inner {
+            env: env.clone(),
+            config,
+            store,
+            fences: Fences::default(),
+            publishing,
+            reading,
+            readers: Semaphore::new(READERS),
+            shards: Mutex::default(),
+        }))
+    }
+
+    /// The shard's keeper; a new one if it has none, or that is over.
+    fn keeper(&self, shard: ShardNo) -> Result<mpsc::Sender<Command>, LogError> {
+        let inner = &*self.0;
+        let mut shards = inner.shards.lock();
+        let slot = &mut shards.entry(shard).or_default().keeper;
+        if let Some(keeper) = slot.as_ref().filter(|keeper| !keeper.is_closed()) {
+            return Ok(keeper.clone());
+        }
+        let joining = Joining {
+            env: inner.env.clone(),
+            config: inner.config.clone(),
+            store: inner.store.clone(),
+            shard,
+            publishing: inner.publishing.clone(),
+            reading: inner.reading.clone(),
+        };
+        let keeper = Keeper::new(joining, inner.config.limits)?;
+        let (commands, waiting) = mpsc::channel(COMMANDS);
+        inner.env.spawn(keeper.run(waiting));
+        *slot = Some(commands.clone());
+        Ok(commands)
+    }
+
+    async fn ready(&self, shard: ShardNo) -> Result<(), LogError> {
+        let over = || LogError::Storage {
+            detail: "the shard's writer is over".to_owned(),
+        };
+        let (done, ready) = oneshot::channel();
+        let keeper = self.keeper(shard)?;
+        let asked = keeper.send(Command::Ready { done }).await;
+        asked.map_err(|_| over())?;
+        ready.await.map_err(|_| over())?
+    }
+
+    fn off_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Store) -> Result<T, LogError> + Send + 'static,
+    ) -> Pending<T> {
+        off_thread(&self.0.env, &self.0.store, work)
+    }
+}
+
+impl ShardLog for BrokerLog {
+    fn open(&self, shard: ShardNo, salt: Salt) -> Pending<Opened> {
+        let call = self.0.fences.shut(shard);
+        let log = self.clone();
+        async move {
+            // Whatever an earlier generation had under way is in the stream or the spill after this, or has failed.
+            log.ready(shard).await?;
+            let mut salts = log.off_thread(move |s| generations(s, shard)).await?;
+            let newest = salts.last().map_or(0, |(generation, _)| *generation);
+            let generation = log.0.fences.number(shard, call, newest)?;
+            let mut batch = Batch::new();
+            batch.put(GENERATION, &keys::generation(shard, generation), &salt);
+            settled(submit(&*log.0.store, batch)?).await?;
+            let heads = log.heads(shard).await?;
+            log.0.shards.lock().entry(shard).or_default().salt = salt;
+            log.0.fences.admit_from(shard, call, &heads)?;
+            salts.push((generation, salt));
+            Ok(Opened { generation, salts })
+        }
+        .boxed()
+    }
+
+    fn heads(&self, shard: ShardNo) -> Pending<Vec<ChannelHead>> {
+        self.off_thread(move |store| heads(store, shard))
+    }
+
+    fn append(&self, batch: AppendBatch) -> Result<Pending<()>, AppendError> {
+        self.0.fences.admit(&batch)?;
+        let shard = batch.shard;
+        let place = {
+            let shards = self.0.shards.lock();
+            let found = shards.get(&shard);
+            found.and_then(|s| Some((s.keeper.clone()?.try_reserve_owned(), s.salt)))
+        };
+        let (permit, salt) = match place {
+            Some((Ok(permit), salt)) => (permit, salt),
+            Some((Err(mpsc::error::TrySendError::Full(_)), _)) => {
+                self.0.fences.release(shard);
+                return Err(AppendError::Busy(batch));
+            }
+            // The keeper is over, and the generation with it.
+            Some((Err(mpsc::error::TrySendError::Closed(_)), _)) | None => {
+                drop(self.0.fences.under_way(&batch));
+                let generation = batch.generation;
+                return Err(AppendError::Fenced { shard, generation });
+            }
+        };
+        let under_way = self.0.fences.under_way(&batch);
+        let (done, durable) = oneshot::channel();
+        let record = Record::new(batch, salt);
+        permit.send(Command::Append { record, done });
+        Ok(async move {
+            let result = durable.await.unwrap_or_else(|_| {
+                Err(LogError::Storage {
+                    detail: "the shard's writer ended".to_owned(),
+                })
+            });
+            under_way.settle(result.is_ok());
+            result
+        }
+        .boxed())
+    }
+
+    fn read(&self, request: ReadRequest) -> Pending<Entries> {
+        let log = self.clone();
+        async move { log.read_entries(request).await }.boxed()
+    }
+
+    fn trim(&self, shard: ShardNo, channel: ChannelId, up_to: u64) -> Pending<()> {
+        let store = self.0.store.clone();
+        let bounds = self.off_thread(move |store| bounds(store, shard, channel));
+        async move {
+            let (first, head) = bounds.await?;
+            let up_to = up_to.min(head);
+            if up_to < first {
+                return Ok(());
+            }
+            let mut batch = Batch::new();
+            put_trim(&mut batch, shard, &channel, first, up_to);
+            settled(submit(&*store, batch)?).await
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Clear text stays on the machine; the password is not shown.
+    #[test]
+    fn addresses_are_of_this_machine() {
+        for good in [
+            "amqp://guest:guest@127.0.0.1:5672/%2f",
+            "amqp://localhost",
+            "amqp://[::1]:5672/%2f",
+        ] {
+            assert!(BrokerConfig::new(good, "x").is_ok(), "{good}");
+        }
+        let config = BrokerConfig::new("amqp://me:secret@127.0.0.1:9", "net").unwrap();
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("secret") && shown.contains("net"), "{shown}");
+        assert_eq!(
+            BrokerConfig::new("amqp://10.0.0.1:5672/%2f", "x").unwrap_err(),
+            AddressError::NotLoopback {
+                host: "10.0.0.1".to_owned()
+            }
+        );
+        for bad in ["amqps://127.0.0.1", "http://127.0.0.1", "127.0.0.1"] {
+            let refused = BrokerConfig::new(bad, "x").unwrap_err();
+            assert!(matches!(refused, AddressError::Syntax(_)), "{bad}: {refused}");
+        }
+    }
+}
