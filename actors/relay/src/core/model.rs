@@ -1,15 +1,15 @@
 //! A model of producers, subscribers, a log and crashes around one shard: whatever happens, in any order, nothing
 //! acknowledged is lost or doubled, and nobody gets what they have, should not have, or have no room for.
 
+mod disk;
+mod steps;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use pqcnet_crypto::NodeId;
-use pqcnet_log::{
-    AppendBatch, ChannelHead, ChannelId, Entries, LogError, Opened, ProducerMark, ReadRequest,
-    Salt, ShardNo,
-};
+use pqcnet_log::{AppendBatch, LogError, Opened, ReadRequest, ShardNo};
 use pqcnet_messages::{Channel, ChannelName, Refusal};
 use proptest::prelude::*;
 
@@ -19,92 +19,14 @@ use super::pending::Stored;
 use super::seal::ShardKeys;
 use super::shard::{Effect, NewRecords, Shard, ShardLimits};
 use super::subscription::SubscriptionKey;
+use disk::Disk;
+use steps::{Step, step};
 
 const SHARD: ShardNo = ShardNo(1);
 const MASTER: [u8; 32] = [5; 32];
 const CHANNELS: usize = 3;
 const PRODUCERS: usize = 5;
 const LINKS: u64 = 2;
-
-#[derive(Debug, Clone)]
-enum Step {
-    OpenProducer {
-        producer: usize,
-        channel: usize,
-    },
-    /// `skew` before or after the producer's next sequence.
-    Publish {
-        producer: usize,
-        skew: i64,
-        count: usize,
-        len: usize,
-    },
-    SetReaders {
-        channel: usize,
-        allow: bool,
-    },
-    Subscribe {
-        link: u64,
-        number: u32,
-        channel: usize,
-        stranger: bool,
-        back: u64,
-        window: u32,
-    },
-    Consume {
-        subscription: usize,
-        leave: u64,
-    },
-    Unsubscribe {
-        subscription: usize,
-    },
-    Block {
-        link: u64,
-    },
-    Ready {
-        link: u64,
-    },
-    LinkDown {
-        link: u64,
-    },
-    /// The append under way ends; a failed one may have reached the disk.
-    Append {
-        fails: bool,
-        reached: bool,
-    },
-    Read {
-        fails: bool,
-    },
-    Busy,
-    Crash {
-        reached: bool,
-    },
-    Time {
-        ms: u64,
-    },
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let (p, c, l) = (0..PRODUCERS, 0..CHANNELS, 0..LINKS);
-    prop_oneof![
-        2 => (p.clone(), c.clone()).prop_map(|(producer, channel)| Step::OpenProducer { producer, channel }),
-        12 => (p, -3i64..=2, 1usize..5, 0usize..60)
-            .prop_map(|(producer, skew, count, len)| Step::Publish { producer, skew: skew.min(1), count, len }),
-        1 => (c.clone(), any::<bool>()).prop_map(|(channel, allow)| Step::SetReaders { channel, allow }),
-        3 => (l.clone(), 0u32..4, c, any::<bool>(), 0u64..20, 0u32..400).prop_map(
-            |(link, number, channel, stranger, back, window)| Step::Subscribe { link, number, channel, stranger, back, window }),
-        6 => (0usize..8, 0u64..3).prop_map(|(subscription, leave)| Step::Consume { subscription, leave }),
-        1 => (0usize..8).prop_map(|subscription| Step::Unsubscribe { subscription }),
-        1 => l.clone().prop_map(|link| Step::Block { link }),
-        2 => l.clone().prop_map(|link| Step::Ready { link }),
-        1 => l.prop_map(|link| Step::LinkDown { link }),
-        10 => (proptest::bool::weighted(0.1), any::<bool>()).prop_map(|(fails, reached)| Step::Append { fails, reached }),
-        6 => proptest::bool::weighted(0.05).prop_map(|fails| Step::Read { fails }),
-        1 => Just(Step::Busy),
-        1 => any::<bool>().prop_map(|reached| Step::Crash { reached }),
-        3 => (0u64..3000).prop_map(|ms| Step::Time { ms }),
-    ]
-}
 
 fn owner() -> NodeId {
     NodeId::from_bytes([1; 32])
@@ -119,80 +41,6 @@ fn channel(index: usize) -> Channel {
     Channel {
         owner: owner(),
         name,
-    }
-}
-
-/// What the disk holds.
-#[derive(Default)]
-struct Disk {
-    salts: Vec<(u32, Salt)>,
-    entries: BTreeMap<ChannelId, Vec<Vec<u8>>>,
-    heads: BTreeMap<ChannelId, ChannelHead>,
-}
-
-impl Disk {
-    fn store(&mut self, batch: &AppendBatch) {
-        for (channel, head) in batch.heads() {
-            let kept = self.heads.entry(channel).or_insert_with(|| ChannelHead {
-                first: 1,
-                ..head.clone()
-            });
-            let producers = std::mem::take(&mut kept.producers);
-            let about = kept.about.take();
-            *kept = ChannelHead {
-                first: 1,
-                ..head.clone()
-            };
-            kept.about = kept.about.take().or(about);
-            kept.producers = producers;
-            kept.producers
-                .retain(|mark| !batch.forgets(channel, mark.epoch));
-        }
-        for (channel, offset, epoch, sequence, bytes) in batch.entries() {
-            let entries = self.entries.entry(channel).or_default();
-            assert_eq!(offset, entries.len() as u64 + 1, "offsets are contiguous");
-            entries.push(bytes.to_vec());
-            let marks = &mut self.heads.get_mut(&channel).unwrap().producers;
-            let mark = ProducerMark {
-                epoch,
-                sequence,
-                offset,
-            };
-            match marks.iter_mut().find(|mark| mark.epoch == epoch) {
-                Some(known) => {
-                    assert_eq!(sequence, known.sequence + 1, "sequences are contiguous");
-                    *known = mark;
-                }
-                None => {
-                    assert_eq!(sequence, 1, "a producer starts at 1");
-                    marks.push(mark);
-                }
-            }
-        }
-    }
-
-    fn read(&self, request: ReadRequest) -> Entries {
-        let mut out = Entries {
-            buffer: BytesMut::new(),
-            items: Vec::new(),
-        };
-        let entries = self
-            .entries
-            .get(&request.channel)
-            .map_or(&[][..], Vec::as_slice);
-        for (offset, bytes) in (1..)
-            .zip(entries)
-            .skip(request.after as usize)
-            .take(request.max_records)
-        {
-            let start = out.buffer.len();
-            if start > 0 && start + bytes.len() > request.max_bytes {
-                break;
-            }
-            out.buffer.extend_from_slice(bytes);
-            out.items.push((offset, start..out.buffer.len()));
-        }
-        out
     }
 }
 

@@ -1,26 +1,18 @@
 //! Intake, ShardWorker, log and store together: real actors, real RocksDB.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod disk;
+#[path = "../support/mod.rs"]
 mod support;
-
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
 
 use futures::future::join_all;
 use pqcnet_actor::AskError;
 use pqcnet_crypto::{NodeId, NodeKeys};
-use pqcnet_log::{
-    AppendBatch, AppendError, ChannelHead, ChannelId, Entries, Opened, Pending, ReadRequest, Salt,
-    ShardLog, ShardNo, keys,
-};
 use pqcnet_messages::relay::{
     CloseSession, OpenSession, RelaySetReaders, RelaySubscribe, RelayUnsubscribe,
 };
 use pqcnet_messages::relay_local::{Admit, DescribeShard, IssueEpoch};
-use pqcnet_messages::{Channel, ChannelName, Grant, Refusal};
-use pqcnet_relay::core::channel::channel_id;
-use pqcnet_store::{Batch, Store};
+use pqcnet_messages::{Grant, Redirect, Refusal};
 use support::{NETWORK, Relayer, SHARD, WITHIN, embedded, store_config, with_env};
 
 fn texts(records: &[(u32, u64, String)]) -> Vec<(u64, &str)> {
@@ -149,10 +141,14 @@ fn only_the_entitled() {
             .unwrap();
         let unknown = relayer.publish(99, &channel, epoch, 2, &["b"]).await;
         assert_eq!(unknown, Err(Refusal::UnknownSession));
+        let there = Redirect {
+            owner: NodeId::from_bytes([3; 32]),
+            map_version: 1,
+        };
         let elsewhere = relayer
             .publish(session, &relayer.channel(1), epoch, 1, &["b"])
             .await;
-        assert_eq!(elsewhere, Err(Refusal::NotOwner));
+        assert_eq!(elsewhere, Err(Refusal::NotOwner(Some(there))));
         let unknown = relayer
             .publish(session, &channel, epoch + 1, 1, &["b"])
             .await;
@@ -227,287 +223,6 @@ fn only_the_entitled() {
             .await
             .unwrap();
         assert_eq!(account.subscriptions, 0);
-        relayer.running.stop().await;
-    });
-}
-
-/// The real log, in whose append the worker panics when its turn has come: before the batch is handed over, or after.
-struct Trapped {
-    log: Arc<dyn ShardLog>,
-    /// Appends until the trap springs.
-    fuse: AtomicI64,
-    after: bool,
-}
-
-impl ShardLog for Trapped {
-    fn open(&self, shard: ShardNo, salt: Salt) -> Pending<Opened> {
-        self.log.open(shard, salt)
-    }
-
-    fn heads(&self, shard: ShardNo) -> Pending<Vec<ChannelHead>> {
-        self.log.heads(shard)
-    }
-
-    fn append(&self, batch: AppendBatch) -> Result<Pending<()>, AppendError> {
-        let springs = self.fuse.fetch_sub(1, SeqCst) == 0;
-        assert!(!springs || self.after, "the trap springs before the append");
-        let appending = self.log.append(batch);
-        assert!(!springs, "the trap springs with the append under way");
-        appending
-    }
-
-    fn read(&self, request: ReadRequest) -> Pending<Entries> {
-        self.log.read(request)
-    }
-
-    fn trim(&self, shard: ShardNo, channel: ChannelId, up_to: u64) -> Pending<()> {
-        self.log.trim(shard, channel, up_to)
-    }
-}
-
-// The worker panics in mid-flow, once with its batch not yet handed over and once with it on its way to the disk. The
-// client repeats under the same sequences. Nothing acknowledged is missing, nothing is there twice, and the subscriber
-// is told to subscribe again, from where it was.
-#[test]
-fn a_panic_of_the_worker_loses_nothing_acknowledged() {
-    for after in [false, true] {
-        with_env(|env| async move {
-            let dir = tempfile::tempdir().unwrap();
-            let (_store, log) = embedded(&env, store_config(dir.path())).await;
-            let fuse = AtomicI64::new(5);
-            let log = Arc::new(Trapped { log, fuse, after });
-            let mut relayer = Relayer::start(&env, log, 100);
-            let session = relayer.session().await;
-            let channel = relayer.channel(0);
-            let epoch = relayer.producer(session, &channel).await;
-            relayer.subscribe(session, 1, &channel, 0).await.unwrap();
-            for sequence in 1..=20u64 {
-                let text = sequence.to_string();
-                let published = relayer
-                    .publish_retrying(session, &channel, epoch, sequence, &[&text])
-                    .await;
-                assert!(published.last_seq >= sequence);
-            }
-            let before = relayer.records(5).await;
-            let last = before.last().unwrap().1;
-            assert_eq!(relayer.ended().await, (1, Refusal::Unavailable));
-            relayer.subscribe(session, 2, &channel, last).await.unwrap();
-            let rest = relayer.records(20 - before.len()).await;
-            let all: Vec<_> = before
-                .iter()
-                .chain(&rest)
-                .map(|(_, o, t)| (*o, t.clone()))
-                .collect();
-            let wanted: Vec<_> = (1..=20u64).map(|i| (i, i.to_string())).collect();
-            assert_eq!(all, wanted);
-            relayer.running.stop().await;
-        });
-    }
-}
-
-// The disk runs full: publishes are refused as a storage failure, a new subscriber still reads everything, and once there
-// is room the same publish lands, without anyone touching the relayer.
-#[test]
-fn a_full_disk_refuses_serves_and_recovers() {
-    with_env(|env| async move {
-        let dir = tempfile::tempdir().unwrap();
-        let free = Arc::new(AtomicU64::new(u64::MAX));
-        let mut config = store_config(dir.path());
-        config.reserve_bytes = 1;
-        let probe = free.clone();
-        config.free_space = Arc::new(move |_| Some(probe.load(SeqCst)));
-        let (_store, log) = embedded(&env, config).await;
-        let mut relayer = Relayer::start(&env, log, 100);
-        let session = relayer.session().await;
-        let channel = relayer.channel(0);
-        let epoch = relayer.producer(session, &channel).await;
-        relayer
-            .publish(session, &channel, epoch, 1, &["a", "b"])
-            .await
-            .unwrap();
-        free.store(0, SeqCst);
-        // The first meets the full disk itself; from then on it is known.
-        for told in [Refusal::Storage, Refusal::NoRoom, Refusal::NoRoom] {
-            let refused = relayer.publish(session, &channel, epoch, 3, &["c"]).await;
-            assert_eq!(refused, Err(told));
-        }
-        relayer.subscribe(session, 1, &channel, 0).await.unwrap();
-        assert_eq!(texts(&relayer.records(2).await), [(1, "a"), (2, "b")]);
-        let account = relayer
-            .worker
-            .of()
-            .ask(DescribeShard, WITHIN)
-            .await
-            .unwrap();
-        assert!(!account.ready);
-        free.store(u64::MAX, SeqCst);
-        relayer
-            .publish_retrying(session, &channel, epoch, 3, &["c"])
-            .await;
-        assert_eq!(texts(&relayer.records(1).await), [(3, "c")]);
-        relayer.running.stop().await;
-    });
-}
-
-fn files(folder: &Path, found: &mut Vec<Vec<u8>>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files(&path, found);
-        } else {
-            found.push(std::fs::read(path).unwrap());
-        }
-    }
-}
-
-// A payload, a channel's name and a customer's id leave no trace in any file, in the write-ahead log or in an SST.
-#[test]
-fn nothing_readable_reaches_the_disk() {
-    with_env(|env| async move {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, log) = embedded(&env, store_config(dir.path())).await;
-        let relayer = Relayer::start(&env, log, 100);
-        let session = relayer.session().await;
-        let channel = relayer.channel(0);
-        let epoch = relayer.producer(session, &channel).await;
-        let secret = "the quick brown fox jumps over the lazy dog";
-        relayer
-            .publish(session, &channel, epoch, 1, &[secret, secret])
-            .await
-            .unwrap();
-        for flushed in [false, true] {
-            if flushed {
-                store.flush().unwrap();
-            }
-            let mut found = Vec::new();
-            files(dir.path(), &mut found);
-            assert!(found.iter().map(Vec::len).sum::<usize>() > 2 * secret.len());
-            let owner = channel.owner.as_bytes();
-            for text in [
-                &secret.as_bytes()[4..15],
-                channel.name.as_str().as_bytes(),
-                owner,
-            ] {
-                let seen = found
-                    .iter()
-                    .any(|f| f.windows(text.len()).any(|w| w == text));
-                assert!(
-                    !seen,
-                    "flushed {flushed}: {}",
-                    String::from_utf8_lossy(text)
-                );
-            }
-        }
-        relayer.running.stop().await;
-    });
-}
-
-// One bit of stored entry 3 flips. A subscriber from the start gets 1 and 2, then the end of its subscription: 3 is never
-// served. One that starts after it gets the rest.
-#[test]
-fn a_flipped_bit_is_never_served() {
-    with_env(|env| async move {
-        let dir = tempfile::tempdir().unwrap();
-        let (channel, customer) = {
-            let (_store, log) = embedded(&env, store_config(dir.path())).await;
-            let relayer = Relayer::start(&env, log, 100);
-            let session = relayer.session().await;
-            let channel = relayer.channel(0);
-            let epoch = relayer.producer(session, &channel).await;
-            relayer
-                .publish(session, &channel, epoch, 1, &["a", "b", "c", "d"])
-                .await
-                .unwrap();
-            relayer.running.stop().await;
-            (channel, relayer.into_customer())
-        };
-        let (store, log) = embedded(&env, store_config(dir.path())).await;
-        let key = keys::numbered(SHARD, &channel_id(&channel), 3);
-        let mut value = Vec::new();
-        store
-            .view(&mut |view| {
-                value = view.get(keys::ENTRY, &key)?.unwrap();
-                Ok(())
-            })
-            .unwrap();
-        value[25] ^= 1;
-        let mut batch = Batch::new();
-        batch.put(keys::ENTRY, &key, &value);
-        store.submit(batch).unwrap().await.unwrap();
-        let mut relayer = Relayer::start(&env, log, 100);
-        relayer.customer = customer;
-        let session = relayer.session().await;
-        relayer.producer(session, &channel).await;
-        relayer.subscribe(session, 1, &channel, 0).await.unwrap();
-        assert_eq!(texts(&relayer.records(2).await), [(1, "a"), (2, "b")]);
-        assert_eq!(relayer.ended().await, (1, Refusal::Storage));
-        relayer.subscribe(session, 2, &channel, 3).await.unwrap();
-        assert_eq!(texts(&relayer.records(1).await), [(4, "d")]);
-        relayer.running.stop().await;
-    });
-}
-
-// What is stored about a channel is tampered with: nobody may touch the channel, other channels are served.
-#[test]
-fn a_forged_readers_list_opens_nothing() {
-    with_env(|env| async move {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, log) = embedded(&env, store_config(dir.path())).await;
-        let relayer = Relayer::start(&env, log, 100);
-        let session = relayer.session().await;
-        let channel = relayer.channel(0);
-        let epoch = relayer.producer(session, &channel).await;
-        relayer
-            .publish(session, &channel, epoch, 1, &["a"])
-            .await
-            .unwrap();
-        relayer.running.stop().await;
-        let customer = relayer.into_customer();
-        drop(store);
-        let (store, log) = embedded(&env, store_config(dir.path())).await;
-        let mut batch = Batch::new();
-        batch.put(
-            keys::ABOUT,
-            &keys::channel(SHARD, &channel_id(&channel)),
-            &[1; 80],
-        );
-        store.submit(batch).unwrap().await.unwrap();
-        let mut relayer = Relayer::start(&env, log, 100);
-        relayer.customer = customer;
-        let session = relayer.session().await;
-        let other = Channel {
-            name: ChannelName::new(&format!("{}x", channel.name)).unwrap(),
-            owner: channel.owner,
-        };
-        let admit = |channel: &Channel| Admit {
-            customer: channel.owner,
-            channel: channel.clone(),
-            epoch,
-            first_seq: 2,
-            payloads: vec!["b".into()],
-        };
-        // Until it is open it says unavailable.
-        let answer = loop {
-            let answer = relayer
-                .worker
-                .of()
-                .ask(admit(&other), WITHIN)
-                .await
-                .unwrap();
-            if answer != Err(Refusal::Unavailable) {
-                break answer;
-            }
-        };
-        assert_eq!(answer, Err(Refusal::UnknownProducer));
-        let answer = relayer
-            .worker
-            .of()
-            .ask(admit(&channel), WITHIN)
-            .await
-            .unwrap();
-        assert_eq!(answer, Err(Refusal::Storage));
-        let refused = relayer.subscribe(session, 1, &channel, 0).await;
-        assert_eq!(refused.unwrap_err(), Refusal::Storage);
         relayer.running.stop().await;
     });
 }
