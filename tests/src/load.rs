@@ -22,7 +22,7 @@ use crate::network::Network;
 /// Messages a subscriber takes before it "crashes": it goes away without a word and comes back with its stored offset.
 pub const CRASH_EVERY: u64 = 400;
 /// Nothing in this test takes so long unless something hangs.
-pub const PATIENCE: Duration = Duration::from_secs(240);
+pub const PATIENCE: Duration = Duration::from_secs(480);
 const PAYLOAD: usize = 200;
 /// Stands in every payload, and must stand in no file.
 const SECRET: &[u8] = b"for the subscriber's eyes only";

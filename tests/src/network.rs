@@ -17,8 +17,8 @@ use pqcnet_p2p::network::{Address, Admission, NetworkFile, NetworkParts, NodeEnt
 
 use crate::process::NodeProcess;
 
-/// The longest a node may take to log what it did; only a broken one takes it.
-const SAID_WITHIN: Duration = Duration::from_secs(60);
+/// The longest a node may take to log what it did, or to answer; only a broken one takes it.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a log: whoever reads it without a pause takes the processor from the node that is to write it.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Several a relayer, so that each sees traffic.
@@ -119,7 +119,7 @@ impl Node {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
         };
-        let within = tokio::time::timeout(SAID_WITHIN, logged).await;
+        let within = tokio::time::timeout(PATIENCE, logged).await;
         within.with_context(|| format!("`{words}` is not in the log:\n{}", self.log()))
     }
 
@@ -380,9 +380,15 @@ impl Network {
         }
     }
 
-    /// A client of this network with these keys.
+    /// A client of this network with these keys. It is patient: on a busy machine everything takes longer, and only what is
+    /// broken takes so long.
     pub async fn client(&self, keys: &Arc<NodeKeys>) -> Result<Client> {
-        Ok(Client::connect(ClientConfig::new(self.file.clone(), keys.clone())).await?)
+        let mut config = ClientConfig::new(self.file.clone(), keys.clone());
+        config.connect_timeout = PATIENCE;
+        config.attempt_timeout = PATIENCE / 2;
+        config.request_timeout = PATIENCE / 2;
+        config.publish_timeout = 2 * PATIENCE;
+        Ok(Client::connect(config).await?)
     }
 
     /// Files of a new client identity in the network's folder, as `pqcnet up` writes them.

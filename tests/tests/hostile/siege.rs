@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use futures::future::BoxFuture;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use pqcnet_actor::Env;
-use pqcnet_client::{Client, ClientConfig};
+use pqcnet_client::Client;
 use pqcnet_crypto::{NodeId, NodeKeys};
 use pqcnet_link::{Addressed, LinkConfig, Role, ServiceId, Wire as _};
 use pqcnet_messages::control::Ping;
@@ -27,8 +27,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
 
 /// Nothing here takes so long unless something hangs.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-pub const SOON: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const SOON: Duration = Duration::from_secs(30);
 /// Hostile peers come from a prefix of their own, as they would.
 pub const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 9, 1));
 
@@ -101,9 +101,7 @@ impl Siege {
             let own = self.honest.channel(channel());
             let mut records = self.honest.subscribe(&own, self.published - 1).await?;
             ensure!(records.next().await?.offset == self.published);
-            let config =
-                ClientConfig::new(self.network.file.clone(), Arc::new(NodeKeys::generate()));
-            let newcomer = Client::connect(config).await?;
+            let newcomer = self.network.client(&Arc::new(NodeKeys::generate())).await?;
             newcomer.ask(Ping { nonce: 1 }, SOON).await?;
             anyhow::Ok(())
         };
