@@ -15,7 +15,8 @@ PACKAGES="gcc g++ libc6-dev cmake clang libclang-dev mold librocksdb-dev"
 # prometheus: promtool lints the metrics and tests the rules; a private Prometheus answers the dashboard's queries.
 # systemd: its `systemd-analyze` judges the units. mount: a small disk that a test fills.
 # util-linux: `prlimit` takes descriptors from a running node. bsdutils: `script` makes a terminal.
-TEST_PACKAGES="chromium prometheus systemd mount util-linux bsdutils"
+# rabbitmq-server: tests run brokers of their own out of it (deploy/scripts/private-broker.sh); the system's never starts.
+TEST_PACKAGES="chromium prometheus systemd mount util-linux bsdutils rabbitmq-server"
 
 list=""
 for option in "$@"; do
@@ -67,16 +68,30 @@ if [ -n "$missing" ]; then
     fi
     say "installing:$missing"
     $as_root apt-get update -qq
-    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
-    # Its package starts a server on every address; the tests start their own, on loopback.
+    # The broker's package would start a server on every address. This is Debian's own way to say no; where the system
+    # says something already, that stands.
+    guard=/usr/sbin/policy-rc.d
     case " $missing " in
-        *" prometheus "*)
-            if [ -d /run/systemd/system ]; then
-                say "the package prometheus started a service, which is not needed: stopping and disabling it"
-                $as_root systemctl disable --now prometheus.service
+        *" rabbitmq-server "*)
+            if [ ! -e "$guard" ]; then
+                trap '$as_root rm -f "$guard"' EXIT
+                printf '#!/bin/sh\nexit 101\n' | $as_root tee "$guard" >/dev/null
+                $as_root chmod 0755 "$guard"
             fi
             ;;
     esac
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+    # Their packages start or enable servers on every address; the tests start their own, on loopback.
+    for server in prometheus rabbitmq-server; do
+        case " $missing " in
+            *" $server "*)
+                if [ -d /run/systemd/system ]; then
+                    say "the package $server brings a service, which is not needed: stopping and disabling it"
+                    $as_root systemctl disable --now "$server.service"
+                fi
+                ;;
+        esac
+    done
 fi
 
 if ! command -v cargo >/dev/null 2>&1; then
