@@ -2,7 +2,7 @@
 # make test    everything the demo relies on, proven
 # make lint    formatting and clippy, warnings denied
 # make bench   the figures of docs/performance.md, each beside a named peer
-# make soak    the kill test for longer, ten million seals, the rolling upgrade
+# make soak    the kill test for longer (KILLS=n, default 250), ten million seals, the rolling upgrade
 # make upgrade-test  the release before and this one in one network under load; builds the former from the history once
 # make fuzz    every decoder under libFuzzer, MINUTES=n in all (default 20); TARGETS="a b" for some
 # make fmt     format the tree
@@ -53,7 +53,7 @@ bench: deps
 # The same tests' long versions; they start the release binaries.
 soak: deps
 	@$(CARGO) build --locked --release -p pqcnet-node --bins
-	@$(CARGO) test --locked --release -p pqcnet-tests --tests -- --ignored --nocapture
+	@SOAK_KILLS="$(or $(KILLS),250)" $(CARGO) test --locked --release -p pqcnet-tests --tests -- --ignored --nocapture
 	@$(CARGO) test --locked --release -p pqcnet-qstp --lib -- --ignored --exact --nocapture \
 		tests::ledger::ten_million_seals_repeat_nothing
 

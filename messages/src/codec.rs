@@ -90,7 +90,14 @@ pub(crate) fn required<T>(field: &'static str, value: Option<T>) -> Result<T, Wi
     value.ok_or_else(|| invalid(field, "missing"))
 }
 
-/// The longest prefix of `text` of at most `max` bytes.
+/// The longest prefix of `text` of at most `max` bytes, one line, fit to be shown.
 pub(crate) fn clip(text: &str, max: usize) -> String {
-    text[..text.floor_char_boundary(max)].to_owned()
+    pqcnet_link::printable(text, max)
+}
+
+/// The same of several lines.
+pub(crate) fn clip_lines(text: &str, max: usize) -> String {
+    let kept = &text[..text.floor_char_boundary(max)];
+    let lines = kept.split('\n').map(|line| clip(line, max));
+    lines.collect::<Vec<_>>().join("\n")
 }

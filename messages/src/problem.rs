@@ -5,7 +5,7 @@ use pqcnet_link::WireError;
 use pqcnet_protos::control::v1 as pb;
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{clip, node_bytes, node_id};
+use crate::codec::{clip, clip_lines, node_bytes, node_id};
 use crate::control::MAX_REPORT_TEXT;
 
 /// Most symptoms that one problem explains by name; a relayer of a full network owns that many shards.
@@ -112,7 +112,7 @@ impl From<&Problem> for pb::Problem {
             cause: clip(&problem.cause, MAX_REPORT_TEXT),
             fix: clip(&problem.fix, MAX_REPORT_TEXT),
             about: problem.about.as_ref().map(node_bytes).unwrap_or_default(),
-            explains: clip(&named.join("\n"), MAX_EXPLAINED_TEXT),
+            explains: clip_lines(&named.join("\n"), MAX_EXPLAINED_TEXT),
         }
     }
 }
@@ -126,7 +126,7 @@ impl TryFrom<pb::Problem> for Problem {
             // One that this software does not know is taken seriously.
             pb::Severity::Critical | pb::Severity::Unspecified => Severity::Critical,
         };
-        let explains = clip(&problem.explains, MAX_EXPLAINED_TEXT);
+        let explains = clip_lines(&problem.explains, MAX_EXPLAINED_TEXT);
         let named = explains.split('\n').filter(|symptom| !symptom.is_empty());
         Ok(Problem {
             code: clip(&problem.code, MAX_REPORT_TEXT),

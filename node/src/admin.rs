@@ -3,6 +3,10 @@
 //! - `/livez`: 200 while the process answers.
 //! - `/readyz`: 200 while it serves, 503 while it starts, drains or cannot do its work; `?verbose` says why.
 //! - `/metrics`: Prometheus's text, or OpenMetrics for who asks for it.
+//!
+//! All three answer who names this node by address or as `localhost`, and, where `admin.public` lets others in, everybody: a
+//! page of the web whose name was made to point here reads nothing.
+//!
 //! - `/api/v1/snapshot`, `/api/v1/events`, `/ui`: what an operator sees, for whoever has the token ([`guard`]).
 
 mod api;
@@ -37,6 +41,10 @@ use watch::{Constants, Watch};
 
 /// A steward that does not answer within this is stuck.
 const ACCOUNT_DEADLINE: Duration = Duration::from_secs(2);
+/// Connections at once: the page's viewers, a scraper, some operators, and room. More wait in the system's queue.
+const MAX_CONNECTIONS: usize = 128;
+/// A request's head takes no longer, and a connection without one is closed after as long.
+const REQUEST_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the pages show. Clones share it.
 #[derive(Clone)]
@@ -134,10 +142,14 @@ pub fn server(
     }
     let api = web::Data::new(Api::new(&pages.env, pages.watch.clone(), token));
     let pages = web::Data::new(pages);
+    let callers = web::Data::new(Callers {
+        anybody: !bound.ip().is_loopback(),
+    });
     let server = HttpServer::new(move || {
         App::new()
             .app_data(pages.clone())
             .app_data(api.clone())
+            .app_data(callers.clone())
             .route("/livez", web::get().to(livez))
             .route("/readyz", web::get().to(readyz))
             .route("/metrics", web::get().to(metrics))
@@ -145,17 +157,48 @@ pub fn server(
     })
     .on_connect(api::on_connect)
     .workers(1)
+    .max_connections(MAX_CONNECTIONS)
+    .client_request_timeout(REQUEST_WITHIN)
+    .keep_alive(REQUEST_WITHIN)
     .disable_signals()
     .shutdown_timeout(1)
     .listen(listener)?;
     Ok((bound, server.run()))
 }
 
-async fn livez() -> HttpResponse {
-    text(StatusCode::OK, "ok\n".to_owned())
+/// Whom the pages without a token answer.
+#[derive(Clone, Copy, Debug)]
+struct Callers {
+    /// Not only who names this node as nobody else can be named.
+    anybody: bool,
 }
 
-async fn readyz(request: HttpRequest, pages: web::Data<Pages>) -> HttpResponse {
+impl Callers {
+    /// What a request gets that came under a name which leads here and is not ours.
+    fn stranger(self, request: &HttpRequest) -> Option<HttpResponse> {
+        let refused = match self.anybody {
+            true => None,
+            false => api::ours(request).err(),
+        };
+        refused.map(|no| no.response())
+    }
+}
+
+async fn livez(request: HttpRequest, callers: web::Data<Callers>) -> HttpResponse {
+    match callers.stranger(&request) {
+        Some(no) => no,
+        None => text(StatusCode::OK, "ok\n".to_owned()),
+    }
+}
+
+async fn readyz(
+    request: HttpRequest,
+    callers: web::Data<Callers>,
+    pages: web::Data<Pages>,
+) -> HttpResponse {
+    if let Some(no) = callers.stranger(&request) {
+        return no;
+    }
     let (ready, told) = pages.readiness().await;
     let status = if ready {
         StatusCode::OK
@@ -170,7 +213,14 @@ async fn readyz(request: HttpRequest, pages: web::Data<Pages>) -> HttpResponse {
     text(status, if verbose { told } else { short.to_owned() })
 }
 
-async fn metrics(request: HttpRequest, pages: web::Data<Pages>) -> HttpResponse {
+async fn metrics(
+    request: HttpRequest,
+    callers: web::Data<Callers>,
+    pages: web::Data<Pages>,
+) -> HttpResponse {
+    if let Some(no) = callers.stranger(&request) {
+        return no;
+    }
     let accept = request.headers().get(ACCEPT);
     let format = TextFormat::accepted(accept.and_then(|value| value.to_str().ok()));
     match pages.scrape.page(format).await {

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pqcnet_actor::{AskError, Env, Message};
-use pqcnet_crypto::NodeKeys;
+use pqcnet_crypto::{NodeId, NodeKeys};
 use pqcnet_link::{Addressed, DownReason, LinkConfig, Reason, ServiceId, Wire};
-use pqcnet_messages::Role;
+use pqcnet_mesh::Standings;
+use pqcnet_mesh::core::directives::Directives;
+use pqcnet_messages::{PullDirectives, Role};
 use pqcnet_p2p::handshake::{Account, HandshakeFailed, Plane, Secured, Security, SecurityConfig};
 use pqcnet_p2p::network::{Address, NetworkFile, NodeEntry};
 use pqcnet_p2p::streams::{BoxStream, Streams as _, TcpStreams};
@@ -118,15 +120,21 @@ impl From<NoAnswer> for Failed {
     }
 }
 
+/// Asks for directives of one node: more than a table has room for.
+const MAX_PULLS: usize = 64;
+
 /// Dials nodes of one network as an operator.
 #[derive(Clone)]
 pub struct Operator {
     env: Env,
     security: Arc<Security>,
+    network: Arc<NetworkFile>,
 }
 
 /// A link to one node.
 pub struct NodeLink {
+    /// The node as the network file has it, under the identity that it has now.
+    pub node: NodeEntry,
     link: LinkHandle,
     /// What its handshake cost.
     pub handshake: Account,
@@ -156,11 +164,55 @@ impl Operator {
         Ok(Operator {
             env: env.clone(),
             security,
+            network: Arc::new(network.clone()),
         })
     }
 
-    /// Links to a node.
+    /// Links to a node, or to whoever succeeded it by the root's order.
     pub async fn link(&self, node: &NodeEntry) -> Result<NodeLink, NoAnswer> {
+        let error = match self.link_to(node).await {
+            Ok(link) => return Ok(link),
+            Err(error) => error,
+        };
+        let Some(Fault::Identity { got: Some(got), .. }) = error.fault else {
+            return Err(error);
+        };
+        match self.heir(node, got).await {
+            Some(link) => Ok(link),
+            None => Err(error),
+        }
+    }
+
+    /// A link to the node that answers in another one's place, if it shows the root's word that it succeeded that one. The
+    /// network file does not say so, and never will: its hash is the network's id.
+    async fn heir(&self, node: &NodeEntry, got: NodeId) -> Option<NodeLink> {
+        let heir = NodeEntry {
+            id: got,
+            ..node.clone()
+        };
+        let link = self.link_to(&heir).await.ok()?;
+        let mut table = Directives::default();
+        for _ in 0..MAX_PULLS {
+            let ask = PullDirectives { have: table.have() };
+            let pulled = link.ask(ask).await.ok()?.ok()?;
+            for signed in pulled.items {
+                let root = self.network.root();
+                signed.verify(&self.network.network_id().0, root).ok()?;
+                table.take(signed).ok()?;
+            }
+            if !pulled.more {
+                break;
+            }
+        }
+        let directives = table.iter().map(|signed| &signed.directive);
+        let standings = Standings::new(self.network.clone(), directives);
+        let succeeds = standings.successor(node.id) == got
+            && standings.valid(got, self.env.wall_ms()).is_ok();
+        succeeds.then_some(link)
+    }
+
+    /// Links to this node and no other.
+    async fn link_to(&self, node: &NodeEntry) -> Result<NodeLink, NoAnswer> {
         let Reached { secured, route, at } = self.reach(node).await?;
         let steps = secured.account.steps;
         let config = LinkConfig::new(Role::Operator, [ServiceId::CONTROL]);
@@ -182,6 +234,7 @@ impl Operator {
                 _ => NoAnswer::refused(Step::Role, error),
             })?;
         Ok(NodeLink {
+            node: node.clone(),
             link: accepted.start(Bindings::new()),
             handshake: secured.account,
             timings: Timings {

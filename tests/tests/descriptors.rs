@@ -18,8 +18,8 @@ use tokio::net::TcpSocket;
 
 /// Only something broken takes it.
 const SOON: Duration = Duration::from_secs(20);
-/// A third of what the memory tables hold before they are written to a file, in messages of [`PAYLOAD`] bytes.
-const MESSAGES: u64 = 200;
+/// Four times so many messages of [`PAYLOAD`] bytes are more than a memory table holds: the store has to write a file.
+const MESSAGES: u64 = 150;
 const PAYLOAD: usize = 60 << 10;
 
 /// From now on the process of a node may have so many descriptors.

@@ -12,16 +12,25 @@ use pqcnet_p2p::network::Admission;
 use pqcnet_tests::network::{Listing, Network};
 use pqcnet_tests::process::binary;
 
-/// Runs `pqcnet keys …` in a folder; what it printed.
-fn keys(folder: &Path, arguments: &[&str]) -> Result<String> {
+/// Runs `pqcnet …` in a folder; what it printed.
+fn pqcnet(folder: &Path, arguments: &[&str]) -> Result<String> {
     let output = Command::new(binary("pqcnet")?)
-        .arg("keys")
         .args(arguments)
         .current_dir(folder)
         .output()?;
+    let printed = String::from_utf8(output.stdout)?;
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success(), "keys {arguments:?}: {told}");
-    Ok(String::from_utf8(output.stdout)?)
+    ensure!(
+        output.status.success(),
+        "{arguments:?}: {:?}\n{printed}\n{told}",
+        output.status.code()
+    );
+    Ok(printed)
+}
+
+/// Runs `pqcnet keys …` in a folder; what it printed.
+fn keys(folder: &Path, arguments: &[&str]) -> Result<String> {
+    pqcnet(folder, &[&["keys"], arguments].concat())
 }
 
 /// The relayer's identity is rotated in the three steps of the operator's guide: it prepares, the root lets it succeed, it
@@ -73,6 +82,21 @@ async fn an_identity_is_rotated_under_a_running_network() -> Result<()> {
     for expected in ["before", "after"] {
         assert_eq!(&records.next().await?.payload[..], expected.as_bytes());
     }
+
+    // An operator with the old network file finds it under its new identity, and nothing wrong with it.
+    let operator = office.arguments();
+    for command in ["status", "ping"] {
+        let told = pqcnet(&office.folder, &[&[command][..], &operator].concat())?;
+        assert!(told.contains(&new.short()), "{told}");
+    }
+    let told = pqcnet(relayer.folder(), &["doctor", "node.toml"])?;
+    let succeeded = format!("{} succeeded {}", new.short(), relayer.id.short());
+    assert!(told.contains(&succeeded), "{told}");
+    let told = pqcnet(sentry.folder(), &["doctor", "node.toml"])?;
+    assert!(
+        told.contains(&format!("relayer {} answers", new.short())),
+        "{told}"
+    );
 
     // Somebody thinks better of it: the old one again, and then the new one after all.
     for (act, more, id, words, offset) in [

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use pqcnet_messages::Role;
 use pqcnet_tests::ledger::Verdict;
 use pqcnet_tests::load::{CRASH_EVERY, Load, PATIENCE};
@@ -91,16 +91,27 @@ async fn nothing_acknowledged_is_lost() -> Result<()> {
     Ok(())
 }
 
-/// The same for longer: `make soak`.
+/// Kills of a soak that names no number: three minutes of a release build on two cores.
+const SOAK_KILLS: usize = 250;
+/// Messages of a channel between two kills.
+const STRETCH: u64 = 80;
+
+/// The same for longer, with as many kills as `SOAK_KILLS` says: `make soak KILLS=n`. One kill in five is the sentry's.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes many minutes"]
 async fn soak() -> Result<()> {
+    let kills = match std::env::var("SOAK_KILLS") {
+        Ok(kills) => kills.parse().context("SOAK_KILLS")?,
+        Err(_) => SOAK_KILLS,
+    };
+    ensure!(kills >= 5, "one kill in five is the sentry's: 5 at least");
+    let sentry_kills = kills / 5;
     let plan = Plan {
         customers: 4,
         channels_each: 8,
-        messages_each: 20_000,
-        relayer_kills: 200,
-        sentry_kills: 50,
+        messages_each: STRETCH * kills as u64,
+        relayer_kills: kills - sentry_kills,
+        sentry_kills,
     };
     let verdict = run(plan).await?;
     assert!(verdict.is_clean(), "{verdict}");

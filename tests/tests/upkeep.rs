@@ -357,6 +357,80 @@ fn flip(file: &Path) -> Result<Vec<u8>> {
     Ok(whole)
 }
 
+/// A relayer that is stopped is copied by hand. Whatever is done to the copy afterwards, restoring it is refused with the file's
+/// name and leaves nothing behind that could be taken for a store: a byte changed in a table, a table cut short, one gone, the
+/// list of files changed. The sound copy comes back, with every record, under the same key file; a store in use is not copied.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_made_by_hand_is_restored_whole_or_not_at_all() -> Result<()> {
+    let network = Network::create(1, 1, Admission::Any)?;
+    network.start_all().await?;
+    let relayer = network.node(Role::Relayer, 1);
+    let client = network.client(&Arc::new(NodeKeys::generate())).await?;
+    let channel = ChannelName::new("by-hand")?;
+    let mut acked = Vec::new();
+    let refused = publish_until_refused(&client, &channel, &mut acked, 20).await?;
+    assert_eq!(refused, None);
+    let shown = |path: &Path| path.display().to_string();
+    let (store, copy) = (
+        relayer.folder().join("store"),
+        relayer.folder().join("copy"),
+    );
+    let arguments = ["backup", "--store", &shown(&store), "--out", &shown(&copy)];
+    let in_use = pqcnet(&arguments, None).await?;
+    assert_eq!(in_use.status.code(), Some(2), "{}", said(&in_use));
+    assert!(!copy.exists());
+
+    relayer.stop().await?;
+    let copied = pqcnet(&arguments, None).await?;
+    assert!(copied.status.success(), "{}", said(&copied));
+    assert_eq!(String::from_utf8(copied.stdout)?.trim(), shown(&copy));
+    let again = pqcnet(&arguments, None).await?;
+    assert_eq!(again.status.code(), Some(2), "{}", said(&again));
+    let sound = pqcnet(&["db", "check", &shown(&copy)], None).await?;
+    assert!(sound.status.success(), "{}", said(&sound));
+
+    fs::remove_dir_all(&store)?;
+    let restoring = ["restore", &shown(&copy), "--store", &shown(&store)];
+    let table = tables(&copy)?.pop().context("a table")?;
+    let whole = fs::read(&table)?;
+    let list = copy.join("BACKUP");
+    let named = fs::read(&list)?;
+    type Damage<'a> = (&'a str, &'a Path, &'a dyn Fn() -> Result<()>);
+    let damages: [Damage<'_>; 4] = [
+        ("a byte", &table, &|| flip(&table).map(drop)),
+        ("cut short", &table, &|| {
+            Ok(fs::write(&table, &whole[..whole.len() / 2])?)
+        }),
+        ("gone", &table, &|| Ok(fs::remove_file(&table)?)),
+        ("the list", &list, &|| flip(&list).map(drop)),
+    ];
+    for (what, file, damage) in damages {
+        damage()?;
+        let refused = pqcnet(&restoring, None).await?;
+        assert!(
+            matches!(refused.status.code(), Some(1 | 2)),
+            "{what}: {}",
+            said(&refused)
+        );
+        assert!(
+            said(&refused).contains(&shown(file)),
+            "{what}: {}",
+            said(&refused)
+        );
+        let left = fs::read_dir(relayer.folder())?.map(|entry| Ok(entry?.file_name()));
+        let left: Vec<_> = left.collect::<Result<_>>()?;
+        let like_a_store = |name: &&std::ffi::OsString| name.to_string_lossy().starts_with("store");
+        assert_eq!(left.iter().find(like_a_store), None, "{what}");
+        fs::write(&table, &whole)?;
+        fs::write(&list, &named)?;
+    }
+    let restored = pqcnet(&restoring, None).await?;
+    assert!(restored.status.success(), "{}", said(&restored));
+    relayer.start().await?;
+    assert_eq!(stored(&client, &channel, 19).await?, acked);
+    network.stop().await
+}
+
 /// A relayer is copied at an operator's order while messages come in. The copy checks out; with one byte flipped it is
 /// refused, and the broken file is named. Then the relayer loses its disk and gets the copy: everything acknowledged before
 /// the order is there, the ledger agrees, and messages go on. Nothing is ever written over, and a stranger orders nothing.

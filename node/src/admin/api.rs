@@ -62,7 +62,7 @@ impl Api {
 
 /// Why a request gets nothing; whoever sent it erred, save where there is no token.
 #[derive(Debug, thiserror::Error)]
-enum Refused {
+pub(super) enum Refused {
     /// It names another host: DNS rebinding, or a proxy in between.
     #[error("this is asked for by address or as localhost, under no other name")]
     AnotherName,
@@ -75,7 +75,7 @@ enum Refused {
 }
 
 impl Refused {
-    fn response(&self) -> HttpResponse {
+    pub(super) fn response(&self) -> HttpResponse {
         let status = match self {
             Refused::AnotherName => StatusCode::MISDIRECTED_REQUEST,
             Refused::NoToken(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -92,7 +92,8 @@ impl Refused {
     }
 }
 
-fn ours(request: &HttpRequest) -> Result<(), Refused> {
+/// Whether a request names this node as nobody but it can be named.
+pub(super) fn ours(request: &HttpRequest) -> Result<(), Refused> {
     let host = request.headers().get(header::HOST);
     if names_us(host.and_then(|host| host.to_str().ok())) {
         Ok(())

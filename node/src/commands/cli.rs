@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use pqcnet_telemetry::{LogFormat, LogLevel, logs};
 
 use super::{
-    bundle, config, db, doctor, keys, pages, ping, publish, root, status, subscribe, top, ui, up,
+    bundle, config, db, doctor, keys, network, pages, ping, publish, root, status, subscribe, top, ui, up,
     upkeep,
 };
 use crate::demo;
@@ -70,6 +70,9 @@ pub enum Command {
     /// Make a network's root key, and let it order: grants of roles, directives signed elsewhere.
     #[command(subcommand)]
     Root(root::Root),
+    /// Make and show a network file: who is in the network, in which role, and where.
+    #[command(subcommand)]
+    Network(network::Network),
     /// Write, check and show a node's configuration.
     #[command(subcommand)]
     Config(config::Config),
@@ -84,6 +87,7 @@ pub fn run(command: Command) -> Result<Exit, Failed> {
     match command {
         Command::Keys(command) => keys::run(&command),
         Command::Root(command) => root::run(&command),
+        Command::Network(command) => network::run(&command),
         Command::Config(command) => config::run(&command),
         Command::Db(command) => db::run(&command),
         Command::Drain(args) => on_network(upkeep::drain(&args)),

@@ -11,6 +11,7 @@ pub mod db;
 pub mod doctor;
 pub mod identity;
 pub mod keys;
+pub mod network;
 pub mod nodes;
 pub mod pages;
 pub mod ping;

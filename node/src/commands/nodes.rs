@@ -18,11 +18,14 @@ impl Names {
     pub fn of_folder(folder: &LocalFolder) -> Names {
         let mut names = BTreeMap::new();
         for (name, keys) in folder.members() {
-            if let Some(id) = keystore::summary(&keys)
-                .ok()
-                .and_then(|found| found.node_id())
-            {
-                names.insert(id, name);
+            let Ok(found) = keystore::summary(&keys) else {
+                continue;
+            };
+            // The network file lists a node under the identity that it had first.
+            let table = found.versions.clone().unwrap_or_default();
+            let versions = table.identities.iter().map(|entry| NodeId::from(entry.id));
+            for id in versions.chain(found.node_id()) {
+                names.insert(id, name.clone());
             }
         }
         Names(names)

@@ -51,14 +51,21 @@ pub async fn ping(args: &PingArgs) -> Result<Exit, Failed> {
             worst = error.exit();
         }
         match args.output {
-            Output::Text => print_text(&identity.names, node, &outcome),
-            Output::Json => documents.push(as_json(&identity.names, node, &outcome)),
+            Output::Text => print_text(&identity.names, now(node, &outcome), &outcome),
+            Output::Json => {
+                documents.push(as_json(&identity.names, now(node, &outcome), &outcome));
+            }
         }
     }
     if args.output == Output::Json {
         println!("{}", Value::Array(documents));
     }
     Ok(worst)
+}
+
+/// The node under the identity that answered.
+fn now<'a>(node: &'a NodeEntry, outcome: &'a Result<Measured, NoAnswer>) -> &'a NodeEntry {
+    outcome.as_ref().map_or(node, |measured| &measured.link.node)
 }
 
 async fn measure(

@@ -73,9 +73,15 @@ impl Layers {
         flags: &[String],
     ) -> Layers {
         let mut layers = Layers::default();
+        // Where a node keeps its store must not depend on where it was started: defaults lie beside the file as well.
+        let folder = file.and_then(|(path, _)| path.parent());
         for key in KEYS {
-            if let Some(text) = key.default {
-                layers.put(key, text, Origin::Default);
+            match (key.default, key.of, folder) {
+                (Some(text), Type::Path, Some(folder)) => {
+                    layers.put(key, &beside(folder, text), Origin::Default);
+                }
+                (Some(text), _, _) => layers.put(key, text, Origin::Default),
+                (None, _, _) => {}
             }
         }
         if let Some((path, text)) = file {
@@ -202,6 +208,10 @@ impl Layers {
     }
 }
 
+fn beside(folder: &Path, text: &str) -> String {
+    folder.join(text).display().to_string()
+}
+
 /// Whether a key lies in the table at `path`.
 fn within(key: &Key, path: &str) -> bool {
     key.path
@@ -240,12 +250,7 @@ fn check(key: &'static Key, text: &str, origin: &Origin) -> Result<String, Confi
     match key.of {
         Type::Path if text.is_empty() => Err(invalid("an empty path".to_owned(), None)),
         Type::Path => Ok(match origin {
-            Origin::File(file, _) => file
-                .parent()
-                .unwrap_or(Path::new(""))
-                .join(text)
-                .display()
-                .to_string(),
+            Origin::File(file, _) => beside(file.parent().unwrap_or(Path::new("")), text),
             Origin::Environment(_) | Origin::Flag(_) | Origin::Default => text.to_owned(),
         }),
         Type::Socket => match text.parse::<std::net::SocketAddr>() {

@@ -177,7 +177,9 @@ async fn configured(env: &Env, patient: &Patient, config: &NodeConfig, checks: &
         return;
     };
     let keys = Arc::new(secrets.keys);
-    let (found, role) = network::identity(config, &network, keys.node_id(), patient.role);
+    let standings = network::standings(config, &Arc::new(network));
+    let id = keys.node_id();
+    let (found, role) = network::identity(config, &standings, id, patient.role, env.wall_ms());
     checks.extend(found);
     let Some(role) = role else {
         checks.push(Check::skipped(
@@ -191,7 +193,7 @@ async fn configured(env: &Env, patient: &Patient, config: &NodeConfig, checks: &
         return;
     };
     checks.extend(store::check(config, role, file));
-    checks.extend(peers::check(env, keys, &network, role).await);
+    checks.extend(peers::check(env, keys, &standings, role).await);
 }
 
 /// Files whose times tell whether the clock went back.

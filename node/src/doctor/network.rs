@@ -1,8 +1,10 @@
 //! `network.toml`, and whether it and the keys agree on who this node is.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use pqcnet_crypto::NodeId;
+use pqcnet_mesh::{Shelf, Standings, load_directives};
 use pqcnet_messages::Role;
 use pqcnet_p2p::network::{Address, NetworkFile, NetworkFileError, Problem};
 
@@ -44,14 +46,34 @@ fn code(error: &NetworkFileError) -> Code {
     }
 }
 
+/// What the root has ordered so far, as the node keeps it, over the network file. What cannot be read is nothing: the node
+/// itself says so when it starts.
+pub(super) fn standings(config: &NodeConfig, network: &Arc<NetworkFile>) -> Standings {
+    let table = load_directives(&Shelf::at(&config.mesh), network).unwrap_or_default();
+    Standings::new(
+        network.clone(),
+        table.iter().map(|signed| &signed.directive),
+    )
+}
+
 /// Whether the network lists these keys, with which role, and at the addresses where the node listens.
 pub(super) fn identity(
     config: &NodeConfig,
-    network: &NetworkFile,
+    standings: &Standings,
     id: NodeId,
     wanted: Option<Role>,
+    now_ms: u64,
 ) -> (Vec<Check>, Option<Role>) {
-    let Some(entry) = network.node(&id) else {
+    let network = standings.network();
+    if let Err(standing) = standings.valid(id, now_ms) {
+        let told = standing.to_string();
+        return (
+            vec![Check::failed(Group::Identity, Code::IdentityUnlisted, told)],
+            None,
+        );
+    }
+    // A node that rotated its identity is listed under the first one.
+    let Some(entry) = network.node(&standings.seat(id)) else {
         let told = format!(
             "network {} does not list {id}, the node of these keys",
             network.name()
@@ -80,7 +102,15 @@ pub(super) fn identity(
     };
     let mut checks = vec![Check::ok(
         Group::Identity,
-        format!("{} is listed as {}", id.short(), granted.join(", ")),
+        match entry.id == id {
+            true => format!("{} is listed as {}", id.short(), granted.join(", ")),
+            false => format!(
+                "{} succeeded {}, which is listed as {}",
+                id.short(),
+                entry.id.short(),
+                granted.join(", ")
+            ),
+        },
     )];
     for (key, listens, listed) in [
         ("listen.control", config.control, &entry.control),

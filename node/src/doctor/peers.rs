@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use pqcnet_actor::Env;
-use pqcnet_crypto::NodeKeys;
+use pqcnet_crypto::{NodeId, NodeKeys};
+use pqcnet_mesh::Standings;
 use pqcnet_messages::Role;
-use pqcnet_p2p::network::{NetworkFile, NodeEntry};
+use pqcnet_p2p::network::NodeEntry;
 use pqcnet_qstp::Reason;
 
 use super::{Check, Code, Group};
@@ -19,10 +20,11 @@ const MAX_TRIED: usize = 64;
 pub(super) async fn check(
     env: &Env,
     keys: Arc<NodeKeys>,
-    network: &NetworkFile,
+    standings: &Standings,
     role: Role,
 ) -> Vec<Check> {
-    let own = keys.node_id();
+    let network = standings.network();
+    let own = standings.seat(keys.node_id());
     let operator = match Operator::new(env, keys, network) {
         Ok(operator) => operator,
         Err(error) => return vec![Check::skipped(Group::Peers, error.to_string())],
@@ -34,20 +36,23 @@ pub(super) async fn check(
         };
         node.id != own && roles.iter().any(|role| node.roles.contains(role))
     };
-    let tried: Vec<&NodeEntry> = network
-        .nodes()
-        .iter()
-        .filter(works_with)
-        .take(MAX_TRIED)
+    let listed = network.nodes().iter().filter(works_with).take(MAX_TRIED);
+    // Under the identities that they have now.
+    let tried: Vec<NodeEntry> = listed
+        .map(|node| NodeEntry {
+            id: standings.successor(node.id),
+            ..node.clone()
+        })
         .collect();
     if tried.is_empty() {
         return vec![Check::ok(Group::Peers, "there is nobody else to reach")];
     }
-    let bootstrap: Vec<&NodeEntry> = network.bootstrap();
+    let bootstrap = network.bootstrap().into_iter();
+    let bootstrap: Vec<NodeId> = bootstrap.map(|node| standings.successor(node.id)).collect();
     let data = join_all(tried.iter().map(|node| data(&operator, node, role))).await;
     let neighbours = tried
         .iter()
-        .filter(|node| bootstrap.iter().any(|listed| listed.id == node.id));
+        .filter(|node| bootstrap.contains(&node.id));
     let mut checks: Vec<Check> = data;
     // A node that is not there at all is one finding, not one for each of its ports.
     let down = |node: &NodeEntry, checks: &[Check]| {
@@ -57,7 +62,6 @@ pub(super) async fn check(
             .any(|check| check.code == Code::PeerUnreachable.name() && check.what.contains(&who))
     };
     let neighbours: Vec<&NodeEntry> = neighbours
-        .copied()
         .filter(|node| !down(node, &checks))
         .collect();
     checks.extend(join_all(neighbours.into_iter().map(control)).await);

@@ -145,8 +145,7 @@ fn top_lives_in_a_terminal() {
     let mut nodes: Vec<Node> = network.nodes.iter().map(Node::start).collect();
     let mut terminal = Terminal::start(&network);
     let device = terminal.said("terminal=");
-    terminal.until(vt100::Screen::alternate_screen);
-    assert!(terminal.screen.screen().hide_cursor());
+    terminal.until(|screen| screen.alternate_screen() && screen.hide_cursor());
     terminal.until_shown(&[
         "network local",
         "3 of 3 nodes are well",

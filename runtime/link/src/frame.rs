@@ -10,6 +10,7 @@ use crate::config::{
 use crate::config::{MAX_COST, MAX_DETAIL, MAX_FRAME, MAX_KEEPALIVE, MAX_WINDOW, MIN_MAX_FRAME};
 use crate::error::Fault;
 use crate::ids::{Role, ServiceId, Trace};
+use crate::text::printable;
 
 pub(crate) const PREFIX: usize = 4;
 /// Bytes looked at to name a frame's unknown kind: a key below 2^11 and its length; no frame kind is shorter.
@@ -168,9 +169,9 @@ pub(crate) fn trace_from_proto(trace: Option<pb::Trace>) -> Option<Trace> {
     })
 }
 
-/// The longest prefix of `text` within [`MAX_DETAIL`].
+/// The longest prefix of `text` within [`MAX_DETAIL`], fit to be shown.
 pub(crate) fn detail(text: &str) -> String {
-    text[..text.floor_char_boundary(MAX_DETAIL)].to_owned()
+    printable(text, MAX_DETAIL)
 }
 
 pub(crate) fn hello(config: &LinkConfig) -> Kind {
@@ -219,7 +220,7 @@ pub(crate) fn check_hello(hello: pb::Hello) -> Result<PeerHello, Fault> {
     Ok(PeerHello {
         version,
         role,
-        software: hello.software,
+        software: printable(&hello.software, MAX_SOFTWARE),
         services: hello.services.into_iter().map(ServiceId).collect(),
         max_frame: hello.max_frame,
         ask_window: hello.ask_window,

@@ -37,6 +37,7 @@ mod link;
 mod outcome;
 pub mod reliable;
 mod streams;
+mod text;
 pub mod wire;
 
 #[cfg(test)]
@@ -55,4 +56,5 @@ pub use event_log::{Backlog, BacklogLimits, BadPosition, Cursor, Missed, Notice,
 pub use ids::{Class, Role, ServiceId, Trace, UnknownRole};
 pub use link::{Link, To};
 pub use streams::{MAX_SUBSCRIPTIONS, MAX_WATCHES};
+pub use text::printable;
 pub use wire::{Addressed, Wire, WireError};

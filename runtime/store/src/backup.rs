@@ -173,6 +173,19 @@ pub(crate) fn make(
     checkpoint: impl FnOnce(&Path) -> Result<(), String>,
 ) -> Result<Manifest, BackupError> {
     let part = begin(to)?;
+    or_nothing(&part, || {
+        let manifest = gather(&part, schema, checkpoint)?;
+        finish(&part, to, schema)?;
+        Ok(manifest)
+    })
+}
+
+/// Fills a backup's folder.
+fn gather(
+    part: &Path,
+    schema: &Schema,
+    checkpoint: impl FnOnce(&Path) -> Result<(), String>,
+) -> Result<Manifest, BackupError> {
     let db = part.join(DB_FOLDER);
     checkpoint(&db).map_err(BackupError::Engine)?;
     let mut files = Vec::new();
@@ -194,7 +207,6 @@ pub(crate) fn make(
     out.write_all(manifest.encode().as_bytes())
         .and_then(|()| out.sync_all())
         .map_err(io("writing", &path))?;
-    finish(&part, to, schema)?;
     Ok(manifest)
 }
 
@@ -212,6 +224,15 @@ pub fn restore(backup: &Path, to: &Path, schema: &Schema) -> Result<Manifest, Ba
         });
     }
     let part = begin(to)?;
+    or_nothing(&part, || {
+        copy(&manifest, backup, &part)?;
+        finish(&part, to, schema)
+    })?;
+    Ok(manifest)
+}
+
+/// Copies a backup's files, each held against its sum.
+fn copy(manifest: &Manifest, backup: &Path, part: &Path) -> Result<(), BackupError> {
     let db = part.join(DB_FOLDER);
     fs::create_dir(&db).map_err(io("creating", &db))?;
     for file in &manifest.files {
@@ -236,8 +257,22 @@ pub fn restore(backup: &Path, to: &Path, schema: &Schema) -> Result<Manifest, Ba
             return Err(BackupError::Damaged { file: from, why });
         }
     }
-    finish(&part, to, schema)?;
-    Ok(manifest)
+    Ok(())
+}
+
+/// What did not become whole goes again: it takes as much room as a store, and could be taken for one.
+fn or_nothing<T>(
+    part: &Path,
+    fill: impl FnOnce() -> Result<T, BackupError>,
+) -> Result<T, BackupError> {
+    let filled = fill();
+    if filled.is_err()
+        && let Err(error) = fs::remove_dir_all(part)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %part.display(), %error, "a folder that is not whole is left behind");
+    }
+    filled
 }
 
 /// A folder beside `to`, which must not be there. One that an attempt left behind is made anew.

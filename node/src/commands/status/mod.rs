@@ -73,9 +73,15 @@ pub async fn status(args: &StatusArgs) -> Result<Exit, Failed> {
 /// Asks all at once.
 pub async fn ask(operator: &Operator, nodes: &[&NodeEntry]) -> Vec<Answer> {
     let asked = nodes.iter().map(|node| async {
-        Answer {
-            node: (*node).clone(),
-            said: ask_status(operator, node).await,
+        match operator.link(node).await {
+            Ok(link) => Answer {
+                node: link.node.clone(),
+                said: link.ask(Status {}).await,
+            },
+            Err(error) => Answer {
+                node: (*node).clone(),
+                said: Err(error),
+            },
         }
     });
     join_all(asked).await
