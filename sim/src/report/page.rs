@@ -23,6 +23,8 @@ const PLOTS: &[(&str, &str, &str)] = &[
     ("Delivery and acknowledgement", "ms", "latency/"),
     ("Nodes up", "nodes", "up/"),
     ("Network", "bytes a second", "bytes/"),
+    ("Datagrams, and segments that met a cut", "a second", "packets/"),
+    ("Connections", "streams", "connections/"),
     ("Deepest mailbox", "messages", "mailbox/"),
     ("Events", "a simulated second", "events/"),
     ("Memory of the process", "MiB", "rss/"),

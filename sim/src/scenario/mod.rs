@@ -39,7 +39,9 @@ pub struct Files {
     /// Of `network.matrix`.
     pub matrix: Option<Matrix>,
     /// Of `faults.trace`, in the order of the faults that name one.
-    pub traces: Vec<String>,
+    pub traces: Vec<churn::Trace>,
+    /// All of them as they were read: the scenario's word for the file, and its text.
+    pub texts: Vec<(String, String)>,
 }
 
 /// A scenario with the text it came from and the files it names.
@@ -155,12 +157,19 @@ impl Scenario {
         add(&text);
         let beside = |file: &str| path.parent().unwrap_or(Path::new("")).join(file);
         let mut files = Files::default();
-        if let spec::Latency::Matrix { table, names } = &scenario.network.latency {
-            let (place, listed) = (beside(table), names.as_deref().map(beside));
+        if let spec::Latency::Matrix {
+            table: words,
+            names,
+        } = &scenario.network.latency
+        {
+            let (place, listed) = (beside(words), names.as_deref().map(beside));
             let table = read_file(&place)?;
             let listed = listed.as_deref().map(read_file).transpose()?;
             add(&table);
             add(listed.as_deref().unwrap_or_default());
+            let keep = [Some((words, &table)), names.as_ref().zip(listed.as_ref())];
+            let keep = keep.into_iter().flatten();
+            files.texts.extend(keep.map(|(word, text)| (word.clone(), text.clone())));
             let matrix = Matrix::parse(&table, listed.as_deref()).and_then(|matrix| {
                 for region in scenario.regions() {
                     matrix.find(region)?;
@@ -172,10 +181,11 @@ impl Scenario {
         for (file, speed) in scenario.traces() {
             let place = beside(file);
             let json = read_file(&place)?;
-            churn::Trace::parse(&json, speed)
-                .map_err(|error| LoadError::Trace { path: place, error })?;
+            let trace = churn::Trace::parse(&json, speed);
+            let trace = trace.map_err(|error| LoadError::Trace { path: place, error })?;
             add(&json);
-            files.traces.push(json);
+            files.traces.push(trace);
+            files.texts.push((file.to_owned(), json));
         }
         Ok(Loaded {
             scenario,
