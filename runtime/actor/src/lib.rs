@@ -53,6 +53,8 @@ mod counters;
 mod cx;
 mod env;
 mod error;
+#[cfg(any(test, feature = "simulation"))]
+pub mod hosted;
 mod inspect;
 mod mail;
 mod message;
