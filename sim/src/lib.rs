@@ -29,4 +29,6 @@ pub mod disk;
 pub mod geo;
 pub mod gossip;
 pub mod net;
+pub mod report;
+pub mod scenario;
 pub mod world;

@@ -67,6 +67,8 @@ mod refs;
 mod reply;
 mod rng;
 mod run;
+#[cfg(any(test, feature = "simulation"))]
+mod stopwatch;
 mod supervise;
 mod timeout;
 mod timers;
@@ -90,6 +92,8 @@ pub use rng::StreamRng;
 #[cfg(any(test, feature = "simulation"))]
 pub use run::simulate;
 pub use run::{Threads, run, run_on};
+#[cfg(any(test, feature = "simulation"))]
+pub use stopwatch::Stopwatch;
 pub use supervise::limiter::{Backoff, Intensity};
 pub use supervise::nursery::Nursery;
 pub use supervise::policy::{Restart, Strategy};
