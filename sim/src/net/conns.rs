@@ -6,6 +6,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
+use super::parcel::{Parcel, Taker};
 use crate::world::NodeNo;
 
 /// Bytes that one end may have sent and the other not read: flow control and socket buffers together.
@@ -18,8 +19,21 @@ pub(super) enum Item {
     Open,
     /// Bytes.
     Data(Bytes),
+    /// A value that stands for bytes.
+    Parcel(Parcel),
     /// No more bytes.
     Fin,
+}
+
+impl Item {
+    /// Bytes of it on the way.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Item::Data(bytes) => bytes.len(),
+            Item::Parcel(parcel) => parcel.bytes,
+            Item::Open | Item::Fin => 0,
+        }
+    }
 }
 
 /// Which end of a connection.
@@ -67,6 +81,8 @@ pub(super) struct Side {
     pub(super) held_up: VecDeque<Item>,
     /// They are being tried again, and later ones wait behind them.
     pub(super) recovering: bool,
+    /// Who takes parcels.
+    pub(super) taker: Taker,
 }
 
 impl Side {
@@ -87,6 +103,7 @@ impl Side {
             last_arrival: 0,
             held_up: VecDeque::new(),
             recovering: false,
+            taker: Taker::None,
         }
     }
 
@@ -100,6 +117,7 @@ impl Side {
     pub(super) fn fail(&mut self, error: io::ErrorKind, woken: &mut Vec<Waker>) {
         if self.error.is_none() {
             self.error = Some(error);
+            woken.extend(self.taker.closed(Some(error)));
         }
         self.rouse(woken);
     }

@@ -12,6 +12,7 @@ use pqcnet_actor::hosted;
 use super::conns::{End, Item};
 use super::engine::{SYN_RETRIES, State, ns};
 use super::mailbox::{Arrival, WAITING};
+use super::parcel::Parcel;
 use crate::world::{EventKind, NodeNo};
 
 /// Something that is to happen. Ordered by time, then by when it was put in.
@@ -124,10 +125,7 @@ impl State {
             return;
         };
         let (sender, receiver) = (conn.side(from).node, conn.side(from.other()).node);
-        let bytes = match &item {
-            Item::Data(bytes) => bytes.len(),
-            Item::Open | Item::Fin => 0,
-        };
+        let bytes = item.bytes();
         self.note_sent(now, sender, receiver);
         let arrives = self.segment(now, sender, receiver, bytes);
         let to = from.other();
@@ -322,11 +320,7 @@ impl State {
             return;
         };
         let items = std::mem::take(&mut conn.side(to).held_up);
-        let bytes = items.iter().map(|item| match item {
-            Item::Data(bytes) => bytes.len(),
-            Item::Open | Item::Fin => 0,
-        });
-        let bytes = bytes.sum();
+        let bytes = items.iter().map(Item::bytes).sum();
         let at = self.segment(now, sender, receiver, bytes);
         let conn = number;
         self.push(at, What::Recovered { conn, to, items });
@@ -391,6 +385,21 @@ impl State {
                     let side = conn.side(to);
                     side.eof = true;
                     self.woken.extend(side.reader.take());
+                    self.woken.extend(side.taker.closed(None));
+                }
+            }
+            Item::Parcel(parcel) => {
+                let Parcel {
+                    bytes,
+                    what,
+                    digest,
+                    body,
+                } = parcel;
+                let from = self.ledger.name_hash(sender);
+                let (at, digest) = (Duration::from_nanos(now), hosted::fold(digest, from));
+                (self.ledger).record(EventKind::Network, at, receiver, "net", what, bytes, digest);
+                if let Some(conn) = self.conns.get(number) {
+                    self.woken.extend(conn.side(to).taker.take(body));
                 }
             }
         }

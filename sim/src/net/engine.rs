@@ -313,7 +313,7 @@ impl Net {
         Ok(stream)
     }
 
-    pub(super) fn listen(&self, node: NodeNo, port: u16) -> io::Result<SimListener> {
+    pub(crate) fn listen(&self, node: NodeNo, port: u16) -> io::Result<SimListener> {
         let mut state = self.lock();
         let number = state.number();
         let host = &mut state.hosts[node.index()];

@@ -20,15 +20,15 @@ mod engine;
 mod host;
 mod link;
 mod mailbox;
+mod parcel;
 mod stream;
 mod streams;
-
-#[cfg(test)]
-mod tests;
 
 pub use engine::{Net, NetCounts};
 pub use host::{Cut, Nat};
 pub use link::{Bandwidth, Link, LinkModel, Site, Uniform};
 pub use mailbox::{Arrival, Mailbox};
+pub use parcel::{Came, Inbox, Parcel};
 pub use stream::SimStream;
 pub use streams::SimStreams;
+pub(crate) use streams::SimListener;

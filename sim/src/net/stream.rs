@@ -15,9 +15,9 @@ const SEGMENT: usize = 64 * 1024;
 
 /// An ordered, reliable stream of bytes between two nodes. Dropped, the other end reads what is under way, then the end.
 pub struct SimStream {
-    net: Net,
-    conn: u64,
-    end: End,
+    pub(super) net: Net,
+    pub(super) conn: u64,
+    pub(super) end: End,
 }
 
 impl SimStream {
@@ -25,7 +25,8 @@ impl SimStream {
         SimStream { net, conn, end }
     }
 
-    pub(super) fn number(&self) -> u64 {
+    /// The connection's number.
+    pub(crate) fn number(&self) -> u64 {
         self.conn
     }
 

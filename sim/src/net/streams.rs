@@ -55,20 +55,22 @@ impl Streams for SimStreams {
 }
 
 /// Takes connections in at one port of a node. Dropped, it takes no more.
-pub(super) struct SimListener {
+pub(crate) struct SimListener {
     pub(super) net: Net,
     pub(super) node: NodeNo,
     pub(super) port: u16,
     pub(super) number: u64,
 }
 
-impl Listener for SimListener {
-    fn local(&self) -> Address {
+impl SimListener {
+    /// Where it listens.
+    pub(crate) fn address(&self) -> Address {
         SocketAddr::new(self.net.ip(self.node), self.port).into()
     }
 
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<Arrived>> {
-        Box::pin(poll_fn(|cx| {
+    /// The next connection, and from where.
+    pub(crate) async fn next(&mut self) -> (SimStream, SocketAddr) {
+        poll_fn(|cx| {
             let mut state = self.net.lock();
             let Some(listening) = state.listeners.get_mut(&self.number) else {
                 // Its machine is gone, and this task with it.
@@ -77,18 +79,31 @@ impl Listener for SimListener {
             match listening.queue.pop_front() {
                 Some((conn, from)) => {
                     drop(state);
-                    let stream = SimStream::listened(self.net.clone(), conn);
-                    Poll::Ready(Ok(Arrived {
-                        stream: Box::new(stream),
-                        from: Some(from),
-                    }))
+                    Poll::Ready((SimStream::listened(self.net.clone(), conn), from))
                 }
                 None => {
                     listening.waiting = Some(cx.waker().clone());
                     Poll::Pending
                 }
             }
-        }))
+        })
+        .await
+    }
+}
+
+impl Listener for SimListener {
+    fn local(&self) -> Address {
+        self.address()
+    }
+
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Arrived>> {
+        Box::pin(async move {
+            let (stream, from) = self.next().await;
+            Ok(Arrived {
+                stream: Box::new(stream),
+                from: Some(from),
+            })
+        })
     }
 }
 
