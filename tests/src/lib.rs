@@ -5,10 +5,12 @@
 
 pub mod browser;
 pub mod disk;
-pub mod ledger;
 pub mod load;
 pub mod network;
 pub mod otlp;
 pub mod process;
 pub mod proxy;
 pub mod tools;
+
+/// Shared with the simulator.
+pub use pqcnet_account as ledger;

@@ -2,6 +2,8 @@
 //! all of it, since a broker takes longer to start than all of this to run.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[macro_use]
+mod rules;
 mod support;
 #[path = "support/broker.rs"]
 mod private;
@@ -12,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use pqcnet_log::{BrokerLog, ShardLog};
 use pqcnet_store::RocksStore;
 use private::Broker;
-use support::conformance::{Fixture, all};
+use rules::Fixture;
 
 /// A log on a broker that others use too, under names of its own.
 struct OnBroker {
@@ -58,10 +60,6 @@ impl OnBroker {
 }
 
 impl Fixture for OnBroker {
-    fn fresh(&self) -> Self {
-        Self::new(&self.uri)
-    }
-
     fn log(&self) -> Arc<dyn ShardLog> {
         Arc::new(self.log.clone())
     }
@@ -79,9 +77,23 @@ impl Fixture for OnBroker {
     }
 }
 
+macro_rules! in_turn {
+    ($($name:ident),+ $(,)?) => {
+        /// Every rule, each on a log of its own, one after the other.
+        async fn all(uri: &str) {
+            $(
+                eprintln!("{}", stringify!($name));
+                support::soon(rules::$name(OnBroker::new(uri))).await;
+            )+
+        }
+    };
+}
+
+every_rule!(in_turn);
+
 // The suite, and what only a broker can do to a log.
 #[tokio::test]
 async fn the_log_on_a_broker_conforms_and_outlives_it() {
     let broker = Broker::start();
-    all(OnBroker::new(&broker.uri())).await;
+    all(&broker.uri()).await;
 }

@@ -553,12 +553,12 @@ impl Step {
             retry,
             env,
         } = self;
-        let began = env.now();
-        let step = responder.on_message(began, &carrier, admission, &retry.read(), &message);
+        let began = env.computing();
+        let step = responder.on_message(env.now(), &carrier, admission, &retry.read(), &message);
         Stepped {
             responder,
             step,
-            took: env.now().saturating_sub(began),
+            took: env.computing().saturating_sub(began),
         }
     }
 }
