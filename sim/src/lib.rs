@@ -23,12 +23,17 @@
 //! | [`geo`] | how long light takes between two places |
 //! | [`scenario`] | scenarios as TOML |
 //! | [`report`] | series, run files, pages |
+//! | [`play`] | runs a scenario: joins all of the above |
 
+pub mod control;
 pub mod crypto;
 pub mod disk;
+pub mod faults;
 pub mod geo;
 pub mod gossip;
 pub mod net;
+pub mod oracle;
+pub mod play;
 pub mod report;
 pub mod scenario;
 pub mod world;

@@ -21,7 +21,6 @@ mod host;
 mod ledger;
 mod node;
 mod platform;
-mod quiet;
 mod run;
 mod sources;
 mod trace;

@@ -10,7 +10,7 @@ use pqcnet_p2p::streams::Streams;
 use pqcnet_roles::{Platform, PlatformError, Storage, log_schema};
 
 use super::NodeNo;
-use super::quiet::Quiet;
+use crate::control::SimControl;
 use crate::disk::Disk;
 use crate::net::{Net, SimStreams};
 
@@ -41,9 +41,9 @@ impl Platform for SimPlatform {
 
     fn control(
         &self,
-        _: ControlConfig,
+        config: ControlConfig,
     ) -> Result<(Arc<dyn ControlPlane>, ControlEvents), PlatformError> {
-        let (plane, events) = Quiet::start();
+        let (plane, events) = SimControl::start(&self.env, self.net.clone(), self.node, config)?;
         Ok((Arc::new(plane), events))
     }
 

@@ -282,7 +282,7 @@ impl Security {
     }
 
     /// The network's own nodes, where they are known.
-    pub(crate) fn members(&self) -> Option<Arc<BTreeSet<NodeId>>> {
+    pub fn members(&self) -> Option<Arc<BTreeSet<NodeId>>> {
         self.members.clone()
     }
 
