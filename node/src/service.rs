@@ -7,7 +7,7 @@
 //! ```
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pqcnet_actor::{Env, Exit as TreeExit, Running};
 use pqcnet_crypto::self_test::{self, SelfTestError};
 use pqcnet_crypto::{NodeSecrets, keystore};
+use pqcnet_log::BrokerConfig;
 use pqcnet_messages::{KemAdvert, Role};
 use pqcnet_p2p::guard::GuardConfig;
 use pqcnet_p2p::network::NetworkFile;
@@ -33,7 +34,7 @@ use crate::notify;
 use crate::observe::Observed;
 use crate::ready::Ready;
 use crate::reload::Reloader;
-use crate::unlock::Opener;
+use crate::unlock::{Opener, owners_text};
 
 /// A node of PQCNet: runs until it is told to stop; `pqcnet config init` and `pqcnet keys init` make what it needs.
 #[derive(Debug, Parser)]
@@ -263,9 +264,12 @@ async fn start(
     let outcome = match role {
         Role::Relayer => {
             let store = Some(config.store.clone());
-            let machine = Machine::new(env.clone(), store)
+            let mut machine = Machine::new(env.clone(), store)
                 .with_mesh(&config.mesh)
                 .with_reserve(config.reserve_bytes);
+            if let Some(file) = &config.broker {
+                machine = machine.with_broker(broker(file, &setup.network)?);
+            }
             pqcnet_roles::relayer(&machine, setup, storage).await
         }
         Role::Sentry => {
@@ -282,6 +286,14 @@ async fn start(
         StartError::NotGranted { .. } | StartError::Barred { .. } => Failed::usage(error),
         other => Failed::from(anyhow::Error::new(other)),
     })
+}
+
+/// The broker whose address stands in this file. Networks that share one have names of their own there.
+fn broker(file: &Path, network: &NetworkFile) -> Result<BrokerConfig, Failed> {
+    let address = owners_text(file).map_err(Failed::usage)?;
+    let id = hex::encode(&network.network_id().0[..8]);
+    let config = BrokerConfig::new(address.trim(), format!("pqcnet.{id}"));
+    config.map_err(|error| Failed::usage(anyhow::anyhow!("{}: {error}", file.display())))
 }
 
 /// A tree that ended without being asked to: its supervisors gave up, and the service manager decides.

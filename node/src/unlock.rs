@@ -24,7 +24,7 @@ pub enum UnlockError {
     /// The key file or what locks it.
     #[error(transparent)]
     Keystore(#[from] KeystoreError),
-    /// The passphrase's file is open to others.
+    /// The file of a passphrase or a broker's address is open to others.
     #[error("{} is open to others (mode {mode:04o}): run `chmod 600 {}`", path.display(), path.display())]
     TooOpen {
         /// The file.
@@ -32,7 +32,7 @@ pub enum UnlockError {
         /// Its permission bits.
         mode: u32,
     },
-    /// The passphrase's file could not be read.
+    /// That file could not be read.
     #[error("{}: {source}", path.display())]
     Read {
         /// The file.
@@ -79,7 +79,7 @@ impl Opener {
     fn read(source: &UnlockSource, new: bool) -> Result<Opener, UnlockError> {
         let text = match source {
             UnlockSource::KeyFile(path) => return Ok(Opener::KeyFile(WrappingKey::open(path)?)),
-            UnlockSource::PassphraseFile(path) => passphrase_file(path)?,
+            UnlockSource::PassphraseFile(path) => owners_text(path)?,
             UnlockSource::Ask => match std::env::var(PASSPHRASE_VARIABLE) {
                 Ok(text) => text,
                 Err(_) => prompt(new)?,
@@ -120,7 +120,8 @@ impl Opener {
     }
 }
 
-fn passphrase_file(path: &Path) -> Result<String, UnlockError> {
+/// What stands in a small file that is its owner's alone, without the end of its line.
+pub(crate) fn owners_text(path: &Path) -> Result<String, UnlockError> {
     let failed = |source| UnlockError::Read {
         path: path.to_owned(),
         source,

@@ -9,11 +9,13 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use pqcnet_actor::Env;
 use pqcnet_crypto::{StorageMasterKey, random};
-use pqcnet_log::{EmbeddedLog, ReadRequest, ShardLog, ShardNo, keys};
+use pqcnet_log::{BrokerConfig, BrokerLog, EmbeddedLog, ReadRequest, ShardLog, ShardNo};
 use pqcnet_messages::{Channel, ShardId};
 use pqcnet_relay::core::channel::channel_id;
 use pqcnet_relay::core::seal::ShardKeys;
-use pqcnet_store::{RocksStore, Schema, StoreConfig};
+use pqcnet_roles::log_schema;
+use pqcnet_roles::platform::broker_schema;
+use pqcnet_store::{RocksStore, StoreConfig};
 
 /// Records read at once.
 const PAGE: usize = 500;
@@ -22,7 +24,7 @@ const TIME: usize = 8;
 
 /// A relayer's store.
 pub struct Disk {
-    log: EmbeddedLog,
+    log: Arc<dyn ShardLog>,
     storage: StorageMasterKey,
     keys: BTreeMap<ShardId, ShardKeys>,
 }
@@ -31,18 +33,31 @@ impl Disk {
     /// Opens the store in `folder`, which no process may use.
     pub fn open(folder: &Path, storage: StorageMasterKey) -> Result<Disk> {
         let env = Env::plain();
-        let schema = Schema {
-            kind: "shard-log",
-            version: keys::VERSION,
-            families: keys::FAMILIES.to_vec(),
-        };
-        let config = StoreConfig::new(folder.join("store"), schema);
+        let config = StoreConfig::new(folder.join("store"), log_schema());
         let store = Arc::new(RocksStore::open(&env, config)?);
-        Ok(Disk {
-            log: EmbeddedLog::new(&env, store),
+        let log = Arc::new(EmbeddedLog::new(&env, store));
+        Ok(Disk::of(log, storage))
+    }
+
+    /// The same of a relayer whose records are on a broker.
+    pub fn on_broker(
+        folder: &Path,
+        storage: StorageMasterKey,
+        broker: BrokerConfig,
+    ) -> Result<Disk> {
+        let env = Env::plain();
+        let config = StoreConfig::new(folder.join("store"), broker_schema());
+        let store = Arc::new(RocksStore::open(&env, config)?);
+        let log = Arc::new(BrokerLog::new(&env, store, broker));
+        Ok(Disk::of(log, storage))
+    }
+
+    fn of(log: Arc<dyn ShardLog>, storage: StorageMasterKey) -> Disk {
+        Disk {
+            log,
             storage,
             keys: BTreeMap::new(),
-        })
+        }
     }
 
     /// Every record of a channel: offset and payload, unsealed.

@@ -8,6 +8,8 @@ pub mod disk;
 pub mod load;
 pub mod network;
 pub mod otlp;
+#[path = "../../runtime/log/tests/support/private_broker.rs"]
+pub mod private_broker;
 pub mod process;
 pub mod proxy;
 pub mod tools;

@@ -25,7 +25,7 @@ pub const CRASH_EVERY: u64 = 400;
 pub const PATIENCE: Duration = Duration::from_secs(480);
 const PAYLOAD: usize = 200;
 /// Stands in every payload, and must stand in no file.
-const SECRET: &[u8] = b"for the subscriber's eyes only";
+pub const SECRET: &[u8] = b"for the subscriber's eyes only";
 /// Numbers the last message of a channel, which is not part of the account.
 const MARK: u64 = u64::MAX;
 
@@ -180,7 +180,11 @@ async fn read_disks(network: &Network, lanes: &[Arc<Lane>]) -> Result<()> {
     {
         let clear = files_with(&node.folder().join("store"), SECRET)?;
         ensure!(clear.is_empty(), "payloads in clear in {clear:?}");
-        let mut disk = Disk::open(node.folder(), node.secrets()?.storage)?;
+        let storage = node.secrets()?.storage;
+        let mut disk = match network.broker_of(node)? {
+            Some(broker) => Disk::on_broker(node.folder(), storage, broker)?,
+            None => Disk::open(node.folder(), storage)?,
+        };
         for lane in lanes {
             let shard = map.shard_of(&lane.channel);
             if map.owner_of(shard) != Some(node.id) {

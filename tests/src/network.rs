@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +13,7 @@ use anyhow::{Context as _, Result};
 use pqcnet_client::{Client, ClientConfig};
 use pqcnet_crypto::keystore::{self, Unlock, WrappingKey};
 use pqcnet_crypto::{MlDsaKeyPair, NodeId, NodeKeys, NodeSecrets};
+use pqcnet_log::BrokerConfig;
 use pqcnet_messages::{Channel, ChannelName, Role, ShardMap};
 use pqcnet_p2p::network::{Address, Admission, NetworkFile, NetworkParts, NodeEntry};
 
@@ -21,6 +23,8 @@ use crate::process::NodeProcess;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a log: whoever reads it without a pause takes the processor from the node that is to write it.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Where a relayer finds its broker's address.
+const BROKER: &str = "broker.uri";
 /// Several a relayer, so that each sees traffic.
 pub const SHARDS: u16 = 16;
 
@@ -289,6 +293,32 @@ impl Network {
             operator,
             place,
         })
+    }
+
+    /// Puts the logs of all relayers on the broker at this address, from their next start on.
+    pub fn put_on_broker(&self, uri: &str) -> Result<()> {
+        let relayers = self.nodes.iter().filter(|node| node.role == Role::Relayer);
+        for node in relayers {
+            let file = node.folder.join(BROKER);
+            fs::write(&file, format!("{uri}\n"))?;
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+            let config = node.folder.join("node.toml");
+            let text = fs::read_to_string(&config)?;
+            let text = text.replace("[store]\n", &format!("[store]\nbroker = \"{BROKER}\"\n"));
+            fs::write(config, text)?;
+        }
+        Ok(())
+    }
+
+    /// The broker that has a relayer's log, if one has.
+    pub fn broker_of(&self, node: &Node) -> Result<Option<BrokerConfig>> {
+        let file = node.folder.join(BROKER);
+        if !file.exists() {
+            return Ok(None);
+        }
+        let id = hex::encode(&self.file.network_id().0[..8]);
+        let uri = fs::read_to_string(file)?;
+        Ok(Some(BrokerConfig::new(uri.trim(), format!("pqcnet.{id}"))?))
     }
 
     /// A network in which any client is admitted, all running.

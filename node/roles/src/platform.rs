@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pqcnet_actor::Env;
-use pqcnet_log::{EmbeddedLog, ShardLog, keys};
+use pqcnet_log::broker::local;
+use pqcnet_log::{BrokerConfig, BrokerLog, EmbeddedLog, ShardLog, keys};
 use pqcnet_mesh::Shelf;
 use pqcnet_p2p::control::{
     ControlConfig, ControlError, ControlEvents, ControlPlane, Libp2pControl,
@@ -50,6 +51,15 @@ pub fn log_schema() -> Schema {
     }
 }
 
+/// The same of a log whose entries are on a broker: what its store holds makes sense only with those.
+pub fn broker_schema() -> Schema {
+    Schema {
+        kind: "broker-log",
+        version: keys::VERSION,
+        families: local::FAMILIES.to_vec(),
+    }
+}
+
 /// What a platform could not bring; the machine's or the operator's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum PlatformError {
@@ -64,11 +74,12 @@ pub enum PlatformError {
     NoStore,
 }
 
-/// The machine: TCP, libp2p, RocksDB.
+/// The machine: TCP, libp2p, RocksDB, and a RabbitMQ where it is told of one.
 #[derive(Clone)]
 pub struct Machine {
     env: Env,
     store: Option<PathBuf>,
+    broker: Option<BrokerConfig>,
     shelf: Shelf,
     reserve_bytes: Option<u64>,
     free_space: Option<FreeSpace>,
@@ -80,10 +91,18 @@ impl Machine {
         Machine {
             env,
             store,
+            broker: None,
             shelf: Shelf::none(),
             reserve_bytes: None,
             free_space: None,
         }
+    }
+
+    /// With the shard log on this broker; the store keeps what the log needs beside it.
+    #[must_use]
+    pub fn with_broker(mut self, broker: BrokerConfig) -> Machine {
+        self.broker = Some(broker);
+        self
     }
 
     /// With a store that keeps so many bytes of its disk free.
@@ -141,7 +160,11 @@ impl Platform for Machine {
 
     fn storage(&self) -> Result<Storage, PlatformError> {
         let path = self.store.as_ref().ok_or(PlatformError::NoStore)?;
-        let mut config = StoreConfig::new(path, log_schema());
+        let schema = match &self.broker {
+            Some(_) => broker_schema(),
+            None => log_schema(),
+        };
+        let mut config = StoreConfig::new(path, schema);
         if let Some(reserve) = self.reserve_bytes {
             config.reserve_bytes = reserve;
         }
@@ -149,10 +172,12 @@ impl Platform for Machine {
             config.free_space = free_space.clone();
         }
         let store = Arc::new(RocksStore::open(&self.env, config)?);
-        Ok(Storage {
-            log: Arc::new(EmbeddedLog::new(&self.env, store.clone())),
-            store: Some(store),
-        })
+        let log: Arc<dyn ShardLog> = match &self.broker {
+            Some(broker) => Arc::new(BrokerLog::new(&self.env, store.clone(), broker.clone())),
+            None => Arc::new(EmbeddedLog::new(&self.env, store.clone())),
+        };
+        let store = Some(store);
+        Ok(Storage { log, store })
     }
 }
 

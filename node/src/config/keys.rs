@@ -5,7 +5,7 @@ use pqcnet_qstp::Suite;
 /// What a key's value must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
-    /// A path; in a file, relative to the file's folder.
+    /// A path; in a file, and where it is the default beside a file, relative to the file's folder.
     Path,
     /// An IP address and port.
     Socket,
@@ -142,6 +142,12 @@ pub const KEYS: &[Key] = &[
         Type::Path,
         Some("store"),
         "The relayer's shard log; a sentry stores nothing.",
+    ),
+    key(
+        "store.broker",
+        Type::Path,
+        None,
+        "A file, mode 0600, with one line like amqp://user:password@127.0.0.1:5672/%2f: the shard log is on that RabbitMQ.",
     ),
     key(
         "store.backups",

@@ -43,6 +43,8 @@ pub struct NodeConfig {
     pub page_url: PathBuf,
     /// The relayer's store.
     pub store: PathBuf,
+    /// Where the address of the broker stands that has the shard log; without one the store has it.
+    pub broker: Option<PathBuf>,
     /// What the mesh keeps: the root's directives and the peer book.
     pub mesh: PathBuf,
     /// Whether the LAN is searched for nodes.
@@ -266,6 +268,7 @@ impl NodeConfig {
                 None => read.value::<PathBuf>("keys")?.with_file_name("page.url"),
             },
             store: read.value("store.path")?,
+            broker: read.optional("store.broker").map(PathBuf::from),
             lan: read.value("mesh.lan")?,
             mesh: match read.optional("mesh.path") {
                 Some(path) => path.into(),

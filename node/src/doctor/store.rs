@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use pqcnet_log::keys;
 use pqcnet_messages::Role;
-use pqcnet_store::{Checker, OpenError, Schema, free_space_of};
+use pqcnet_roles::log_schema;
+use pqcnet_roles::platform::broker_schema;
+use pqcnet_store::{Checker, OpenError, free_space_of};
 
 use super::owner::holder_of;
 use super::{Check, Code, Group};
@@ -106,10 +107,9 @@ fn existing(config: &NodeConfig, file: Option<&Path>) -> Check {
         );
         return Check::skipped(Group::Store, told);
     }
-    let schema = Schema {
-        kind: "shard-log",
-        version: keys::VERSION,
-        families: keys::FAMILIES.to_vec(),
+    let schema = match config.broker {
+        Some(_) => broker_schema(),
+        None => log_schema(),
     };
     let failed = |code, told| Check::failed(Group::Store, code, told);
     match Checker::open(path, &schema) {

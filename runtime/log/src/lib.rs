@@ -1,7 +1,7 @@
 //! The shard log: per channel, entries at offsets 1, 2, 3, …, appended durably, read from an offset, trimmed at the front.
 //!
-//! - [`ShardLog`] is the trait; [`EmbeddedLog`] keeps it in a [`pqcnet_store::Store`]. Every implementation passes
-//!   `tests/conformance`.
+//! - [`ShardLog`] is the trait; [`EmbeddedLog`] keeps it in a [`pqcnet_store::Store`], [`BrokerLog`] on a RabbitMQ. Both pass
+//!   `tests/support/conformance.rs`.
 //! - The log does not look into entries: they arrive sealed, with the producer epoch and sequence they came under.
 //! - *Generations fence writers.* [`ShardLog::open`] starts a new generation, durably, after everything an earlier one
 //!   still had under way has settled; from then on an append by an earlier generation is refused. So a writer that
@@ -9,7 +9,8 @@
 //! - *One append under way a shard.* A failed append may or may not be found later, so a generation whose append failed
 //!   is over: open again and read the heads.
 //!
-//! Keys and values on disk: [`keys`]. [`check`] holds them against each other; [`restored`] sets a copy apart.
+//! Keys and values on disk: [`keys`]. [`check`] holds them against each other; [`restored`] sets a copy apart; [`seek`] finds a
+//! time. On a RabbitMQ: [`broker`], by the rules of [`core`].
 
 mod batch;
 pub mod broker;
@@ -20,6 +21,7 @@ mod error;
 mod fence;
 pub mod keys;
 pub mod restored;
+pub mod seek;
 mod types;
 
 pub use batch::{AppendBatch, Base, ChannelSlot};

@@ -6,15 +6,23 @@
 mod rules;
 mod support;
 #[path = "support/broker.rs"]
-mod private;
+mod on_broker;
+#[path = "support/private_broker.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod private_broker;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use pqcnet_log::{BrokerLog, ShardLog};
-use pqcnet_store::RocksStore;
-use private::Broker;
+use pqcnet_log::broker::local;
+use pqcnet_log::{BrokerLog, LogError, ShardLog, ShardNo};
+use pqcnet_store::{RocksStore, Scan, Store as _};
+use private_broker::Broker;
 use rules::Fixture;
+use support::{A, batch, read, soon};
+
+const S: ShardNo = ShardNo(3);
 
 /// A log on a broker that others use too, under names of its own.
 struct OnBroker {
@@ -30,7 +38,7 @@ impl OnBroker {
         static LOGS: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("test-{}", LOGS.fetch_add(1, Relaxed));
         let dir = tempfile::tempdir().unwrap();
-        let (log, store) = private::log(uri, dir.path(), &prefix);
+        let (log, store) = on_broker::log(uri, dir.path(), &prefix);
         Self {
             uri: uri.to_owned(),
             prefix,
@@ -66,7 +74,7 @@ impl Fixture for OnBroker {
 
     async fn restarted(self) -> Self {
         let (uri, prefix, dir) = self.ended().await;
-        let (log, store) = private::log(&uri, dir.path(), &prefix);
+        let (log, store) = on_broker::log(&uri, dir.path(), &prefix);
         Self {
             uri,
             prefix,
@@ -83,7 +91,7 @@ macro_rules! in_turn {
         async fn all(uri: &str) {
             $(
                 eprintln!("{}", stringify!($name));
-                support::soon(rules::$name(OnBroker::new(uri))).await;
+                soon(rules::$name(OnBroker::new(uri))).await;
             )+
         }
     };
@@ -91,9 +99,115 @@ macro_rules! in_turn {
 
 every_rule!(in_turn);
 
+/// Appends these texts behind `head`, each in an append of its own.
+async fn append_each(log: &BrokerLog, generation: u32, head: u64, texts: &[&str]) {
+    for (head, text) in (head..).zip(texts) {
+        let appended = log.append(batch(S, generation, A, head, &[text])).unwrap();
+        soon(appended).await.unwrap();
+    }
+}
+
+async fn opened(log: &BrokerLog) -> u32 {
+    soon(log.open(S, [7; 16])).await.unwrap().generation
+}
+
+/// What is read from the beginning, made again while the log says that the broker is busy.
+async fn all_texts(log: &BrokerLog) -> Vec<String> {
+    soon(async {
+        loop {
+            match read(log, S, A, 0).await {
+                Err(LogError::Busy) => {}
+                found => return found.unwrap().into_iter().map(|(_, text)| text).collect(),
+            }
+        }
+    })
+    .await
+}
+
+/// Records of the shard that wait for the broker.
+fn waiting(store: &RocksStore) -> usize {
+    let mut count = 0;
+    let range = Scan {
+        from: &[],
+        to: &[0xff; 16],
+    };
+    let looked = store.view(&mut |view| {
+        view.scan(local::SPILL, range, &mut |_, _| {
+            count += 1;
+            ControlFlow::Continue(())
+        })
+    });
+    looked.unwrap();
+    count
+}
+
+// The broker dies under the log. What is appended then is durable all the same: it outlives the log's own death, is read, and
+// when the broker is back it goes there in order, before anything new.
+async fn an_outage_is_spilled_and_drained(broker: &mut Broker) -> OnBroker {
+    let here = OnBroker::new(&broker.uri());
+    let generation = opened(&here.log).await;
+    append_each(&here.log, generation, 0, &["a", "b"]).await;
+    assert_eq!(waiting(&here.store), 0);
+    broker.kill();
+    append_each(&here.log, generation, 2, &["c", "d", "e"]).await;
+    assert_eq!(waiting(&here.store), 3);
+    let late = soon(read(&here.log, S, A, 2)).await.unwrap();
+    assert_eq!(late, [3, 4, 5].map(|o| (o, ["c", "d", "e"][o as usize - 3].to_owned())));
+    let here = here.restarted().await;
+    let again = opened(&here.log).await;
+    assert_eq!(again, generation + 1);
+    append_each(&here.log, again, 5, &["f"]).await;
+    assert_eq!(waiting(&here.store), 4);
+    assert_eq!(soon(read(&here.log, S, A, 0)).await, Err(LogError::Busy));
+    broker.resume();
+    soon(async {
+        while waiting(&here.store) > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    append_each(&here.log, again, 6, &["g"]).await;
+    assert_eq!(all_texts(&here.log).await, ["a", "b", "c", "d", "e", "f", "g"]);
+    here
+}
+
+// The relayer's disk is lost: a log with an empty store takes over what the stream says. Then the old disk comes back, whose
+// log knows nothing of that: it is told so, and writes nothing.
+async fn an_empty_store_takes_over(here: OnBroker) {
+    let before = soon(here.log.heads(S)).await.unwrap();
+    let (uri, prefix, old) = here.ended().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _store) = on_broker::log(&uri, dir.path(), &prefix);
+    let generation = opened(&log).await;
+    assert!(generation > 1 << 20, "{generation}");
+    assert_eq!(soon(log.heads(S)).await.unwrap(), before);
+    append_each(&log, generation, 7, &["h"]).await;
+    assert_eq!(all_texts(&log).await, ["a", "b", "c", "d", "e", "f", "g", "h"]);
+    let second = tempfile::tempdir().unwrap();
+    let (rival, _rivals) = on_broker::log(&uri, second.path(), &prefix);
+    let refused = soon(rival.open(S, [0; 16])).await.unwrap_err();
+    assert!(refused.to_string().contains("holds the lock"), "{refused}");
+    append_each(&log, generation, 8, &["i"]).await;
+    drop((log, rival));
+    let (stale, _stale) = on_broker::log(&uri, old.path(), &prefix);
+    let refused = soon(async {
+        loop {
+            // Until the broker has noticed that the others are gone, it is the lock that is held.
+            let refused = stale.open(S, [0; 16]).await.unwrap_err();
+            if !refused.to_string().contains("holds the lock") {
+                return refused;
+            }
+        }
+    })
+    .await;
+    assert!(refused.to_string().contains("somebody else has written"), "{refused}");
+}
+
 // The suite, and what only a broker can do to a log.
 #[tokio::test]
 async fn the_log_on_a_broker_conforms_and_outlives_it() {
-    let broker = Broker::start();
+    let mut broker = Broker::start();
     all(&broker.uri()).await;
+    let drained = an_outage_is_spilled_and_drained(&mut broker).await;
+    an_empty_store_takes_over(drained).await;
 }

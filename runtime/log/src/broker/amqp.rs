@@ -260,7 +260,7 @@ pub(crate) async fn claim(
     config: &BrokerConfig,
     shard: ShardNo,
     epoch: u64,
-    nonce: [u8; 16],
+    body: Bytes,
 ) -> Result<(), AmqpError> {
     let stream = stream_name(&config.prefix, shard).as_str().into();
     let stamp = Stamp {
@@ -269,7 +269,6 @@ pub(crate) async fn claim(
         record: 0,
         last: false,
     };
-    let body = Bytes::copy_from_slice(&nonce);
     if publish(channel, &stream, body, stamped(stamp)).await? {
         Ok(())
     } else {

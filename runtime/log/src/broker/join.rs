@@ -1,8 +1,9 @@
 //! How a writer takes its seat: the lock, a claim, and what the stream says up to that claim.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use pqcnet_actor::Env;
 use pqcnet_store::{Batch, Store};
 use rand_core::Rng as _;
@@ -42,6 +43,12 @@ pub(crate) enum JoinError {
     /// With the local store.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// Somebody else claimed this writer epoch, and wrote nothing under it: claim a higher one.
+    #[error("somebody else claimed writer epoch {epoch}")]
+    Overtaken {
+        /// Their writer epoch.
+        epoch: u64,
+    },
 }
 
 /// The connection, once there is one.
@@ -58,10 +65,17 @@ async fn connected(
 }
 
 impl Joining {
-    fn nonce(&self) -> [u8; 16] {
-        let mut nonce = [0; 16];
-        self.env.rng("log claim").fill_bytes(&mut nonce);
-        nonce
+    fn random(&self) -> u128 {
+        let mut bytes = [0; 16];
+        self.env.rng("log claim").fill_bytes(&mut bytes);
+        u128::from_be_bytes(bytes)
+    }
+
+    /// What a claim of this writer holds; no two are alike.
+    fn claim_body(&self, writer: u128) -> Bytes {
+        [writer.to_be_bytes(), self.random().to_be_bytes()]
+            .concat()
+            .into()
     }
 
     fn foreign(&self, epoch: u64) -> AmqpError {
@@ -76,25 +90,43 @@ impl Joining {
     pub(crate) async fn again(mut self, standing: Standing) -> Result<Seat, JoinError> {
         let connection = connected(&mut self.publishing).await?;
         let channel = in_time(sit(&connection, &self.config, self.shard)).await?;
-        let nonce = self.nonce();
+        let ours = self.claim_body(standing.writer);
         let epoch = standing.epoch;
-        in_time(claim(&channel, &self.config, self.shard, epoch, nonce)).await?;
+        in_time(claim(
+            &channel,
+            &self.config,
+            self.shard,
+            epoch,
+            ours.clone(),
+        ))
+        .await?;
         let reading = connected(&mut self.reading).await?;
         let from = Start::Position(standing.position);
         let mut messages =
             in_time(Messages::open(&reading, &self.config, self.shard, from)).await?;
+        let writer = standing.writer.to_be_bytes();
+        let mut others = BTreeSet::new();
         loop {
             let message = in_time(messages.next()).await?;
-            if is_claim(&message, epoch, nonce) {
+            let stamp = message.stamp;
+            if stamp.sequence > 0 {
+                if others.contains(&stamp.epoch) {
+                    return Err(self.foreign(stamp.epoch).into());
+                }
+            } else if message.body == ours {
                 messages.close().await;
-                return Ok(Seat {
-                    channel,
-                    epoch,
-                    position: message.position,
-                });
-            }
-            if message.stamp.epoch >= epoch {
-                return Err(self.foreign(message.stamp.epoch).into());
+                return match others.last() {
+                    Some(higher) if *higher >= epoch => {
+                        Err(JoinError::Overtaken { epoch: *higher })
+                    }
+                    Some(_) | None => Ok(Seat {
+                        channel,
+                        epoch,
+                        position: message.position,
+                    }),
+                };
+            } else if !message.body.starts_with(&writer) {
+                others.insert(stamp.epoch);
             }
         }
     }
@@ -107,13 +139,15 @@ impl Joining {
         let mut messages =
             in_time(Messages::open(&reading, &self.config, self.shard, Start::First)).await?;
         let mut taking = Taking::new(self.shard);
+        let writer = self.random();
         loop {
             let epoch = taking.fold.epoch() + 1;
-            let nonce = self.nonce();
-            in_time(claim(&channel, &self.config, self.shard, epoch, nonce)).await?;
+            let body = self.claim_body(writer);
+            let claiming = claim(&channel, &self.config, self.shard, epoch, body.clone());
+            in_time(claiming).await?;
             let position = loop {
                 let message = in_time(messages.next()).await?;
-                let ours = is_claim(&message, epoch, nonce);
+                let ours = message.stamp.sequence == 0 && message.body == body;
                 let position = message.position;
                 if let Some(batch) = taking.take(message)? {
                     settled(submit(&*self.store, batch)?).await?;
@@ -127,8 +161,9 @@ impl Joining {
                     through: taking.fold.closed(),
                     epoch,
                     position,
+                    writer,
                 };
-                let batch = taking.finish(standing, self.nonce());
+                let batch = taking.finish(standing, self.random().to_be_bytes());
                 settled(submit(&*self.store, batch)?).await?;
                 messages.close().await;
                 let seat = Seat {
@@ -141,10 +176,6 @@ impl Joining {
             // The stream knows a higher epoch: claim above it.
         }
     }
-}
-
-fn is_claim(message: &Message, epoch: u64, nonce: [u8; 16]) -> bool {
-    message.stamp.sequence == 0 && message.stamp.epoch == epoch && message.body == nonce
 }
 
 /// A stream on its way into the local store.

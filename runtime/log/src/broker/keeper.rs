@@ -344,11 +344,14 @@ impl Keeper {
             }
             Err(error) => {
                 tracing::warn!(shard = self.shard.0, %error, "not writing to the broker");
+                let detail = error.to_string();
                 self.last_error = Some(match error {
                     JoinError::Log(error) => error,
-                    JoinError::Amqp(error) => LogError::Storage {
-                        detail: error.to_string(),
-                    },
+                    JoinError::Amqp(_) => LogError::Storage { detail },
+                    JoinError::Overtaken { epoch } => {
+                        self.standing.epoch = self.standing.epoch.max(epoch);
+                        LogError::Storage { detail }
+                    }
                 });
                 self.start_join(RETRY);
             }

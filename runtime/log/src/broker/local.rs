@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `log.place` | shard u16, channel 32, last offset of a run u64 | its first offset, writer epoch, sequence of its record's first message, place in the stream at or before that: u64 each |
 //! | `log.spill` | shard u16, record u64 | the record's facts and metas ([`record`](super::record)) |
-//! | `log.stream` | shard u16 | highest record that is in the stream and settled, highest writer epoch claimed, place in the stream from which to read: u64 each |
+//! | `log.stream` | shard u16 | highest record that is in the stream and settled, highest writer epoch claimed, place in the stream from which to read: u64 each; whose claims are this store's: 16 random bytes |
 
 use std::ops::ControlFlow;
 
@@ -41,6 +41,8 @@ pub(crate) struct Standing {
     pub epoch: u64,
     /// Everything before this place in the stream is settled or void.
     pub position: u64,
+    /// Stands in each of this store's claims, and in nobody else's.
+    pub writer: u128,
 }
 
 /// Some entries of a channel that lie together in the stream.
@@ -76,7 +78,7 @@ pub(crate) fn standing(
         let Some(value) = view.get(STREAM, &stream_key(shard))? else {
             return Ok(());
         };
-        let Some([through, epoch, position]) = keys::numbers(&value) else {
+        let Some([through, epoch, position, high, low]) = keys::numbers(&value) else {
             damaged = Some("its standing has the wrong shape".to_owned());
             return Ok(());
         };
@@ -100,6 +102,7 @@ pub(crate) fn standing(
             through,
             epoch,
             position,
+            writer: u128::from(high) << 64 | u128::from(low),
         };
         found = Some((standing, last));
         Ok(())
@@ -112,7 +115,14 @@ pub(crate) fn standing(
 }
 
 pub(crate) fn put_standing(batch: &mut Batch, shard: ShardNo, standing: Standing) {
-    let value = [standing.through, standing.epoch, standing.position];
+    let (high, low) = ((standing.writer >> 64) as u64, standing.writer as u64);
+    let value = [
+        standing.through,
+        standing.epoch,
+        standing.position,
+        high,
+        low,
+    ];
     batch.put(STREAM, &stream_key(shard), &keys::value(value));
 }
 

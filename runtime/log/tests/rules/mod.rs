@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use pqcnet_log::seek::{self, Extent};
 use pqcnet_log::{
     AppendBatch, AppendError, Base, LogError, ProducerMark, ReadRequest, ShardLog, ShardNo,
 };
@@ -28,6 +29,7 @@ macro_rules! every_rule {
             an_abandoned_append_ends_the_generation,
             generations_rise_and_keep_their_salts,
             trim_keeps_offsets,
+            a_time_is_found,
         }
     };
 }
@@ -360,4 +362,32 @@ pub async fn trim_keeps_offsets(fixture: impl Fixture) {
     assert!(
         matches!(read(&*log, ShardNo(1), B, 0).await, Ok::<_, LogError>(empty) if empty.is_empty())
     );
+}
+
+// Six entries at 10, 20, 20, 20, 30 and 40 ms, the first trimmed: replay from a time starts with the first entry of that
+// time, wherever in the channel it is; from beyond the end there is nothing yet.
+pub async fn a_time_is_found(fixture: impl Fixture) {
+    let log = fixture.log();
+    let generation = log.open(S, [0; 16]).await.unwrap().generation;
+    let times = ["10", "20", "20", "20", "30", "40"];
+    log.append(batch(S, generation, A, 0, &times))
+        .unwrap()
+        .await
+        .unwrap();
+    log.trim(S, A, 1).await.unwrap();
+    let extent = Extent {
+        shard: S,
+        channel: A,
+        first: 2,
+        head: 6,
+    };
+    for (at, wanted) in [(0, 1), (11, 1), (20, 1), (21, 4), (30, 4), (40, 5), (41, 6)] {
+        let time = |_, text: &mut [u8]| std::str::from_utf8(text).ok()?.parse().ok();
+        let found = seek::before(&*log, extent, at, time).await;
+        assert_eq!(found, Ok(wanted), "from {at} ms");
+    }
+    let nothing = Extent { head: 1, ..extent };
+    assert_eq!(seek::before(&*log, nothing, 5, |_, _| None).await, Ok(1));
+    let closed = seek::before(&*log, extent, 5, |_, _| None).await;
+    assert!(matches!(closed, Err(LogError::Damaged { offset: 4, .. })), "{closed:?}");
 }

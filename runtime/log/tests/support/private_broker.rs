@@ -1,0 +1,121 @@
+//! A private RabbitMQ, run by deploy/scripts/private-broker.sh. `tests/src/lib.rs` has this file too.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Looks for a broker that starts, a tenth of a second apart: one that does not serve after two minutes never will.
+const LOOKS: u32 = 1200;
+
+/// A RabbitMQ of this test's own; it ends with this value.
+pub struct Broker {
+    folder: tempfile::TempDir,
+    ports: [u16; 3],
+    process: Option<Child>,
+}
+
+impl Broker {
+    /// Starts one and waits until it serves.
+    pub fn start() -> Broker {
+        // The user that the broker runs as has to reach its folder.
+        let folder = tempfile::Builder::new()
+            .prefix("pqcnet-broker-")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .tempdir()
+            .expect("a folder");
+        let mut broker = Broker {
+            folder,
+            ports: free_ports(),
+            process: None,
+        };
+        broker.resume();
+        broker
+    }
+
+    /// Starts it again where it was killed, and waits until it serves.
+    pub fn resume(&mut self) {
+        let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+        let mut scripts = above.map(|folder| folder.join("deploy/scripts/private-broker.sh"));
+        let script = scripts.find(|script| script.exists()).expect("in the tree");
+        let said = fs::File::create(self.said_path()).expect("a file");
+        let process = Command::new(script)
+            .arg(self.folder.path().join("broker"))
+            .args(self.ports.map(|port| port.to_string()))
+            .stdin(Stdio::null())
+            .stdout(said.try_clone().expect("a file"))
+            .stderr(said)
+            .spawn()
+            .expect("the script runs");
+        let process = self.process.insert(process);
+        for _ in 0..LOOKS {
+            if let Some(status) = process.try_wait().expect("a child") {
+                panic!("the broker ended: {status}\n{}", self.said());
+            }
+            if answers(self.ports[0]) {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        panic!("the broker does not serve\n{}", self.said());
+    }
+
+    fn said_path(&self) -> PathBuf {
+        self.folder.path().join("said.txt")
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(self.said_path()).unwrap_or_default()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("a child");
+            process.wait().expect("a child");
+        }
+    }
+
+    /// Where it serves.
+    pub fn uri(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.ports[0])
+    }
+
+    /// Where it keeps its data.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("broker/data")
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Whether somebody there answers the protocol's first words, which a broker does only once it has started.
+fn answers(port: u16) -> bool {
+    use std::io::{Read as _, Write as _};
+    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let Ok(mut stream) = TcpStream::connect(at) else {
+        return false;
+    };
+    let mut first = [0];
+    let patient = stream.set_read_timeout(Some(Duration::from_secs(5)));
+    patient.is_ok() && stream.write_all(b"AMQP\0\0\x09\x01").is_ok() && stream.read_exact(&mut first).is_ok()
+}
+
+/// Ports below those that the kernel gives to outgoing connections.
+fn free_ports() -> [u16; 3] {
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(61);
+    let mut held = Vec::new();
+    while held.len() < 3 {
+        let step = start.wrapping_add(TRIED.fetch_add(1, Relaxed));
+        let port = 10_000 + (step % 20_000) as u16;
+        held.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+    }
+    [0, 1, 2].map(|i: usize| held[i].local_addr().map_or(0, |at| at.port()))
+}
