@@ -4,6 +4,7 @@
 # make bench   the figures of docs/performance.md, each beside a named peer
 # make soak    the kill test for longer (KILLS=n, default 250), ten million seals, the rolling upgrade
 # make upgrade-test  the release before and this one in one network under load; builds the former from the history once
+# make try-units  the systemd units under a real systemd, in namespaces of its own; as root
 # make fuzz    every decoder under libFuzzer, MINUTES=n in all (default 20); TARGETS="a b" for some
 # make fmt     format the tree
 # make ui      build the operator's page from node/ui/src into node/ui/dist, which is committed; needs Node.js and npm
@@ -18,7 +19,7 @@ export ROCKSDB_LIB_DIR ?= $(patsubst %/,%,$(dir $(ROCKSDB_SO)))
 export ROCKSDB_INCLUDE_DIR ?= /usr/include
 endif
 
-.PHONY: help demo test lint bench soak upgrade-test fmt ui deps test-deps
+.PHONY: help demo test lint bench soak upgrade-test try-units fuzz fmt ui deps test-deps
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -60,6 +61,10 @@ soak: deps
 upgrade-test: deps
 	@$(CARGO) build --locked -p pqcnet-node --bins
 	@$(CARGO) test --locked -p pqcnet-tests --test upgrade -- --ignored --nocapture
+
+try-units: deps
+	@$(CARGO) build --locked --release -p pqcnet-node --bins
+	@deploy/scripts/try-units.sh "$(PROFILE_DIR)/release"
 
 fuzz: deps
 	@deploy/scripts/fuzz.sh "$(or $(MINUTES),20)" $(TARGETS)

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::Args;
 use pqcnet_client::{Client, ClientConfig, ConnectError};
 use pqcnet_crypto::{NodeKeys, NodeSecrets};
@@ -54,7 +55,9 @@ impl IdentityArgs {
         let (network, keys, unlock) = self.files(usual)?;
         let names = self.names();
         let network = NetworkFile::load(&network).map_err(Failed::usage)?;
-        let opener = Opener::from_source(&unlock).map_err(Failed::usage)?;
+        let opener = Opener::from_source(&unlock)
+            .with_context(|| format!("{} stays closed", keys.display()))
+            .map_err(Failed::usage)?;
         let secrets: NodeSecrets = opener.open(&keys).map_err(Failed::usage)?;
         Ok(Identity {
             network,

@@ -74,7 +74,8 @@ pub fn chosen<'a>(
 ) -> Result<Vec<&'a NodeEntry>, Failed> {
     let dialled = || network.nodes().iter().filter(|node| !node.data.is_empty());
     let Some(wanted) = wanted else {
-        let all: Vec<&NodeEntry> = dialled().collect();
+        let mut all: Vec<&NodeEntry> = dialled().collect();
+        all.sort_by_cached_key(|node| names.full(&node.id));
         if all.is_empty() {
             return Err(Failed::usage(anyhow::anyhow!(
                 "no node of network {} has a data address",

@@ -270,3 +270,109 @@ fn an_interrupted_prompt_gives_the_terminal_back() {
     }
     assert!(!rest.contains("secret") && !keys.exists(), "{rest}");
 }
+
+// Scenario: a network of own machines is made with commands alone: keys of two nodes and an operator, a root key, a network file
+// of them, which the nodes' configuration finds beside itself wherever it is checked from; nothing is written over another
+// file, and what is wrong is named.
+#[test]
+fn a_network_is_made_by_commands() {
+    let place = tempfile::tempdir().unwrap();
+    let run = |words: &[&str]| {
+        let mut command = pqcnet(words);
+        command.current_dir(place.path());
+        output(command)
+    };
+    let keys = |name: &str| {
+        let unlock = format!("{name}.unlock");
+        let file = format!("{name}.keys");
+        let words = [
+            "keys",
+            "init",
+            "--out",
+            &file,
+            "--key-file",
+            &unlock,
+            "--new-key-file",
+        ];
+        let (code, id, err) = run(&words);
+        assert_eq!(code, Some(0), "{err}");
+        id.trim().to_owned()
+    };
+    let [sentry, relayer, operator] = ["sentry", "relayer", "operator"].map(keys);
+    let words = [
+        "root",
+        "init",
+        "--out",
+        "root.keys",
+        "--key-file",
+        "root.unlock",
+        "--new-key-file",
+    ];
+    let (code, line, err) = run(&words);
+    assert_eq!(code, Some(0), "{err}");
+    fs::write(place.path().join("root.line"), line).unwrap();
+
+    let nodes = [
+        format!("sentry {sentry} control=192.0.2.1:7410 data=192.0.2.1:7411"),
+        format!("relayer {relayer} control=192.0.2.2:7410 data=[2001:db8::2]:7411"),
+        format!("operator {operator}"),
+    ];
+    let mut init = vec!["network", "init", "--name", "acme", "--root", "root.line"];
+    for node in &nodes {
+        init.extend(["--node", node]);
+    }
+    let (code, id, err) = run(&init);
+    assert_eq!((code, id.trim().len()), (Some(0), 64), "{err}");
+    let (code, shown, _) = run(&["network", "show"]);
+    assert_eq!(code, Some(0));
+    assert!(shown.starts_with(&format!(
+        "network acme ({})\n64 shards, clients: any\n",
+        id.trim()
+    )));
+    let line =
+        format!("  {sentry}  sentry  control 192.0.2.1:7410  data 192.0.2.1:7411  bootstrap\n");
+    assert!(shown.contains(&line), "{shown}");
+    assert!(
+        shown.contains(&format!("  {operator}  operator\n")),
+        "{shown}"
+    );
+
+    // A configuration that names nothing finds its network beside itself.
+    let elsewhere = place.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(place.path().join("node.toml"), "").unwrap();
+    let mut check = pqcnet(&["config", "check", "../node.toml"]);
+    check.current_dir(&elsewhere);
+    let (code, told, err) = output(check);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(told.contains(id.trim()), "{told}");
+
+    let before = fs::read(place.path().join("network.toml")).unwrap();
+    let (code, _, err) = run(&init);
+    assert_eq!(code, Some(2), "{err}");
+    assert_eq!(fs::read(place.path().join("network.toml")).unwrap(), before);
+    for (wrong, words) in [
+        (
+            ["--root", "root.keys"],
+            "not the line that `pqcnet root init` printed",
+        ),
+        (["--bootstrap", "zz"], "no node's id begins so"),
+        (["--name", "Acme!"], "Acme!"),
+        (["--node", "relayer 0a1b"], "0a1b"),
+        (["--node", &nodes[2]], "twice"),
+    ] {
+        let out = ["--out", "other.toml"];
+        let mut words_of = init.clone();
+        if let Some(at) = (wrong[0] != "--node")
+            .then(|| words_of.iter().position(|word| *word == wrong[0]))
+            .flatten()
+        {
+            words_of.drain(at..at + 2);
+        }
+        words_of.extend(wrong.iter().copied().chain(out));
+        let (code, _, err) = run(&words_of);
+        assert_eq!(code, Some(2), "{wrong:?}: {err}");
+        assert!(err.contains(words), "{wrong:?}: {err}");
+        assert!(!place.path().join("other.toml").exists());
+    }
+}

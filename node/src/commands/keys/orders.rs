@@ -4,6 +4,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::Args;
 use pqcnet_actor::Env;
 use pqcnet_crypto::{MlDsaKeyPair, NodeId};
@@ -194,7 +195,14 @@ impl Root {
     async fn give_for(&self, order: Order, lease_ms: u64) -> Result<Exit, Failed> {
         let network = self.network()?;
         let (path, unlock) = self.key()?;
-        let opener = Opener::from_source(&unlock).map_err(Failed::usage)?;
+        let opener = Opener::from_source(&unlock)
+            .with_context(|| {
+                format!(
+                    "the root key in {} stays closed (--root-passphrase-file, --root-key-file)",
+                    path.display()
+                )
+            })
+            .map_err(Failed::usage)?;
         let root: MlDsaKeyPair = opener.open(&path).map_err(Failed::usage)?;
         let now_ms = wall_ms();
         let signed = sign(&root, &network, order, lease_ms, now_ms)?;
