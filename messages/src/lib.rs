@@ -47,5 +47,5 @@ pub use problem::{MAX_EXPLAINED, MAX_EXPLAINED_TEXT, Problem, Severity, UNNAMED}
 pub use record::{
     MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_OUTSTANDING_RECORDS, MAX_PAYLOAD, Record,
 };
-pub use refusal::{MAX_DETAIL, Refusal};
+pub use refusal::{MAX_DETAIL, Redirect, Refusal};
 pub use shard::{ShardId, ShardMap, ShardMapError};

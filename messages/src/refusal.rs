@@ -1,12 +1,23 @@
 //! Why a service said no.
 
+use bytes::Bytes;
+use pqcnet_crypto::NodeId;
 use pqcnet_link::WireError;
 use pqcnet_protos::common::v1::{self as pb, RefusalCode as Code};
 
-use crate::codec::{clip, wire};
+use crate::codec::{clip, node_bytes, node_id, wire};
 
 /// Longest detail of [`Refusal::Invalid`] on the wire, in bytes; a longer one is cut.
 pub const MAX_DETAIL: usize = 256;
+
+/// Where a shard is instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// The relayer that has it, as far as the refuser knows.
+    pub owner: NodeId,
+    /// The version of the refuser's shard map.
+    pub map_version: u64,
+}
 
 /// A service's answer when it did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,9 +29,9 @@ pub enum Refusal {
     /// Too much to do; nothing was done.
     #[error("busy")]
     Busy,
-    /// The shard lives elsewhere; read the shard map again.
+    /// The shard lives elsewhere: there, if it is known.
     #[error("not the owner of the shard")]
-    NotOwner,
+    NotOwner(Option<Redirect>),
     /// No such producer epoch on this channel; open a producer.
     #[error("unknown producer")]
     UnknownProducer,
@@ -63,6 +74,9 @@ pub enum Refusal {
     /// The customer has as many of these as it may have.
     #[error("the customer's quota is used up")]
     Quota,
+    /// The shard has records, which cannot be moved yet: it stays where it is.
+    #[error("the shard has records and stays here")]
+    HoldsRecords,
     /// A code of a later version.
     #[error("refused with unknown code {0}")]
     Unrecognised(u32),
@@ -74,7 +88,7 @@ impl Refusal {
         match self {
             Refusal::Unavailable
             | Refusal::Busy
-            | Refusal::NotOwner
+            | Refusal::NotOwner(_)
             | Refusal::Storage
             | Refusal::Draining
             | Refusal::UnknownSession
@@ -88,6 +102,7 @@ impl Refusal {
             | Refusal::BadGrant
             | Refusal::Invalid(_)
             | Refusal::Quota
+            | Refusal::HoldsRecords
             | Refusal::Unrecognised(_) => false,
         }
     }
@@ -96,7 +111,7 @@ impl Refusal {
         let code = match self {
             Refusal::Unavailable => Code::Unavailable,
             Refusal::Busy => Code::Busy,
-            Refusal::NotOwner => Code::NotOwner,
+            Refusal::NotOwner(_) => Code::NotOwner,
             Refusal::UnknownProducer => Code::UnknownProducer,
             Refusal::Gap { .. } => Code::Gap,
             Refusal::StaleEpoch => Code::StaleEpoch,
@@ -110,6 +125,7 @@ impl Refusal {
             Refusal::UnknownSession => Code::UnknownSession,
             Refusal::NoRoom => Code::NoRoom,
             Refusal::Quota => Code::Quota,
+            Refusal::HoldsRecords => Code::HoldsRecords,
             Refusal::Unrecognised(code) => return i32::try_from(*code).unwrap_or(i32::MAX),
         };
         code as i32
@@ -123,10 +139,18 @@ impl From<&Refusal> for pb::Refusal {
             Refusal::Invalid(detail) => (0, clip(detail, MAX_DETAIL)),
             _ => (0, String::new()),
         };
+        let (owner, map_version) = match refusal {
+            Refusal::NotOwner(Some(redirect)) => {
+                (node_bytes(&redirect.owner), redirect.map_version)
+            }
+            _ => (Bytes::new(), 0),
+        };
         Self {
             code: refusal.code(),
             expected,
             detail,
+            owner,
+            map_version,
         }
     }
 }
@@ -142,7 +166,11 @@ impl TryFrom<pb::Refusal> for Refusal {
             Code::Unspecified => Refusal::Unrecognised(0),
             Code::Unavailable => Refusal::Unavailable,
             Code::Busy => Refusal::Busy,
-            Code::NotOwner => Refusal::NotOwner,
+            Code::NotOwner if refusal.owner.is_empty() => Refusal::NotOwner(None),
+            Code::NotOwner => Refusal::NotOwner(Some(Redirect {
+                owner: node_id("owner", &refusal.owner)?,
+                map_version: refusal.map_version,
+            })),
             Code::UnknownProducer => Refusal::UnknownProducer,
             Code::Gap => Refusal::Gap {
                 expected: refusal.expected,
@@ -158,6 +186,7 @@ impl TryFrom<pb::Refusal> for Refusal {
             Code::UnknownSession => Refusal::UnknownSession,
             Code::NoRoom => Refusal::NoRoom,
             Code::Quota => Refusal::Quota,
+            Code::HoldsRecords => Refusal::HoldsRecords,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Service `relay`: a sentry and a relayer.
+//! Service `relay`: a sentry and a relayer, and two relayers of whom one has a shard that is to be the other's.
 //!
 //! One session per client and relayer, opened with the client's own grant. Subscription ids are the sentry's, unique on
 //! the link. [`RelayDeliver`] and [`RelaySubscriptionEnded`] come back on the same service.
@@ -10,11 +10,12 @@ use pqcnet_protos::common::v1 as common;
 use pqcnet_protos::relay::v1::{self as pb, Type};
 
 use crate::channel::{Channel, ChannelName};
-use crate::codec::{message, node_bytes, node_id, required, same_fields, wire};
+use crate::codec::{invalid, message, node_bytes, node_id, required, same_fields, wire};
 use crate::edge::{MAX_READERS, ProducerOpened, Published, Subscribed, check_batch};
 use crate::grant::Grant;
 use crate::record::{MAX_BATCH_RECORDS, Record, records_from_proto, records_to_proto};
 use crate::refusal::Refusal;
+use crate::shard::ShardId;
 
 /// Opens a client's session at a relayer, which verifies the grant itself.
 #[derive(Clone, Debug)]
@@ -127,6 +128,22 @@ pub struct RelaySubscriptionEnded {
     pub refusal: Refusal,
 }
 
+/// To the relayer that has a shard, from the one whom the root's map gives it to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReleaseShard {
+    /// Which.
+    pub shard: ShardId,
+    /// Of the map that says so.
+    pub map_version: u64,
+}
+
+/// The asker has it now, and the one that was asked has it no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardReleased {
+    /// How often the shard has moved, this move included: producer epochs are numbered by it.
+    pub moves: u8,
+}
+
 message!(OpenSession, "relay.OpenSession", RELAY Type::OpenSession, Request => Result<SessionOpened, Refusal>);
 message!(CloseSession, "relay.CloseSession", RELAY Type::CloseSession, Request => ());
 message!(RelayOpenProducer, "relay.OpenProducer", RELAY Type::OpenProducer, Request => Result<ProducerOpened, Refusal>);
@@ -137,6 +154,8 @@ message!(RelayConsumed, "relay.Consumed", RELAY Type::Consumed, Request => ());
 message!(RelayUnsubscribe, "relay.Unsubscribe", RELAY Type::Unsubscribe, Request => ());
 message!(RelayDeliver, "relay.Deliver", RELAY Type::Deliver, Request => ());
 message!(RelaySubscriptionEnded, "relay.SubscriptionEnded", RELAY Type::SubscriptionEnded, Request => ());
+
+message!(ReleaseShard, "relay.ReleaseShard", RELAY Type::ReleaseShard, Request => Result<ShardReleased, Refusal>);
 
 same_fields!(SessionOpened => pb::SessionOpened { session });
 same_fields!(CloseSession => pb::CloseSession { session });
@@ -150,6 +169,8 @@ wire!(RelaySetReaders => pb::SetReaders, bound "readers" = 3 at MAX_READERS);
 wire!(RelaySubscribe => pb::Subscribe);
 wire!(RelayDeliver => pb::Deliver, bound "records" = 2 at MAX_BATCH_RECORDS);
 wire!(RelaySubscriptionEnded => pb::SubscriptionEnded);
+wire!(ReleaseShard => pb::ReleaseShard);
+wire!(ShardReleased => pb::ShardReleased);
 
 impl From<&OpenSession> for pb::OpenSession {
     fn from(open: &OpenSession) -> Self {
@@ -304,5 +325,43 @@ impl TryFrom<pb::SubscriptionEnded> for RelaySubscriptionEnded {
             subscription: ended.subscription,
             refusal: required("refusal", ended.refusal)?.try_into()?,
         })
+    }
+}
+
+impl From<&ReleaseShard> for pb::ReleaseShard {
+    fn from(release: &ReleaseShard) -> Self {
+        Self {
+            shard: release.shard.0.into(),
+            map_version: release.map_version,
+        }
+    }
+}
+
+impl TryFrom<pb::ReleaseShard> for ReleaseShard {
+    type Error = WireError;
+
+    fn try_from(release: pb::ReleaseShard) -> Result<Self, WireError> {
+        let shard = u16::try_from(release.shard).map_err(|_| invalid("shard", "too large"))?;
+        Ok(ReleaseShard {
+            shard: ShardId(shard),
+            map_version: release.map_version,
+        })
+    }
+}
+
+impl From<&ShardReleased> for pb::ShardReleased {
+    fn from(released: &ShardReleased) -> Self {
+        Self {
+            moves: released.moves.into(),
+        }
+    }
+}
+
+impl TryFrom<pb::ShardReleased> for ShardReleased {
+    type Error = WireError;
+
+    fn try_from(released: pb::ShardReleased) -> Result<Self, WireError> {
+        let moves = u8::try_from(released.moves).map_err(|_| invalid("moves", "too large"))?;
+        Ok(ShardReleased { moves })
     }
 }

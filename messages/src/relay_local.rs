@@ -130,6 +130,27 @@ impl Message for Room {
     const CLASS: pqcnet_actor::Class = pqcnet_actor::Class::Control;
 }
 
+/// To a shard's worker: store nothing more, and go to rest once what was admitted is stored. Refused, and nothing is
+/// changed, while the shard has records, or is not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rest;
+
+impl Message for Rest {
+    type Reply = Result<(), Refusal>;
+    const NAME: &'static str = "relay.Rest";
+    const CLASS: pqcnet_actor::Class = pqcnet_actor::Class::Control;
+}
+
+/// To a shard's worker: whether it rests or works is to be as this relayer's tenure says now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wake;
+
+impl Message for Wake {
+    type Reply = ();
+    const NAME: &'static str = "relay.Wake";
+    const CLASS: pqcnet_actor::Class = pqcnet_actor::Class::Control;
+}
+
 /// To a shard's worker: how much it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DescribeShard;

@@ -13,9 +13,12 @@ use pqcnet_messages::edge::{
 use pqcnet_messages::orders::{BackUp, BackUpState, Drain, DrainBegun};
 use pqcnet_messages::relay::{
     CloseSession, OpenSession, RelayConsumed, RelayDeliver, RelayOpenProducer, RelayPublish,
-    RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded, RelayUnsubscribe, SessionOpened,
+    RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded, RelayUnsubscribe, ReleaseShard,
+    SessionOpened, ShardReleased,
 };
-use pqcnet_messages::{Channel, ChannelName, Grant, Problem, Record, Refusal, Role, Severity};
+use pqcnet_messages::{
+    Channel, ChannelName, Grant, Problem, Record, Redirect, Refusal, Role, Severity, ShardId,
+};
 
 fn node(byte: u8) -> NodeId {
     NodeId::from_bytes([byte; 32])
@@ -288,6 +291,11 @@ fn every_message() {
     let detail = "why".to_owned();
     table.reply("BackUpState", BackUpState::Failed { detail });
 
+    table.message(&ReleaseShard {
+        shard: ShardId(9),
+        map_version: 5,
+    });
+    table.reply("ShardReleased", ShardReleased { moves: 2 });
     for refusal in refusals() {
         table.row(&format!("{refusal:?}").replace(' ', ""), &refusal);
     }
@@ -299,7 +307,11 @@ fn refusals() -> Vec<Refusal> {
     vec![
         Refusal::Unavailable,
         Refusal::Busy,
-        Refusal::NotOwner,
+        Refusal::NotOwner(None),
+        Refusal::NotOwner(Some(Redirect {
+            owner: NodeId::from_bytes([3; 32]),
+            map_version: 5,
+        })),
         Refusal::UnknownProducer,
         Refusal::Gap { expected: 9 },
         Refusal::StaleEpoch,
@@ -313,6 +325,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::UnknownSession,
         Refusal::NoRoom,
         Refusal::Quota,
+        Refusal::HoldsRecords,
         Refusal::Unrecognised(99),
     ]
 }
@@ -327,7 +340,11 @@ fn retryable_refusals() {
     let expected = [
         Refusal::Unavailable,
         Refusal::Busy,
-        Refusal::NotOwner,
+        Refusal::NotOwner(None),
+        Refusal::NotOwner(Some(Redirect {
+            owner: NodeId::from_bytes([3; 32]),
+            map_version: 5,
+        })),
         Refusal::Storage,
         Refusal::Draining,
         Refusal::UnknownSession,

@@ -24,7 +24,7 @@ mod registrar;
 pub mod shelf;
 
 pub use authority::{Authority, Bans, Rulings};
-pub use core::standing::{Standing, Standings};
+pub use core::standing::{Standing, Standings, Unusable};
 pub use dialler::{Dial, Dialler, DiallerConfig, Linked, NotLinked, User, Wanted};
 pub use herald::{Announce, Herald, HeraldConfig, Route, View};
 pub use registrar::{Registrar, RegistrarConfig, load_directives};

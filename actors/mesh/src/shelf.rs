@@ -1,4 +1,5 @@
-//! What a node keeps of the mesh across restarts: files of directives, adverts and scores.
+//! What a node keeps of the mesh across restarts: files of directives, adverts and scores, and a relayer's
+//! file of shards.
 //!
 //! A file is replaced whole: written beside, synced, renamed, and its folder synced. It is
 //! `"pqcnet/shelf/1 <kind>\n" ‖ number of items u32 ‖ (length u32 ‖ item)* ‖ SHA-256 of all before`. Directives and
@@ -24,6 +25,8 @@ pub enum Kind {
     Adverts,
     /// How peers behaved.
     Scores,
+    /// Which shards a relayer was given and gave away.
+    Shards,
 }
 
 impl Kind {
@@ -33,6 +36,7 @@ impl Kind {
             Kind::Directives => "directives",
             Kind::Adverts => "peers",
             Kind::Scores => "scores",
+            Kind::Shards => "shards",
         }
     }
 }

@@ -16,10 +16,11 @@ use pqcnet_crypto::{NodeId, StorageMasterKey};
 use pqcnet_log::{AppendBatch, AppendError, Base, ChannelId, EmbeddedLog, ShardLog, ShardNo, keys};
 use pqcnet_messages::edge::{ProducerOpened, Published};
 use pqcnet_messages::relay_local::{Admit, IssueEpoch};
-use pqcnet_messages::{Channel, ChannelName, Refusal};
+use pqcnet_messages::{Channel, ChannelName, Refusal, ShardMap};
 use pqcnet_relay::core::shard::ShardLimits;
-use pqcnet_relay::{ShardWorker, ShardWorkerConfig};
+use pqcnet_relay::{ShardWorker, ShardWorkerConfig, Tenure};
 use pqcnet_store::{RocksStore, Schema, StoreConfig};
+use tokio::sync::watch;
 
 const SIZE: usize = 1024;
 /// Publishes of one producer that wait for their answer at a time.
@@ -127,12 +128,18 @@ async fn burst(
     let storage_key = Arc::new(StorageMasterKey::generate());
     let mut tree = Tree::new("burst", Strategy::OneForOne);
     let mut workers = Vec::new();
+    // Every shard is here.
+    let me = NodeId::from_bytes([2; 32]);
+    let map = ShardMap::from_relayers(shards, [me]).expect("a good map");
+    let tenure = Tenure::new(me, map, []).expect("nothing was kept");
+    let (_, tenure) = watch::channel(Arc::new(tenure));
     for shard in 0..shards {
         let config = ShardWorkerConfig {
             shard: ShardNo(shard),
             log: log.clone(),
             storage_key: storage_key.clone(),
             limits: ShardLimits::default(),
+            tenure: tenure.clone(),
         };
         let spec = Spec::new(format!("shard-{shard}"), move |_| ShardWorker::new(&config));
         workers.push(tree.child(spec.place(shard.into())));

@@ -18,9 +18,11 @@ use pqcnet_messages::relay::{
     RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded, RelayUnsubscribe, SessionOpened,
 };
 use pqcnet_messages::relay_local::{Admit, Consume, Follow, IssueEpoch, ReplaceReaders, Unfollow};
-use pqcnet_messages::{Channel, Refusal, ShardId, ShardMap};
+use pqcnet_messages::{Channel, Refusal, ShardId};
+use tokio::sync::watch;
 
 use crate::ShardWorker;
+use crate::core::tenure::{Place, Tenure};
 
 /// How long a worker may take to answer. A publish waits for a synced write; a disk that takes longer is as good as
 /// down, and the sentry has given up before.
@@ -52,15 +54,13 @@ pub type Admits = Arc<dyn Fn(NodeId) -> bool + Send + Sync>;
 
 /// The relayer's own view of the network.
 pub struct Domain {
-    /// Who this relayer is.
-    pub me: NodeId,
     /// Which network grants must be for.
     pub network_id: [u8; 32],
     /// Whose grants and sessions hold; asked again with each request.
     pub admits: Admits,
-    /// Who owns which shard.
-    pub map: ShardMap,
-    /// The workers of this relayer's shards.
+    /// Which shards are here.
+    pub tenure: watch::Receiver<Arc<Tenure>>,
+    /// The workers of all shards.
     pub workers: BTreeMap<ShardId, Addr<ShardWorker>>,
 }
 
@@ -123,6 +123,7 @@ impl Intake {
         &self,
         session: u64,
         channel: &Channel,
+        wall_ms: u64,
     ) -> Result<(NodeId, ShardId, Addr<ShardWorker>), Refusal> {
         if self.draining {
             return Err(Refusal::Draining);
@@ -132,10 +133,14 @@ impl Intake {
         if !(domain.admits)(customer) {
             return Err(Refusal::NotAllowed);
         }
-        let shard = domain.map.shard_of(channel);
-        if domain.map.owner_of(shard) != Some(domain.me) {
-            return Err(Refusal::NotOwner);
+        let tenure = domain.tenure.borrow();
+        let shard = tenure.map().shard_of(channel);
+        match tenure.place(shard, wall_ms) {
+            Place::Here => {}
+            Place::Leaving | Place::Lapsed => return Err(Refusal::Unavailable),
+            Place::Elsewhere(redirect) => return Err(Refusal::NotOwner(Some(redirect))),
         }
+        drop(tenure);
         let worker = domain.workers.get(&shard).ok_or(Refusal::Unavailable)?;
         Ok((customer, shard, worker.clone()))
     }
@@ -180,18 +185,39 @@ impl Intake {
     /// The worker's subscriptions went with its incarnation: the sentry is told, and subscribes again.
     fn worker_down(&mut self, shard: ShardId, cx: &mut Cx<Self>) {
         self.watched.remove(&shard);
+        self.end_subscriptions(shard, &Refusal::Unavailable, cx);
+    }
+
+    fn end_subscriptions(&mut self, shard: ShardId, refusal: &Refusal, cx: &mut Cx<Self>) {
         let gone = self.subscriptions.extract_if(.., |_, s| s.shard == shard);
         let gone: Vec<u32> = gone.map(|(subscription, _)| subscription).collect();
         for subscription in gone {
             // One that was asked for in between may live in the next incarnation.
             self.unfollow(subscription, shard, cx);
-            let refusal = Refusal::Unavailable;
+            let refusal = refusal.clone();
             let ended = RelaySubscriptionEnded {
                 subscription,
                 refusal,
             };
             deliver_sometime(&self.config.ended, ended, cx);
         }
+    }
+
+    /// Whenever a shard has gone elsewhere, its subscribers are sent after it.
+    fn follow_tenure(&mut self, mut tenure: watch::Receiver<Arc<Tenure>>, cx: &mut Cx<Self>) {
+        let now = tenure.borrow_and_update().clone();
+        let shards: BTreeSet<ShardId> = self.subscriptions.values().map(|s| s.shard).collect();
+        for shard in shards {
+            if let Place::Elsewhere(redirect) = now.place(shard, cx.wall_ms()) {
+                self.end_subscriptions(shard, &Refusal::NotOwner(Some(redirect)), cx);
+            }
+        }
+        let changed = async move { tenure.changed().await.map(|()| tenure) };
+        cx.spawn(changed, |intake, tenure, cx| {
+            if let Ok(tenure) = tenure {
+                intake.follow_tenure(tenure, cx);
+            }
+        });
     }
 
     fn unfollow(&mut self, subscription: u32, shard: ShardId, cx: &mut Cx<Self>) {
@@ -225,6 +251,7 @@ impl Behaviour for Intake {
     fn started(&mut self, cx: &mut Cx<Self>) {
         let link = self.config.deliver.clone();
         cx.watch(&link, |_, _, cx| cx.stop());
+        self.follow_tenure(self.config.domain.tenure.clone(), cx);
     }
 
     /// Answers what it was asked, then goes.
@@ -300,7 +327,7 @@ impl On<CloseSession> for Intake {
 impl On<RelayOpenProducer> for Intake {
     fn on(&mut self, msg: RelayOpenProducer, cx: &mut Cx<Self>) -> Reply<RelayOpenProducer> {
         let (channel, supersedes) = (msg.channel, msg.supersedes);
-        match self.route(msg.session, &channel) {
+        match self.route(msg.session, &channel, cx.wall_ms()) {
             Ok((customer, _, worker)) => {
                 let issue = IssueEpoch {
                     customer,
@@ -316,7 +343,7 @@ impl On<RelayOpenProducer> for Intake {
 
 impl On<RelayPublish> for Intake {
     fn on(&mut self, msg: RelayPublish, cx: &mut Cx<Self>) -> Reply<RelayPublish> {
-        match self.route(msg.session, &msg.channel) {
+        match self.route(msg.session, &msg.channel, cx.wall_ms()) {
             Ok((customer, _, worker)) => {
                 let admit = Admit {
                     customer,
@@ -342,7 +369,7 @@ impl On<RelaySetReaders> for Intake {
             owner,
             name: msg.channel,
         };
-        match self.route(msg.session, &channel) {
+        match self.route(msg.session, &channel, cx.wall_ms()) {
             Ok((_, _, worker)) => {
                 let readers = msg.readers;
                 self.forward(&worker.of(), ReplaceReaders { channel, readers }, cx)
@@ -354,7 +381,7 @@ impl On<RelaySetReaders> for Intake {
 
 impl On<RelaySubscribe> for Intake {
     fn on(&mut self, msg: RelaySubscribe, cx: &mut Cx<Self>) -> Reply<RelaySubscribe> {
-        let (customer, shard, worker) = match self.route(msg.session, &msg.channel) {
+        let (customer, shard, worker) = match self.route(msg.session, &msg.channel, cx.wall_ms()) {
             Ok(route) => route,
             Err(refusal) => return Reply::Now(Err(refusal)),
         };

@@ -3,6 +3,7 @@
 //! Rules live in [`core::shard`](crate::core::shard); this file carries inputs in and effects out.
 //! Spec: docs/spec/relay.md. Started by: `roles::relayer`, one a shard it owns. Talks to: the log, each link's
 //! deliveries; asked by [`Intake`](crate::Intake).
+//! One works only while the shard is here ([`Tenure`]); otherwise it rests, with nothing open.
 //! Mailbox: 1,024 Request; full => `Busy`. A restart opens the log in a new generation and reads its heads: nothing
 //! acknowledged is lost, callers that waited learn `Panicked`, subscriptions are gone (the intakes watch for that).
 
@@ -20,10 +21,12 @@ use pqcnet_messages::control::ShardStatus;
 use pqcnet_messages::edge::{ProducerOpened, Published, Subscribed};
 use pqcnet_messages::relay::{RelayDeliver, RelaySubscriptionEnded};
 use pqcnet_messages::relay_local::{
-    Admit, Consume, DescribeShard, Follow, IssueEpoch, ReplaceReaders, Room, ShardAccount, Unfollow,
+    Admit, Consume, DescribeShard, Follow, IssueEpoch, ReplaceReaders, Rest, Room, ShardAccount,
+    Unfollow, Wake,
 };
-use pqcnet_messages::{Record, Refusal};
+use pqcnet_messages::{Record, Refusal, ShardId};
 use rand_core::Rng as _;
+use tokio::sync::watch;
 
 use crate::core::channel::channel_id;
 use crate::core::delivery::Delivered;
@@ -31,6 +34,7 @@ use crate::core::pending::Stored;
 use crate::core::seal::ShardKeys;
 use crate::core::shard::{Effect, NewRecords, Shard, ShardLimits};
 use crate::core::subscription::SubscriptionKey;
+use crate::core::tenure::Tenure;
 use crate::core::traces::Traces;
 
 /// Effects applied before messages get their turn again.
@@ -47,11 +51,23 @@ pub struct ShardWorkerConfig {
     pub storage_key: Arc<StorageMasterKey>,
     /// Its limits.
     pub limits: ShardLimits,
+    /// Whether the shard is here.
+    pub tenure: watch::Receiver<Arc<Tenure>>,
+}
+
+/// Whether a worker works.
+enum Duty {
+    Works,
+    /// It stores what was admitted, then rests and says so.
+    Settles(Promise<Rest>),
+    Rests,
 }
 
 /// The owner of one shard.
 pub struct ShardWorker {
     core: Shard<Waiting>,
+    duty: Duty,
+    config: ShardWorkerConfig,
     shard: ShardNo,
     log: Arc<dyn ShardLog>,
     links: BTreeMap<u64, Link>,
@@ -114,9 +130,10 @@ struct Link {
 impl ShardWorker {
     /// A worker that opens its shard when it starts.
     pub fn new(config: &ShardWorkerConfig) -> Self {
-        let keys = ShardKeys::new(config.storage_key.expose(), config.shard);
         Self {
-            core: Shard::new(config.shard, keys, config.limits),
+            core: fresh(config),
+            duty: Duty::Rests,
+            config: config.clone(),
             shard: config.shard,
             log: config.log.clone(),
             links: BTreeMap::new(),
@@ -127,6 +144,43 @@ impl ShardWorker {
         }
     }
 
+    /// Works from here on, or rests, as the relayer's tenure has it.
+    fn look(&mut self, cx: &mut Cx<Self>) {
+        let works = (self.config.tenure.borrow()).works(ShardId(self.shard.0));
+        match (&self.duty, works) {
+            (Duty::Rests, true) => {
+                self.core = fresh(&self.config);
+                self.duty = Duty::Works;
+                self.drive(cx);
+            }
+            (Duty::Settles(_), true) => self.settled(Err(Refusal::Unavailable), cx),
+            (Duty::Works, _) | (Duty::Settles(_) | Duty::Rests, false) => {}
+        }
+    }
+
+    /// What was admitted is stored. Something may have been stored that was on its way when the rest was ordered.
+    fn settled(&mut self, mut outcome: Result<(), Refusal>, cx: &mut Cx<Self>) {
+        if self.core.holdings().channels > 0 {
+            outcome = Err(Refusal::HoldsRecords);
+        } else if self.core.phase() != "draining" {
+            // The log failed meanwhile: what is stored is not known.
+            outcome = Err(Refusal::Unavailable);
+        }
+        let rests = outcome.is_ok();
+        if let Duty::Settles(promise) = std::mem::replace(&mut self.duty, Duty::Rests) {
+            promise.fulfil(outcome);
+        }
+        if rests {
+            self.core = fresh(&self.config);
+            self.links.clear();
+            self.alarm.set(cx, None);
+        } else {
+            self.core.resume();
+            self.duty = Duty::Works;
+            self.drive(cx);
+        }
+    }
+
     fn on_alarm(&mut self, cx: &mut Cx<Self>) {
         self.core.on_tick(cx.now());
         self.drive(cx);
@@ -134,10 +188,18 @@ impl ShardWorker {
 
     /// Applies every due effect, then re-arms the one timer at the core's next deadline.
     fn drive(&mut self, cx: &mut Cx<Self>) {
+        if matches!(self.duty, Duty::Rests) {
+            if self.draining {
+                cx.stop();
+            }
+            return;
+        }
         for _ in 0..EFFECTS_A_TURN {
             let Some(effect) = self.core.poll_effect() else {
                 if self.draining && self.core.is_settled() {
                     cx.stop();
+                } else if matches!(self.duty, Duty::Settles(_)) && self.core.is_settled() {
+                    return self.settled(Ok(()), cx);
                 }
                 return self.alarm.set(cx, self.core.next_deadline());
             };
@@ -327,12 +389,19 @@ impl ShardWorker {
     }
 }
 
+/// The rules of a shard that is not open.
+fn fresh(config: &ShardWorkerConfig) -> Shard<Waiting> {
+    let keys = ShardKeys::new(config.storage_key.expose(), config.shard);
+    let moves = config.tenure.borrow().moves(ShardId(config.shard.0));
+    Shard::new(config.shard, keys, config.limits).moved(moves)
+}
+
 impl Behaviour for ShardWorker {
     const NAME: &'static str = "ShardWorker";
 
     fn started(&mut self, cx: &mut Cx<Self>) {
         self.meters = Meters::of(cx.env());
-        self.drive(cx);
+        self.look(cx);
     }
 
     /// Stores and answers what is admitted, then goes.
@@ -358,6 +427,9 @@ impl Behaviour for ShardWorker {
 
 impl On<Admit> for ShardWorker {
     fn on(&mut self, msg: Admit, cx: &mut Cx<Self>) -> Reply<Admit> {
+        if matches!(self.duty, Duty::Rests) {
+            return Reply::Now(Err(Refusal::Unavailable));
+        }
         let (to, reply) = Reply::later();
         let step = cx
             .env()
@@ -390,6 +462,9 @@ impl On<Admit> for ShardWorker {
 
 impl On<ReplaceReaders> for ShardWorker {
     fn on(&mut self, msg: ReplaceReaders, cx: &mut Cx<Self>) -> Reply<ReplaceReaders> {
+        if matches!(self.duty, Duty::Rests) {
+            return Reply::Now(Err(Refusal::Unavailable));
+        }
         let (promise, reply) = Reply::later();
         self.core
             .set_readers(&msg.channel, msg.readers, Waiting::Readers(promise));
@@ -451,6 +526,35 @@ impl On<Unfollow> for ShardWorker {
         self.core
             .unsubscribe(SubscriptionKey { link, subscription });
         self.drive(cx);
+        Reply::Now(())
+    }
+}
+
+impl On<Rest> for ShardWorker {
+    fn on(&mut self, _: Rest, cx: &mut Cx<Self>) -> Reply<Rest> {
+        match self.duty {
+            // It has not looked what is stored.
+            Duty::Rests => return Reply::Now(Err(Refusal::Unavailable)),
+            Duty::Settles(_) => return Reply::Now(Err(Refusal::Busy)),
+            Duty::Works if self.core.phase() != "ready" => {
+                return Reply::Now(Err(Refusal::Unavailable));
+            }
+            Duty::Works if self.core.holdings().channels > 0 => {
+                return Reply::Now(Err(Refusal::HoldsRecords));
+            }
+            Duty::Works => {}
+        }
+        let (promise, reply) = Reply::later();
+        self.core.drain();
+        self.duty = Duty::Settles(promise);
+        self.drive(cx);
+        reply
+    }
+}
+
+impl On<Wake> for ShardWorker {
+    fn on(&mut self, _: Wake, cx: &mut Cx<Self>) -> Reply<Wake> {
+        self.look(cx);
         Reply::Now(())
     }
 }

@@ -29,12 +29,13 @@ use pqcnet_messages::edge::{
     Attach, Attached, OpenProducer, Publish, SetReaders, Subscribe, SubscriptionEnded,
 };
 use pqcnet_messages::relay::{RelayOpenProducer, RelayPublish, RelaySetReaders};
-use pqcnet_messages::{Channel, Grant, Refusal, ShardMap};
+use pqcnet_messages::{Channel, Grant, Refusal, ShardId};
 
 use crate::core::routes::{Routes, Submitted};
 use crate::core::shares::{self, Shares};
 use crate::ingress::{Join, OpenRelaySession, UplinkChanged};
 use crate::link::{ClientLink, RelayLink};
+use crate::routing::Routing;
 use crate::uplink::{Uplinks, answer};
 use subscriptions::{Phase, Subscription};
 
@@ -67,7 +68,7 @@ pub struct SessionShared {
     /// Its network.
     pub network_id: [u8; 32],
     /// Who owns which shard.
-    pub map: ShardMap,
+    pub map: Routing,
     /// Every relayer's uplink.
     pub uplinks: Uplinks,
     /// What each customer has of the relayers' ask windows, over all its links.
@@ -222,7 +223,7 @@ impl ClientSession {
     }
 
     fn submit(&mut self, channel: &Channel, request: Request, cx: &mut Cx<Self>) {
-        let relayer = self.shared.map.owner_of_channel(channel);
+        let relayer = self.shared.map.owner_of(channel);
         match self.routes.submit(&relayer, request) {
             Submitted::Send(session, request) => self.send(relayer, session, request, cx),
             Submitted::Open(generation) => self.open_session(relayer, generation, cx),
@@ -300,6 +301,7 @@ impl ClientSession {
         };
         match request {
             Request::OpenProducer(open, promise) => {
+                let shard = self.shared.map.shard_of(&open.channel);
                 let message = RelayOpenProducer {
                     session,
                     channel: open.channel,
@@ -308,10 +310,11 @@ impl ClientSession {
                 let to = link.open_producer.clone();
                 cx.ask(&to, message, ASK_DEADLINE, move |this, outcome, _| {
                     drop(share);
-                    promise.fulfil(this.outcome(relayer, session, outcome));
+                    promise.fulfil(this.outcome(relayer, session, shard, outcome));
                 });
             }
             Request::Publish(publish, promise, came) => {
+                let shard = self.shared.map.shard_of(&publish.channel);
                 let message = RelayPublish {
                     session,
                     channel: publish.channel,
@@ -323,7 +326,7 @@ impl ClientSession {
                 // It may have waited for its session, and goes on in its own trace all the same.
                 came.trace.scope(|| {
                     cx.ask(&to, message, ASK_DEADLINE, move |this, outcome, cx| {
-                        let outcome = this.outcome(relayer, session, outcome);
+                        let outcome = this.outcome(relayer, session, shard, outcome);
                         if outcome.is_ok() {
                             this.acks.observe(cx.now().saturating_sub(came.at));
                         }
@@ -333,6 +336,11 @@ impl ClientSession {
                 });
             }
             Request::SetReaders(set, promise) => {
+                let channel = Channel {
+                    owner: self.customer,
+                    name: set.channel.clone(),
+                };
+                let shard = self.shared.map.shard_of(&channel);
                 let message = RelaySetReaders {
                     session,
                     channel: set.channel,
@@ -341,7 +349,7 @@ impl ClientSession {
                 let to = link.set_readers.clone();
                 cx.ask(&to, message, ASK_DEADLINE, move |this, outcome, _| {
                     drop(share);
-                    promise.fulfil(this.outcome(relayer, session, outcome));
+                    promise.fulfil(this.outcome(relayer, session, shard, outcome));
                 });
             }
             Request::StartFeed(_) => drop(share),
@@ -353,9 +361,15 @@ impl ClientSession {
         &mut self,
         relayer: NodeId,
         session: u64,
+        shard: ShardId,
         outcome: Result<Result<T, Refusal>, AskError>,
     ) -> Result<T, Refusal> {
         match answer(outcome) {
+            // The client tries again, and is served by whoever has the shard.
+            Err(Refusal::NotOwner(Some(redirect))) => {
+                self.shared.map.redirected(shard, redirect);
+                Err(Refusal::NotOwner(Some(redirect)))
+            }
             Err(Refusal::UnknownSession) => {
                 self.routes.lost(&relayer, session);
                 Err(Refusal::Unavailable)
@@ -473,7 +487,7 @@ impl On<Attach> for ClientSession {
             match verdict {
                 Ok(Ok(grant)) => {
                     this.attach(grant, cx);
-                    let shards = this.shared.map.shards() as u32;
+                    let shards = this.shared.map.map().shards() as u32;
                     promise.fulfil(Ok(Attached { shards }));
                 }
                 Ok(Err(error)) => {

@@ -18,6 +18,7 @@ mod client_session;
 mod core;
 mod ingress;
 mod link;
+mod routing;
 mod uplink;
 
 pub use client_session::{
@@ -28,4 +29,5 @@ pub use ingress::{
     FeedConsumed, FeedTag, Forward, Join, OpenRelaySession, StartFeed, StopFeed, UplinkChanged,
 };
 pub use link::{ClientLink, Closer, Permit, RelayLink};
+pub use routing::Routing;
 pub use uplink::{BOUNDS as UPLINK_BOUNDS, Uplink, UplinkRefs, Uplinks};

@@ -11,7 +11,7 @@
 //! being established, not those that stand. Sends to: the steward, and the nursery behind the role's [`Reception`].
 //! While file descriptors are nearly used up it takes nobody new ([`Crowded`], from the watchman). Mailbox: that alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use pqcnet_actor::{Behaviour, Cx, Env, NurseryFull, On, Ref, Reply, TellError, Watchable};
@@ -28,7 +28,7 @@ use pqcnet_p2p::streams::ByteStream;
 use pqcnet_p2p::typed::{
     Accepted, Access, Bindings, LinkHandle, PeerInfo, Places, RoleRefused, establish, turn_away,
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::caretaker::Orders;
 use crate::mesh::MeshRefs;
@@ -157,6 +157,8 @@ pub struct StewardRefs {
     pub status: Ref<Status>,
     /// Directives and adverts, served on every link.
     pub mesh: MeshRefs,
+    /// With which nodes there is a control link, whoever dialled.
+    pub linked: watch::Receiver<Arc<BTreeSet<NodeId>>>,
     /// Served to operators alone.
     pub orders: Orders,
 }

@@ -19,6 +19,7 @@ use pqcnet_p2p::handshake::{Security, SecurityConfig};
 use pqcnet_p2p::network::{Address, NetworkFile, NodeEntry};
 use pqcnet_qstp::Suite;
 use pqcnet_store::RocksStore;
+use tokio::sync::watch;
 
 use crate::caretaker::{Care, Caretaker, CaretakerConfig, Live, Orders};
 use crate::gate::{Doors, Gate, GateConfig, Reception, StewardRefs};
@@ -263,7 +264,9 @@ impl Ground {
             &self.control,
             bootstrap,
         );
+        let (linked, linked_with) = watch::channel(Arc::default());
         let config = StewardConfig {
+            linked,
             mesh: mesh.clone(),
             authority: self.mesh.authority.clone(),
             view: self.mesh.view.clone(),
@@ -292,6 +295,7 @@ impl Ground {
                 back_up: caretaker.of(),
             },
             opened: steward.of(),
+            linked: linked_with,
             ping: steward.of(),
             status: steward.of(),
             mesh,
@@ -309,7 +313,7 @@ impl Ground {
             endpoint: self.endpoint.clone(),
             control: self.control.clone(),
             steward,
-            started: self.env.now(),
+            missing: Arc::default(),
         }
     }
 
@@ -401,11 +405,7 @@ impl Ground {
         mesh.gossip(&*self.control).await?;
         let check = record_check(&self.env, &self.network, &self.mesh.authority);
         self.control.keep_records(check).await?;
-        let taught = teach(
-            self.env.clone(),
-            self.control.clone(),
-            self.mesh.view.clone(),
-        );
+        let taught = teach(self.control.clone(), self.mesh.view.clone());
         self.env.spawn(taught);
         let (control, data) = self.bound;
         Ok(Started {

@@ -26,6 +26,7 @@ pub mod platform;
 pub mod problem;
 mod relayer;
 mod sentry;
+mod shards;
 pub mod snapshot;
 pub mod steward;
 mod telling;

@@ -31,7 +31,6 @@ use pqcnet_p2p::network::{Address, NetworkFile};
 use pqcnet_p2p::typed::{Bindings, LinkHandle};
 use tokio::sync::watch;
 
-use crate::outward::LOOKUPS_AFTER;
 use crate::platform::Platform;
 
 /// An actor that has not judged a message by then has ignored it.
@@ -316,15 +315,7 @@ pub(crate) fn record_check(
 }
 
 /// Tells lookups where nodes are, and again whenever that changes. Ends with the herald.
-///
-/// Not before [`LOOKUPS_AFTER`]: Kademlia dials whoever it is told of, and in a network that starts that would be everybody
-/// by everybody, at once.
-pub(crate) async fn teach(
-    env: Env,
-    control: Arc<dyn ControlPlane>,
-    mut view: watch::Receiver<Arc<View>>,
-) {
-    env.sleep(LOOKUPS_AFTER).await;
+pub(crate) async fn teach(control: Arc<dyn ControlPlane>, mut view: watch::Receiver<Arc<View>>) {
     let mut taught: BTreeMap<NodeId, Vec<Address>> = BTreeMap::new();
     loop {
         let seen = view.borrow_and_update().clone();

@@ -1,7 +1,6 @@
 //! Dials other nodes: data links to those a role works with, control links to its neighbours.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::{BoxFuture, FutureExt as _};
 use pqcnet_actor::Env;
@@ -18,11 +17,8 @@ use pqcnet_p2p::typed::{Bindings, LinkHandle, RoleRefused, establish};
 use pqcnet_qstp::Reason;
 use tokio::sync::watch;
 
+use crate::core::missing::Missing;
 use crate::gate::{StewardRefs, granted};
-
-/// Gossip and pulls tell of everybody within seconds. A lookup dials as many nodes as it takes: what every node of a network
-/// that starts would ask at once is asked for only by one that still misses somebody after this time.
-pub(crate) const LOOKUPS_AFTER: Duration = Duration::from_secs(120);
 
 /// What dialling needs, shared by every dial of a node.
 #[derive(Clone)]
@@ -43,8 +39,8 @@ pub struct Outward {
     pub control: Arc<dyn ControlPlane>,
     /// Hears of every link.
     pub steward: StewardRefs,
-    /// When this node started.
-    pub started: Duration,
+    /// Whom nobody has said where to find; shared by every dial.
+    pub missing: Arc<Mutex<Missing>>,
 }
 
 impl Outward {
@@ -113,6 +109,10 @@ impl Outward {
     ) -> BoxFuture<'static, Result<Linked<LinkHandle>, NotLinked>> {
         let outward = self.clone();
         async move {
+            // The other side may have dialled first: one link is enough, and this one is made when that ends.
+            let mut linked = outward.steward.linked.clone();
+            let free = linked.wait_for(|linked| !linked.contains(&peer)).await;
+            drop(free.map_err(|_| "this node is stopping")?);
             (outward.authority)
                 .valid(peer)
                 .map_err(|standing| standing.to_string())?;
@@ -170,12 +170,17 @@ impl Outward {
                 known.extend(new);
             }
         }
-        route.unwrap_or_default()
+        let route = route.unwrap_or_default();
+        if !route.control.is_empty() || !route.data.is_empty() {
+            let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+            missing.found(peer);
+        }
+        route
     }
 
-    /// Asks the network where a node is, once adverts have had their time to say it.
+    /// Asks the network where a node is, if that is due.
     async fn look_up(&self, peer: NodeId) -> Route {
-        if self.env.now() < self.started + LOOKUPS_AFTER {
+        if !self.misses(peer) {
             return Route::default();
         }
         let found = self.control.lookup(peer).await.ok().flatten();
@@ -189,6 +194,11 @@ impl Outward {
         };
         self.steward.mesh.found(signed);
         route
+    }
+
+    fn misses(&self, peer: NodeId) -> bool {
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        missing.asks(peer, self.env.now())
     }
 
     fn link(&self, mut services: Vec<ServiceId>) -> LinkConfig {

@@ -75,6 +75,12 @@ codes! {
     /// A shard's worker does not answer.
     ShardStuck = "shard-stuck", Critical, None,
         "look at disk latency and the log; restart the relayer";
+    /// A shard is not where the root's map wants it.
+    ShardNotMoved = "shard-not-moved", Warning, None,
+        "give the shard back to its relayer in the next map, or start the new owner";
+    /// The root has signed a shard map that this network cannot have.
+    ShardMapUnusable = "shard-map-unusable", Warning, None,
+        "sign a map with the network's number of shards and with its own relayers";
     /// A sentry takes no more clients.
     ClientsFull = "clients-full", Critical, None,
         "add a sentry to network.toml, or find the clients that hold links";

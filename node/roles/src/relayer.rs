@@ -3,8 +3,9 @@
 //! ```text
 //!   relayer (one-for-one)
 //!     store       fails with the store's writer, which fails the role
-//!     shards      a subtree: one ShardWorker a shard this relayer owns
-//!     intakes     a nursery: one Intake a sentry's link
+//!     shards      a subtree: one ShardWorker a shard of the network; those of shards that are elsewhere rest
+//!     holder      takes over and gives away shards, by the root's map
+//!     intakes     a nursery: one Intake a sentry's link, one Envoy another relayer's
 //!     steward     the node's account; closes links on the way down
 //!     neighbours  the Dialler of the control plane
 //!     gate        lets sentries in
@@ -15,12 +16,12 @@
 //! when nobody can ask them any more.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _, join_all};
-use pqcnet_actor::{Addr, Env, Nursery, Spec, Strategy, Tree};
+use pqcnet_actor::{Addr, Env, Nursery, Ref, Spec, Strategy, Tree};
 use pqcnet_crypto::{NodeId, StorageMasterKey};
 use pqcnet_link::ServiceId;
 use pqcnet_log::ShardNo;
@@ -28,11 +29,11 @@ use pqcnet_mesh::Authority;
 use pqcnet_messages::control::Plane;
 use pqcnet_messages::relay;
 use pqcnet_messages::relay_local::DescribeShard;
-use pqcnet_messages::{Role, ShardId, ShardMap};
+use pqcnet_messages::{Role, ShardId};
 use pqcnet_p2p::typed::{Bindings, LinkHandle, PeerInfo};
 use pqcnet_relay::core::shard::ShardLimits;
 use pqcnet_relay::{
-    Admits, Domain, Intake, IntakeConfig, IntakeLimits, ShardWorker, ShardWorkerConfig,
+    Admits, Domain, Intake, IntakeConfig, IntakeLimits, Release, ShardWorker, ShardWorkerConfig,
 };
 
 use crate::gate::{Reception, TurnedAway, close_with_actor, no_room};
@@ -40,6 +41,7 @@ use crate::ground::{Ground, Setup, StartError, Started, Watched};
 use crate::keeper::StoreKeeper;
 use crate::platform::{Platform, Storage};
 use crate::problem::{Code, Problem};
+use crate::shards::{Envoy, Tenancy, asking, problems};
 use crate::steward::{Accounts, Collected};
 use crate::watchman::FreeBytes;
 
@@ -62,9 +64,8 @@ pub async fn relayer(
     let ground = Ground::prepare(platform, setup, Role::Relayer).await?;
     // The place in the shard map is the listed identity's, whoever succeeded it.
     let seat = ground.authority().standings().seat(ground.node_id);
-    let relayers = ground.network.relayers();
-    let map = ShardMap::from_relayers(ground.network.shards(), relayers.iter().map(|node| node.id))
-        .map_err(|error| StartError::Shards(error.to_string()))?;
+    let tenancy = Tenancy::prepare(&ground.env, ground.authority(), platform.shelf(), seat).await?;
+    let tenure = tenancy.tenure();
     let Storage { log, store } = platform.storage()?;
     let limits = ShardLimits {
         customer_channels: ground.care.customer_channels,
@@ -77,14 +78,15 @@ pub async fn relayer(
     }
     let mut shards = Tree::new("shards", Strategy::OneForOne);
     let storage = Arc::new(storage);
-    let workers: BTreeMap<ShardId, Addr<ShardWorker>> = map
-        .owned_by(seat)
+    let workers: BTreeMap<ShardId, Addr<ShardWorker>> = (0..ground.network.shards())
         .map(|shard| {
+            let shard = ShardId(shard);
             let config = ShardWorkerConfig {
                 shard: ShardNo(shard.0),
                 log: log.clone(),
                 storage_key: storage.clone(),
                 limits,
+                tenure: tenure.clone(),
             };
             let name = format!("shard-{}", shard.0);
             let spec = Spec::new(name, move |_| ShardWorker::new(&config));
@@ -104,11 +106,13 @@ pub async fn relayer(
         workers: workers.values().map(Addr::of).collect(),
     };
     let intakes = tree.nursery("intakes", MAX_SENTRIES);
+    let dials = Arc::new(OnceLock::new());
+    let ask = asking(dials.clone());
+    let holder = tenancy.plant(&mut tree, ground.authority(), &workers, ask);
     let domain = Domain {
-        me: seat,
         admits: admits(ground.authority()),
         network_id: ground.network.network_id().0,
-        map,
+        tenure,
         workers,
     };
     let reception = Arc::new(Sentries {
@@ -116,9 +120,12 @@ pub async fn relayer(
         nursery: intakes,
         last: AtomicU64::new(0),
         domain: Arc::new(domain),
+        authority: ground.authority().clone(),
+        holder,
     });
     let (steward, steward_refs) = ground.steward(&mut tree, Vec::new(), reception.clone(), store);
     let outward = ground.outward(steward_refs);
+    dials.get_or_init(|| outward.clone());
     ground.doors(&mut tree, &steward, &outward, reception, watched);
     let mesh = outward.steward.mesh.clone();
     ground.start(tree, steward, mesh).await
@@ -137,6 +144,9 @@ struct Sentries {
     /// The last link's number; never used twice in a process.
     last: AtomicU64,
     domain: Arc<Domain>,
+    authority: Authority,
+    /// Gives shards to other relayers.
+    holder: Ref<Release>,
 }
 
 impl Sentries {
@@ -152,6 +162,26 @@ impl Sentries {
     }
 }
 
+impl Sentries {
+    /// Another relayer may ask for shards, and for nothing else.
+    fn envoy(
+        &self,
+        asker: NodeId,
+        link: &LinkHandle,
+        bindings: Bindings,
+    ) -> Result<Bindings, TurnedAway> {
+        let (holder, remote) = (self.holder.clone(), link.remote());
+        let spec = Spec::new("envoy", move |_| Envoy {
+            asker,
+            holder: holder.clone(),
+            link: remote.clone(),
+        });
+        let envoy = (self.nursery.spawn(spec)).map_err(|full| no_room(&full))?;
+        close_with_actor(&self.env, &envoy.of::<relay::ReleaseShard>(), link);
+        Ok(bindings.serve::<relay::ReleaseShard>(envoy.of()))
+    }
+}
+
 impl Reception for Sentries {
     fn services(&self, plane: Plane) -> Vec<ServiceId> {
         match plane {
@@ -162,7 +192,7 @@ impl Reception for Sentries {
 
     fn admits(&self, plane: Plane, role: Role) -> bool {
         match plane {
-            Plane::Data => matches!(role, Role::Sentry | Role::Operator),
+            Plane::Data => matches!(role, Role::Sentry | Role::Relayer | Role::Operator),
             Plane::Control => role != Role::Client,
         }
     }
@@ -174,8 +204,10 @@ impl Reception for Sentries {
         link: &LinkHandle,
         bindings: Bindings,
     ) -> Result<Bindings, TurnedAway> {
-        if plane == Plane::Control || peer.role != Role::Sentry {
-            return Ok(bindings);
+        match (plane, peer.role) {
+            (Plane::Data, Role::Sentry) => {}
+            (Plane::Data, Role::Relayer) => return self.envoy(peer.node_id, link, bindings),
+            _ => return Ok(bindings),
         }
         let config = self.intake(peer.node_id, link);
         let number = config.link;
@@ -200,17 +232,23 @@ impl Reception for Sentries {
 impl Accounts for Sentries {
     fn collect(&self) -> BoxFuture<'static, Collected> {
         let sentries = u64::try_from(self.nursery.len()).unwrap_or(u64::MAX);
+        let tenure = self.domain.tenure.borrow().clone();
+        let told = problems(&self.authority, &tenure);
         let workers = self
             .domain
             .workers
             .iter()
+            .filter(|(shard, _)| tenure.works(**shard))
             .map(|(shard, worker)| (shard.0, worker.of()));
         let asked = workers.map(|(shard, worker)| async move {
             (shard, worker.ask(DescribeShard, DESCRIBE_DEADLINE).await)
         });
         let asked: Vec<_> = asked.collect();
         async move {
-            let mut collected = Collected::default();
+            let mut collected = Collected {
+                problems: told,
+                ..Collected::default()
+            };
             let mut subscriptions = 0;
             let (mut waiting, mut stuck) = (Vec::new(), Vec::new());
             for (shard, answer) in join_all(asked).await {
@@ -234,6 +272,10 @@ impl Accounts for Sentries {
             collected
                 .problems
                 .extend(of_shards(Code::ShardStuck, stuck, owned, cause));
+            let version = tenure.map().version();
+            collected
+                .counters
+                .push(("shard_map_version".to_owned(), version));
             collected.counters.push(("sentries".to_owned(), sentries));
             collected
                 .counters

@@ -25,11 +25,11 @@ use pqcnet_mesh::{Dialler, DiallerConfig, Linked, NotLinked, User};
 use pqcnet_messages::control::Plane;
 use pqcnet_messages::edge;
 use pqcnet_messages::relay::{RelayDeliver, RelaySubscriptionEnded};
-use pqcnet_messages::{MAX_EXPLAINED, Role, ShardMap};
+use pqcnet_messages::{MAX_EXPLAINED, Role};
 use pqcnet_p2p::typed::{Access, Bindings, LinkHandle, Pass, PeerInfo};
 use pqcnet_sentry_actors::{
-    ClientLink, ClientSession, Closer, RelayLink, SESSION_BOUNDS, SessionShared, UPLINK_BOUNDS,
-    Uplink, UplinkRefs,
+    ClientLink, ClientSession, Closer, RelayLink, Routing, SESSION_BOUNDS, SessionShared,
+    UPLINK_BOUNDS, Uplink, UplinkRefs,
 };
 
 use crate::gate::{Reception, TurnedAway, close_with_actor, no_room};
@@ -37,6 +37,7 @@ use crate::ground::{Ground, Setup, StartError, Started, Watched};
 use crate::outward::Outward;
 use crate::platform::Platform;
 use crate::problem::Code;
+use crate::shards;
 use crate::steward::{Accounts, Collected};
 
 /// Clients of one sentry at once; each holds a session, a link and its windows.
@@ -56,8 +57,8 @@ pub async fn sentry(platform: &dyn Platform, setup: Setup) -> Result<Started, St
         .iter()
         .map(|node| node.id)
         .collect();
-    let map = ShardMap::from_relayers(ground.network.shards(), relayers.clone())
-        .map_err(|error| StartError::Shards(error.to_string()))?;
+    let map = shards::map(&ground.env, ground.authority())?;
+    let map = Routing::new(shards::owners(&ground.env, map));
 
     let mut tree = Tree::new("sentry", Strategy::RestForOne);
     let uplinks: BTreeMap<NodeId, Addr<Uplink>> = relayers
@@ -302,7 +303,7 @@ impl Accounts for Clients {
     }
 
     fn carried_by(&self, peer: NodeId) -> Vec<String> {
-        let shards = self.shared.map.owned_by(peer);
+        let shards = self.shared.map.owned_by(peer).into_iter();
         let told = shards.map(|shard| format!("shard {} is out of reach", shard.0));
         told.take(MAX_EXPLAINED).collect()
     }

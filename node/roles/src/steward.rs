@@ -12,7 +12,7 @@
 mod look;
 mod members;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,6 +126,8 @@ pub struct StewardConfig {
     pub software: String,
     /// Peers that a data link is expected to: without one, the node is not well.
     pub expected: Vec<(NodeId, Plane)>,
+    /// Where it goes with which nodes there is a control link, whoever dialled.
+    pub linked: watch::Sender<Arc<BTreeSet<NodeId>>>,
     /// The role's own part.
     pub accounts: Arc<dyn Accounts>,
 }
@@ -137,6 +139,7 @@ struct OpenLink {
     rtt: Option<Duration>,
     silent: bool,
     closing: bool,
+    dialled_here: bool,
 }
 
 /// The actor.
@@ -243,7 +246,7 @@ impl Steward {
         }
     }
 
-    fn follow(&mut self, plane: Plane, handle: LinkHandle, cx: &mut Cx<Self>) {
+    fn follow(&mut self, plane: Plane, handle: LinkHandle, dialled_here: bool, cx: &mut Cx<Self>) {
         if self.stopping {
             handle.close(Reason::Draining);
             return;
@@ -265,13 +268,17 @@ impl Steward {
                 rtt: None,
                 silent: false,
                 closing: false,
+                dialled_here,
             },
         );
+        self.pair(peer.node_id);
+        self.tell_linked();
         // A directive may have come since the gate let it in.
         self.expel(cx);
         self.ping(number, cx);
         cx.spawn(closed, move |steward, reason, cx| {
             steward.links.remove(&number);
+            steward.tell_linked();
             let plane = plane_name(plane);
             tracing::info!(peer = %peer.node_id, role = %peer.role, plane, %reason, "link closed");
             steward.config.mesh.closed(number, peer.node_id);
@@ -327,6 +334,11 @@ impl Steward {
 }
 
 impl OpenLink {
+    /// One of the two nodes' own, of which one is enough.
+    fn is_of_pair(&self) -> bool {
+        self.plane == Plane::Control && !self.depends_on_us()
+    }
+
     fn depends_on_us(&self) -> bool {
         matches!(self.handle.peer().role, Role::Client | Role::Operator)
     }
@@ -368,6 +380,7 @@ impl Behaviour for Steward {
 
     fn started(&mut self, cx: &mut Cx<Self>) {
         cx.every(HEARTBEAT, Self::heartbeat);
+        self.tell_linked();
         self.watch_authority(self.config.authority.clone(), cx);
     }
 
@@ -389,14 +402,14 @@ impl Behaviour for Steward {
 
 impl On<LinkOpened> for Steward {
     fn on(&mut self, msg: LinkOpened, cx: &mut Cx<Self>) -> Reply<LinkOpened> {
-        self.follow(msg.plane, msg.handle, cx);
+        self.follow(msg.plane, msg.handle, false, cx);
         Reply::Now(())
     }
 }
 
 impl On<LinkUp<LinkHandle>> for Steward {
     fn on(&mut self, msg: LinkUp<LinkHandle>, cx: &mut Cx<Self>) -> Reply<LinkUp<LinkHandle>> {
-        self.follow(Plane::Control, msg.link, cx);
+        self.follow(Plane::Control, msg.link, true, cx);
         Reply::Now(())
     }
 }

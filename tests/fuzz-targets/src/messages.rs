@@ -58,6 +58,7 @@ decoders! {
     RELAY_MESSAGES: [
         OpenSession, CloseSession, RelayOpenProducer, RelayPublish, RelaySetReaders, RelaySubscribe, RelayConsumed,
         RelayUnsubscribe, RelayDeliver, RelaySubscriptionEnded, Result<SessionOpened, Refusal>,
+        ReleaseShard, Result<ShardReleased, Refusal>,
     ]
     CONTROL_MESSAGES: [
         Ping, Pong, Status, StatusReport, SubmitDirective, Submitted, Result<Submitted, Refusal>, PullDirectives,
@@ -262,6 +263,24 @@ pub const RELAY: Target = Target {
                     subscription,
                     refusal: Refusal::Storage,
                 },
+            ),
+            place(
+                list,
+                &ReleaseShard {
+                    shard: ShardId(3),
+                    map_version: 4,
+                },
+            ),
+            place(
+                list,
+                &Ok::<ShardReleased, Refusal>(ShardReleased { moves: 1 }),
+            ),
+            place(
+                list,
+                &Err::<ShardReleased, Refusal>(Refusal::NotOwner(Some(Redirect {
+                    owner: node(2),
+                    map_version: 4,
+                }))),
             ),
         ]
     },

@@ -57,6 +57,34 @@ pub enum Standing {
     },
 }
 
+/// Why a map that the root signed is not followed. The root's keeper erred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// The number of shards is fixed when a network is created.
+    #[error("it has {has} shards, the network {shards}")]
+    Shards {
+        /// In the map.
+        has: usize,
+        /// In the network file.
+        shards: usize,
+    },
+    /// Sentries reach the relayers of the network file and their heirs.
+    #[error("it names {}, which is no relayer of the network file and heir of none", owner.short())]
+    Owner {
+        /// Who.
+        owner: NodeId,
+    },
+    /// Version 1 is the network file's own map.
+    #[error("its version is {version}: the network file's own map is version 1")]
+    Version {
+        /// The map's.
+        version: u64,
+    },
+    /// The network file names none.
+    #[error("the network file names no relayer")]
+    NoRelayers,
+}
+
 #[derive(Clone, Debug)]
 struct Leased<T> {
     given: T,
@@ -236,6 +264,48 @@ impl Standings {
             }
         }
         seat
+    }
+
+    /// The shard map that holds, by listed identities, and the end of its lease where it has one: the root's, whether its lease is
+    /// over or not, else the network file's.
+    ///
+    /// # Errors
+    /// The root's map cannot be that of this network; the network file's holds instead.
+    pub fn map_in_force(&self) -> Result<(ShardMap, Option<u64>), Unusable> {
+        let shards = usize::from(self.network.shards());
+        let Some(leased) = &self.shards else {
+            return self.first_map().map(|map| (map, None));
+        };
+        let map = &leased.given;
+        if map.shards() != shards {
+            let has = map.shards();
+            return Err(Unusable::Shards { has, shards });
+        }
+        let owners: Vec<NodeId> = map.owners().iter().map(|owner| self.seat(*owner)).collect();
+        let is_relayer = |owner: &NodeId| {
+            let listed = self.network.node(owner);
+            listed.is_some_and(|entry| entry.roles.contains(&Role::Relayer))
+        };
+        if let Some(owner) = owners.iter().find(|owner| !is_relayer(owner)) {
+            return Err(Unusable::Owner { owner: *owner });
+        }
+        let map = ShardMap::new(map.version(), owners);
+        let map = map.map_err(|_| Unusable::Shards { has: 0, shards })?;
+        if map.version() <= self.first_map()?.version() {
+            let version = map.version();
+            return Err(Unusable::Version { version });
+        }
+        Ok((map, leased.until_ms))
+    }
+
+    /// The network file's map.
+    ///
+    /// # Errors
+    /// The file names no relayer; its reader refuses such a file.
+    pub fn first_map(&self) -> Result<ShardMap, Unusable> {
+        let relayers = self.network.relayers();
+        let relayers = relayers.iter().map(|node| node.id);
+        ShardMap::from_relayers(self.network.shards(), relayers).map_err(|_| Unusable::NoRelayers)
     }
 
     /// The root's shard map, while its lease holds.

@@ -2,7 +2,7 @@
 //!
 //! [`shard::Shard`] ties together: [`producers`] (who may append what next), [`pending`] (what is on its way to the
 //! disk), [`delivery`] (who gets what when, over [`subscription`] and [`tail`]), [`seal`] (how entries look at rest). [`traces`] keeps
-//! deliveries in the trace of their publish.
+//! deliveries in the trace of their publish. [`tenure`] says which shards are this relayer's.
 
 pub mod channel;
 pub mod delivery;
@@ -12,6 +12,7 @@ pub mod seal;
 pub mod shard;
 pub mod subscription;
 pub mod tail;
+pub mod tenure;
 pub mod traces;
 
 #[cfg(test)]

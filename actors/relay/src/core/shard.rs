@@ -26,6 +26,8 @@ use super::subscription::SubscriptionKey;
 const BUSY_RETRY: Duration = Duration::from_millis(2);
 /// How soon a read is tried again for which the node's pool had no place: what fills it takes about as long.
 const READ_RETRY: Duration = Duration::from_millis(20);
+/// Epochs of one generation: 24 bits number them.
+const EPOCHS: u32 = (1 << 24) - 1;
 /// First and longest pause before a failed log is opened again.
 const REOPEN_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -132,6 +134,8 @@ pub struct Shard<T> {
     full: bool,
     reopen_after: Duration,
     epochs_issued: u32,
+    /// How often the shard had moved when it came to this relayer.
+    moves: u8,
     channels: BTreeMap<ChannelId, ChannelState>,
     /// Channels with nothing stored, oldest first.
     empty: VecDeque<ChannelId>,
@@ -164,6 +168,7 @@ impl<T> Shard<T> {
             full: false,
             reopen_after: REOPEN_AFTER.0,
             epochs_issued: 0,
+            moves: 0,
             channels: BTreeMap::new(),
             empty: VecDeque::new(),
             stored_channels: 0,
@@ -179,6 +184,13 @@ impl<T> Shard<T> {
         }
     }
 
+    /// For a shard that has moved so often: owners of different times issue different epochs.
+    #[must_use]
+    pub fn moved(mut self, moves: u8) -> Self {
+        self.moves = moves;
+        self
+    }
+
     // ---- what customers ask
 
     /// Issues a producer epoch. The one that it supersedes takes nothing more from here on.
@@ -192,9 +204,14 @@ impl<T> Shard<T> {
         if channel.owner != customer {
             return Err(Refusal::NotAllowed);
         }
-        let counter = self.epochs_issued.checked_add(1).ok_or(Refusal::Busy)?;
-        // Generations are stored before they are used, so no epoch is ever issued twice.
-        let epoch = (u64::from(generation) << 32) | u64::from(counter);
+        let counter = self.epochs_issued + 1;
+        if counter > EPOCHS {
+            return Err(Refusal::Busy);
+        }
+        // Generations are stored before they are used, and each owner has a number of moves of its own, so no epoch is ever
+        // issued twice.
+        let start = (u64::from(generation) << 8) | u64::from(self.moves);
+        let epoch = (start << 24) | u64::from(counter);
         let id = self.ensure_channel(channel)?;
         let max = self.limits.producers;
         if let Some(state) = self.channels.get_mut(&id) {
@@ -308,6 +325,11 @@ impl<T> Shard<T> {
     /// Admits nothing more; what is admitted is still stored and answered.
     pub fn drain(&mut self) {
         self.draining = true;
+    }
+
+    /// Goes on after [`Shard::drain`].
+    pub fn resume(&mut self) {
+        self.draining = false;
     }
 
     // ---- what the log answers

@@ -19,9 +19,11 @@ use pqcnet_messages::relay::{
 };
 use pqcnet_messages::{Channel, ChannelName, Grant, Record, Refusal, ShardId, ShardMap};
 use pqcnet_relay::core::shard::ShardLimits;
-use pqcnet_relay::{Domain, Intake, IntakeConfig, IntakeLimits, ShardWorker, ShardWorkerConfig};
+use pqcnet_relay::{
+    Domain, Intake, IntakeConfig, IntakeLimits, ShardWorker, ShardWorkerConfig, Tenure,
+};
 use pqcnet_store::{OpenError, RocksStore, Schema, StoreConfig};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 pub const NETWORK: [u8; 32] = [7; 32];
 pub const WITHIN: Duration = Duration::from_secs(60);
@@ -124,20 +126,22 @@ impl Relayer {
         let mut tree = Tree::new("relayer", Strategy::OneForOne).intensity(intensity);
         let end = Spec::new("link", move |_| SentryEnd(got_tx.clone()));
         let end = tree.child(end.mailbox(Bounds::request(mailbox)).place(1));
+        // Of two shards this relayer has the first.
+        let map = ShardMap::new(1, vec![me, NodeId::from_bytes([3; 32])]).unwrap();
+        let tenure = Tenure::new(me, map, []).unwrap();
+        let (_, tenure) = watch::channel(Arc::new(tenure));
         let config = ShardWorkerConfig {
             shard: SHARD,
             log,
             storage_key: STORAGE_KEY.clone(),
             limits: ShardLimits::default(),
+            tenure: tenure.clone(),
         };
         let worker = tree.child(Spec::new("shard-0", move |_| ShardWorker::new(&config)).place(0));
-        // Of two shards this relayer owns the first.
-        let map = ShardMap::new(1, vec![me, NodeId::from_bytes([3; 32])]).unwrap();
         let domain = Domain {
             admits: Arc::new(|_| true),
-            me,
             network_id: NETWORK,
-            map,
+            tenure,
             workers: BTreeMap::from([(ShardId(0), worker.clone())]),
         };
         let config = IntakeConfig {

@@ -16,6 +16,9 @@ use crate::ingress::{FeedConsumed, FeedTag, Forward, StartFeed, StopFeed};
 /// Pauses before a lost subscription is tried again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
+/// How often a subscription that waits for a link looks whether its shard has moved away from there.
+const MOVED: Duration = Duration::from_secs(2);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// The relayer is asked, or will be once a session is open there.
@@ -64,7 +67,7 @@ impl ClientSession {
             after: state.feed.restart(),
             window_bytes: state.window_bytes,
         };
-        let tag = state.tag;
+        let (tag, shard) = (state.tag, self.shared.map.shard_of(&state.channel));
         cx.ask(
             &uplink.start_feed,
             start,
@@ -73,7 +76,7 @@ impl ClientSession {
                 // A feed of a link that went meanwhile is no feed, whatever the answer was.
                 let outcome = match this.routes.generation(&relayer) {
                     Some(current) if current == generation => {
-                        this.outcome(relayer, relay_session, outcome)
+                        this.outcome(relayer, relay_session, shard, outcome)
                     }
                     Some(_) | None => Err(Refusal::Unavailable),
                 };
@@ -113,6 +116,10 @@ impl ClientSession {
             return;
         };
         self.by_feed.remove(&state.tag.feed);
+        if let Refusal::NotOwner(Some(redirect)) = refusal {
+            let shard = self.shared.map.shard_of(&state.channel);
+            self.shared.map.redirected(shard, redirect);
+        }
         if let Some(promise) = state.promise.take() {
             self.subscriptions.remove(&subscription);
             promise.fulfil(Err(refusal));
@@ -134,6 +141,8 @@ impl ClientSession {
         let Some(state) = self.subscriptions.get_mut(&subscription) else {
             return;
         };
+        // Its shard may have moved.
+        state.relayer = self.shared.map.owner_of(&state.channel);
         self.last_feed += 1;
         state.tag.feed = self.last_feed;
         state.phase = Phase::Starting;
@@ -145,10 +154,16 @@ impl ClientSession {
     /// Starts what is due, sends what may go, re-arms the timer.
     pub(super) fn drive(&mut self, cx: &mut Cx<Self>) {
         let now = cx.now();
+        let map = &self.shared.map;
+        let is_due = |state: &Subscription| match state.phase {
+            Phase::Pausing(at) => at <= now,
+            Phase::Unlinked => map.owner_of(&state.channel) != state.relayer,
+            Phase::Starting | Phase::Running => false,
+        };
         let due: Vec<u32> = self
             .subscriptions
             .iter()
-            .filter(|(_, state)| matches!(state.phase, Phase::Pausing(at) if at <= now))
+            .filter(|(_, state)| is_due(state))
             .map(|(subscription, _)| *subscription)
             .collect();
         for subscription in due {
@@ -160,7 +175,8 @@ impl ClientSession {
             .values()
             .filter_map(|state| match state.phase {
                 Phase::Pausing(at) => Some(at),
-                Phase::Starting | Phase::Running | Phase::Unlinked => None,
+                Phase::Unlinked => Some(now + MOVED),
+                Phase::Starting | Phase::Running => None,
             });
         self.alarm.set(cx, next.min());
     }
@@ -267,7 +283,7 @@ impl On<Subscribe> for ClientSession {
         }
         let (promise, later) = Reply::later();
         let state = Subscription {
-            relayer: self.shared.map.owner_of_channel(&msg.channel),
+            relayer: self.shared.map.owner_of(&msg.channel),
             channel: msg.channel,
             window_bytes: msg.window_bytes,
             feed: Feed::new(msg.after, msg.window_bytes as usize),

@@ -21,8 +21,8 @@ use pqcnet_messages::relay::{
 };
 use pqcnet_messages::{Channel, ChannelName, Grant, Record, Refusal, ShardMap};
 use pqcnet_sentry_actors::{
-    ClientLink, ClientSession, RelayLink, SESSION_BOUNDS, SessionShared, UPLINK_BOUNDS, Uplink,
-    UplinkRefs,
+    ClientLink, ClientSession, RelayLink, Routing, SESSION_BOUNDS, SessionShared, UPLINK_BOUNDS,
+    Uplink, UplinkRefs,
 };
 
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -220,7 +220,7 @@ pub fn start() -> World {
         shares: Default::default(),
         sentry: SENTRY,
         network_id: NETWORK,
-        map: ShardMap::from_relayers(4, [RELAYER]).unwrap(),
+        map: Routing::fixed(ShardMap::from_relayers(4, [RELAYER]).unwrap()),
         uplinks: Arc::new(BTreeMap::from([(RELAYER, refs)])),
     });
     let (counted, let_through) = (closed.clone(), permitted.clone());

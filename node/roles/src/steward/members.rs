@@ -1,5 +1,7 @@
 //! The steward and the mesh: links of those who may not be linked any more, what the mesh counts, what is wrong with it.
 
+use std::sync::Arc;
+
 use futures::FutureExt as _;
 use pqcnet_actor::Cx;
 use pqcnet_crypto::NodeId;
@@ -7,6 +9,7 @@ use pqcnet_link::Reason;
 use pqcnet_mesh::Authority;
 
 use super::Steward;
+use crate::core::pairs::{PairLink, surplus};
 use crate::problem::{Code, Problem};
 
 impl Steward {
@@ -37,6 +40,38 @@ impl Steward {
         for peer in barred {
             self.disconnect(peer, cx);
         }
+    }
+
+    /// Of several control links with one node, closes those that are too many.
+    pub(super) fn pair(&mut self, peer: NodeId) {
+        let of_pair = self.links.iter().filter(|(_, link)| {
+            link.is_of_pair() && !link.closing && link.handle.peer().node_id == peer
+        });
+        let links: Vec<PairLink> = of_pair
+            .map(|(number, link)| PairLink {
+                number: *number,
+                dialled_here: link.dialled_here,
+            })
+            .collect();
+        for number in surplus(self.config.node_id, peer, &links) {
+            if let Some(link) = self.links.get_mut(&number) {
+                tracing::info!(%peer, "closing a second link of the pair");
+                link.closing = true;
+                link.handle
+                    .close_with(Reason::Closed, "a second link of the pair");
+            }
+        }
+    }
+
+    /// Diallers wait while there is a link that the other side dialled.
+    pub(super) fn tell_linked(&self) {
+        let links = self.links.values().filter(|link| link.is_of_pair());
+        let linked = links.map(|link| link.handle.peer().node_id).collect();
+        self.config.linked.send_if_modified(|told| {
+            let changed = **told != linked;
+            *told = Arc::new(linked);
+            changed
+        });
     }
 
     /// The connection under the links of the control plane goes too, once they have said why.

@@ -26,6 +26,7 @@ struct Peer {
 pub(super) struct Chosen<B> {
     inner: B,
     with: GossipsWith,
+    may_dial: fn(&mut B) -> bool,
     peers: BTreeMap<PeerId, Peer>,
     /// Connections that the behaviour does not know of.
     mute: BTreeSet<ConnectionId>,
@@ -36,9 +37,15 @@ impl<B> Chosen<B> {
         Chosen {
             inner,
             with,
+            may_dial: |_| true,
             peers: BTreeMap::new(),
             mute: BTreeSet::new(),
         }
+    }
+
+    /// Asked for each dial that the behaviour wants.
+    pub(super) fn dialling(self, may_dial: fn(&mut B) -> bool) -> Chosen<B> {
+        Chosen { may_dial, ..self }
     }
 
     pub(super) fn inner(&mut self) -> &mut B {
@@ -178,7 +185,8 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Chosen<B> {
             match ready!(self.inner.poll(cx)) {
                 // Whom a peer names is not whom we dial, unless it may take part.
                 ToSwarm::Dial { opts }
-                    if !opts.get_peer_id().is_some_and(|to| self.chooses(&to)) =>
+                    if !(opts.get_peer_id().is_some_and(|to| self.chooses(&to))
+                        && (self.may_dial)(&mut self.inner)) =>
                 {
                     let failure = DialFailure {
                         peer_id: opts.get_peer_id(),

@@ -109,7 +109,7 @@ impl Driver {
                 .into(),
             lookup: (config.lookup)
                 .map(|lookup| lookup::behaviour(own, lookup))
-                .map(|lookup| Chosen::new(lookup, with()))
+                .map(|lookup| Chosen::new(lookup, with()).dialling(lookup::may_dial))
                 .into(),
             lan: (config.lan)
                 .then(|| lan::Behaviour::new(own))

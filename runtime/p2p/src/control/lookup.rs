@@ -11,8 +11,9 @@
 //! | records of one peer being checked | with its gossip: [`super::judging::PENDING`] |
 //! | nodes known with addresses | 256 buckets of 20, [`ADDRESSES`] each; only what the role tells of, never what a peer says |
 //! | whom a query dials | nodes that may take part; closed again when the last query ends |
-//! | queries under way | [`LOOKUPS`], [`TIMEOUT`] each |
+//! | queries under way | [`LOOKUPS`], [`TIMEOUT`] each; no others ([`may_dial`]) |
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,6 +35,9 @@ pub const PACKET: usize = 24 * 1024;
 pub const ADDRESSES: usize = 8;
 /// Lookups and announcements under way at once.
 pub const LOOKUPS: usize = 64;
+/// Nodes at which a record is put, and which a lookup asks at most beyond those it hears of: adverts bring the same news to all,
+/// so records are for those few whom these do not reach. Each is a handshake, unless there is a connection.
+pub const REPLICAS: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 /// How long one may take.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a record is held that nobody renews; adverts are renewed every ten minutes.
@@ -90,6 +94,7 @@ pub(super) fn behaviour(own: PeerId, config: LookupConfig) -> Behaviour {
     kademlia
         .set_max_packet_size(PACKET)
         .set_query_timeout(TIMEOUT)
+        .set_replication_factor(REPLICAS)
         .set_record_ttl(Some(HELD))
         .set_record_filtering(StoreInserts::FilterBoth)
         .set_kbucket_inserts(BucketInserts::Manual)
@@ -103,6 +108,20 @@ pub(super) fn behaviour(own: PeerId, config: LookupConfig) -> Behaviour {
     // No autonat decides for us: whoever takes part answers.
     behaviour.set_mode(Some(Mode::Server));
     behaviour
+}
+
+/// Whether a dial that Kademlia wants is for somebody who asked. Whenever it hears of a node it begins, half a second later, to walk
+/// through all that it knows (`Bootstrap`), and that cannot be turned off: in a network that starts, everybody would dial
+/// everybody. The walk is ended here, at its first dial; what it would find, the role knows from adverts.
+pub(super) fn may_dial(behaviour: &mut Behaviour) -> bool {
+    let mut asked = false;
+    for mut query in behaviour.iter_queries_mut() {
+        match query.info() {
+            kad::QueryInfo::Bootstrap { .. } => query.finish(),
+            _ => asked = true,
+        }
+    }
+    asked
 }
 
 pub(super) fn key(node: &NodeId) -> RecordKey {

@@ -166,3 +166,70 @@ async fn fails_by_name() {
         .filter(|outcome| matches!(outcome, Err(ControlError::LookupsBusy)));
     assert!(refused.count() > 0);
 }
+
+/// What a behaviour wants of the swarm until it has nothing more to say.
+fn wants<B: libp2p::swarm::NetworkBehaviour>(behaviour: &mut B) -> usize {
+    use std::task::{Context, Poll, Waker};
+    let mut dials = 0;
+    let mut cx = Context::from_waker(Waker::noop());
+    while let Poll::Ready(action) = behaviour.poll(&mut cx) {
+        dials += usize::from(matches!(action, libp2p::swarm::ToSwarm::Dial { .. }));
+    }
+    dials
+}
+
+/// Kademlia walks through all nodes that it is told of, half a second after it was told (begun here by hand): nobody is dialled
+/// for that, and the walk ends. A lookup that somebody asked for dials, also while a walk is begun.
+#[test]
+fn dials_nobody_unasked() {
+    use crate::control::chosen::Chosen;
+    use crate::control::lookup::{behaviour, key, learn, may_dial};
+    let node = || NodeKeys::generate().node_id();
+    let own = peer_id_of(&node());
+    let at: libp2p::Multiaddr = "/ip4/127.0.0.1/tcp/9".parse().unwrap();
+    let everybody: GossipsWith = Arc::new(|_| true);
+    for told in [false, true] {
+        let kademlia = behaviour(own, LookupConfig::default());
+        let mut lookups = Chosen::new(kademlia, everybody.clone());
+        if told {
+            lookups = lookups.dialling(may_dial);
+        }
+        for _ in 0..24 {
+            learn(lookups.inner(), &peer_id_of(&node()), vec![at.clone()]);
+        }
+        lookups.inner().bootstrap().unwrap();
+        let dials = wants(&mut lookups);
+        assert_eq!(dials == 0, told, "{dials} dials");
+        let left = lookups.inner().iter_queries().count();
+        assert_eq!(left == 0, told, "{left} walks");
+        if told {
+            lookups.inner().bootstrap().unwrap();
+            lookups.inner().get_record(key(&node()));
+            assert!(wants(&mut lookups) > 0);
+        }
+    }
+}
+
+/// A record is put at a few nodes, however many are known: each is a handshake.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dials_no_more_than_needed() {
+    let most = crate::control::lookup::REPLICAS.get();
+    let mut nodes = Vec::new();
+    for _ in 0..most + 4 {
+        nodes.push(member().await);
+    }
+    let mut asker = member().await;
+    for node in &nodes {
+        learns(&asker, node).await;
+    }
+    asker.plane.announce(record(&asker.id(), 1)).await.unwrap();
+    let mut dialled = std::collections::BTreeSet::new();
+    while let Some(event) = asker.events.next().now_or_never() {
+        match event.unwrap() {
+            ControlEvent::PeerUp { peer } => drop(dialled.insert(peer.node_id())),
+            ControlEvent::PeerDown { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!((1..=most).contains(&dialled.len()), "{}", dialled.len());
+}
