@@ -5,6 +5,7 @@ use std::fmt;
 
 use parking_lot::Mutex;
 use pqcnet_actor::hosted::{digest, fold};
+use tokio::sync::Notify;
 
 use super::{NodeName, NodeNo, SimTime};
 
@@ -120,7 +121,7 @@ struct Kept {
 }
 
 /// Takes down what happens.
-pub struct Ledger(Mutex<Inner>);
+pub struct Ledger(Mutex<Inner>, Notify);
 
 struct Inner {
     names: Vec<(NodeName, u64)>,
@@ -135,16 +136,19 @@ struct Inner {
 
 impl Ledger {
     pub(super) fn new(seed: u64, keep: usize) -> Ledger {
-        Ledger(Mutex::new(Inner {
-            names: Vec::new(),
-            state: [seed, !seed],
-            events: 0,
-            kinds: [0; 5],
-            observers: Vec::new(),
-            last: VecDeque::new(),
-            keep,
-            stop: None,
-        }))
+        Ledger(
+            Mutex::new(Inner {
+                names: Vec::new(),
+                state: [seed, !seed],
+                events: 0,
+                kinds: [0; 5],
+                observers: Vec::new(),
+                last: VecDeque::new(),
+                keep,
+                stop: None,
+            }),
+            Notify::new(),
+        )
     }
 
     pub(super) fn add(&self, name: NodeName) {
@@ -209,7 +213,8 @@ impl Ledger {
             len,
             digest: event_digest,
         };
-        if inner.keep > 0 {
+        // What is told ends with what stopped the world.
+        if inner.keep > 0 && inner.stop.is_none() {
             keep(&mut inner.last, inner.keep, &event);
         }
         if inner.observers.is_empty() {
@@ -222,6 +227,7 @@ impl Ledger {
                 Verdict::Panic => panics = true,
                 Verdict::Stop(reason) => {
                     inner.stop.get_or_insert(reason);
+                    self.1.notify_one();
                 }
             }
         }
@@ -253,6 +259,12 @@ impl Ledger {
     /// Stops the world at the end of the present tick.
     pub fn stop(&self, reason: impl Into<String>) {
         self.0.lock().stop.get_or_insert_with(|| reason.into());
+        self.1.notify_one();
+    }
+
+    /// Resolves when the world is to stop.
+    pub(super) async fn halted(&self) {
+        self.1.notified().await;
     }
 
     /// Why the world is to stop, if it is.

@@ -266,6 +266,7 @@ impl World {
                 };
                 follow(&progress, outcome).await;
             };
+            let _inside = self.runner.runtime().tokio_runtime().enter();
             env.enter(|| env.spawn(start));
         }
         known.life = Some(Life { env, shared });
@@ -290,6 +291,7 @@ impl World {
             progress.started.take().map(|started| started.running)
         };
         let (ended, rest) = (env, self.clock.clone());
+        let _inside = self.runner.runtime().tokio_runtime().enter();
         self.clock.spawn(async move {
             if let Some(running) = running {
                 running.stop().await;
@@ -306,6 +308,7 @@ impl World {
     pub fn crash(&mut self, node: NodeNo, kind: CrashKind) -> Option<Crashed> {
         let known = self.nodes.get_mut(node.index())?;
         let life = known.life.take()?;
+        let _inside = self.runner.runtime().tokio_runtime().enter();
         life.env.kill();
         self.net.process_ended(node, kind == CrashKind::Process);
         Some(known.disk.crash())
@@ -410,7 +413,7 @@ impl World {
     pub fn spawn(&self, node: NodeNo, task: impl Future<Output = ()> + Send + 'static) -> bool {
         match self.env(node) {
             Some(env) => {
-                env.enter(|| env.spawn(task));
+                self.inside(|| env.enter(|| env.spawn(task)));
                 true
             }
             None => false,
@@ -427,7 +430,7 @@ impl World {
     /// Moves a node's wall clock, and lets it run fast by so many millionths; a restart sets it right.
     pub fn move_clock(&self, node: NodeNo, jump_ms: i64, drift_ppm: i32) {
         if let Some(env) = self.env(node) {
-            env.move_wall(jump_ms, drift_ppm);
+            self.inside(|| env.move_wall(jump_ms, drift_ppm));
         }
     }
 
@@ -441,7 +444,13 @@ impl World {
 
     /// Time since the world began.
     pub fn now(&self) -> SimTime {
-        self.clock.now()
+        self.inside(|| self.clock.now())
+    }
+
+    /// Runs `f` where tokio's clock is the world's.
+    fn inside<T>(&self, f: impl FnOnce() -> T) -> T {
+        let _inside = self.runner.runtime().tokio_runtime().enter();
+        f()
     }
 
     /// Lets time pass until then.
@@ -457,8 +466,14 @@ impl World {
     /// # Errors
     /// As [`World::run_until`].
     pub fn run_for(&mut self, time: Duration) -> Result<(), Stopped> {
-        let clock = self.clock.clone();
-        self.block_on(async move { clock.sleep(time).await });
+        let (clock, ledger) = (self.clock.clone(), self.ledger.clone());
+        self.block_on(async move {
+            tokio::select! {
+                biased;
+                () = ledger.halted() => {}
+                () = clock.sleep(time) => {}
+            }
+        });
         self.check()
     }
 

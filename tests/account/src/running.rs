@@ -25,7 +25,7 @@ pub enum Broken {
         /// The offset that came.
         got: u64,
     },
-    /// Stored behind a message that was sent later.
+    /// Stored behind a message that the same start of the publisher sent later, or a second time.
     #[error(
         "message {message} stands at offset {offset}, behind message {before}, which was sent later"
     )]
@@ -87,6 +87,16 @@ pub enum Broken {
         /// Where the disk ends.
         durable: u64,
     },
+    /// Sent long ago, nothing stood in the way, and its publisher has not been told what became of it.
+    #[error(
+        "message {message} was sent {since:?} ago, nothing stands in its way, and its publisher knows nothing of it"
+    )]
+    Unanswered {
+        /// The message.
+        message: u64,
+        /// How long the way was open since.
+        since: Duration,
+    },
     /// Acknowledged long ago, nothing stood in the way, and an honest subscriber does not have it.
     #[error(
         "message {message} was acknowledged {since:?} ago, nothing stands in its way, and its subscriber does not have it"
@@ -103,6 +113,11 @@ pub enum Broken {
 #[derive(Debug, Default)]
 pub struct Running {
     sent: u64,
+    /// The first message of each later start of the publisher, and the last delivered one of each start.
+    starts: Vec<u64>,
+    newest: Vec<Option<u64>>,
+    /// Sent and not answered yet: when.
+    unanswered: BTreeMap<u64, Duration>,
     /// Acknowledged and not delivered yet: place and time.
     waiting: BTreeMap<u64, (Option<u64>, Duration)>,
     /// The same by place, kept until delivered.
@@ -126,10 +141,22 @@ impl Running {
     }
 
     /// The publisher hands over the next message; its number.
-    pub fn send(&mut self) -> u64 {
+    pub fn send(&mut self, now: Duration) -> u64 {
         let message = self.sent;
         self.sent += 1;
+        self.unanswered.insert(message, now);
         message
+    }
+
+    /// The publisher starts anew: what it sent before and heard nothing of may be stored before or behind what follows.
+    pub fn restarts(&mut self) {
+        self.starts.push(self.sent);
+        self.unanswered.clear();
+    }
+
+    /// Which start of the publisher sent it.
+    fn start_of(&self, message: u64) -> usize {
+        self.starts.partition_point(|first| *first <= message)
     }
 
     /// The publisher is told that a message is durable.
@@ -143,6 +170,7 @@ impl Running {
         now: Duration,
     ) -> Result<(), Broken> {
         self.acked += 1;
+        self.unanswered.remove(&message);
         let Some(offset) = offset else {
             if !self.delivered.contains(&message) {
                 self.waiting.insert(message, (None, now));
@@ -178,6 +206,7 @@ impl Running {
     /// # Errors
     /// It is certain, and it was delivered.
     pub fn failed(&mut self, message: u64, certain: bool) -> Result<(), Broken> {
+        self.unanswered.remove(&message);
         if !certain {
             self.unknown += 1;
             return Ok(());
@@ -233,7 +262,11 @@ impl Running {
                 }),
             };
         }
-        if let Some(before) = self.delivered.last().copied()
+        let start = self.start_of(message);
+        if self.newest.len() <= start {
+            self.newest.resize(start + 1, None);
+        }
+        if let Some(before) = self.newest[start].replace(message)
             && before >= message
         {
             return Err(Broken::OutOfOrder {
@@ -294,6 +327,30 @@ impl Running {
         Ok(())
     }
 
+    /// Whether what was sent has been answered, one way or the other. `open` is since when nothing stands between the
+    /// publisher and the disk, `None` while something does.
+    ///
+    /// # Errors
+    /// A message waits longer than `grace` with the way open all the time.
+    pub fn answered(
+        &self,
+        now: Duration,
+        open: Option<Duration>,
+        grace: Duration,
+    ) -> Result<(), Broken> {
+        let (Some(open), Some((message, sent))) = (open, self.unanswered.first_key_value()) else {
+            return Ok(());
+        };
+        let since = now.saturating_sub(open.max(*sent));
+        match since > grace {
+            true => Err(Broken::Unanswered {
+                message: *message,
+                since,
+            }),
+            false => Ok(()),
+        }
+    }
+
     fn at(&self, offset: u64) -> Option<u64> {
         let index = usize::try_from(offset.checked_sub(1)?).ok()?;
         self.delivered.get(index).copied()
@@ -309,9 +366,9 @@ impl Running {
         ]
     }
 
-    /// Acknowledged, and on their way to the subscriber.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
+    /// Sent and not answered, and acknowledged and not delivered.
+    pub fn under_way(&self) -> (usize, usize) {
+        (self.unanswered.len(), self.waiting.len())
     }
 
     /// The offset that the subscriber got last, or presented.
@@ -331,7 +388,7 @@ mod tests {
     fn account() -> Running {
         let mut account = Running::new();
         for message in 0..5 {
-            assert_eq!(account.send(), message);
+            assert_eq!(account.send(NOW), message);
         }
         for message in 0..3 {
             account.acked(message, Some(message + 1), NOW).unwrap();
@@ -355,9 +412,9 @@ mod tests {
         for (offset, message) in [(2, 1), (3, 2), (4, 4)] {
             account.delivered(offset, message).unwrap();
         }
-        let message = account.send();
+        let message = account.send(NOW);
         account.acked(message, None, NOW).unwrap();
-        assert_eq!(account.waiting(), 1);
+        assert_eq!(account.under_way(), (0, 1));
         account.delivered(5, message).unwrap();
         account.on_disk(5).unwrap();
         account.on_disk(3).unwrap();
@@ -410,8 +467,8 @@ mod tests {
         };
         assert_eq!(account().delivered(3, 4).unwrap_err(), other);
         let mut late = Running::new();
-        late.send();
-        late.send();
+        late.send(NOW);
+        late.send(NOW);
         late.delivered(1, 0).unwrap();
         let other = Broken::Other {
             offset: 1,
@@ -454,6 +511,30 @@ mod tests {
         assert_eq!(account().on_disk(2).unwrap_err(), lost);
     }
 
+    // The publisher dies with message 5 on its way and starts again: 5 may land behind 6, which the second start sent, but
+    // no message of one start behind a later one of the same.
+    #[test]
+    fn order_holds_within_a_start_of_the_publisher() {
+        let mut account = account();
+        account.delivered(3, 2).unwrap();
+        assert_eq!(account.send(NOW), 5);
+        account.restarts();
+        assert_eq!((account.send(NOW), account.send(NOW)), (6, 7));
+        account.delivered(4, 6).unwrap();
+        account.delivered(5, 5).unwrap();
+        account.delivered(6, 7).unwrap();
+        let (message, offset, before) = (6, 7, 7);
+        let found = account.delivered(offset, message).unwrap_err();
+        assert_eq!(
+            found,
+            Broken::OutOfOrder {
+                message,
+                offset,
+                before
+            }
+        );
+    }
+
     // Message 2 waits. While the way is closed it may; from when it opened, or from the acknowledgement if that came later,
     // it has its time and no more.
     #[test]
@@ -467,5 +548,15 @@ mod tests {
         let found = account.in_time(after, Some(SECOND), grace).unwrap_err();
         let (message, since) = (2, grace + SECOND);
         assert_eq!(found, Broken::Overdue { message, since });
+
+        let mut account = Running::new();
+        let message = account.send(NOW);
+        account.send(NOW * 2);
+        account.answered(NOW * 9, None, grace).unwrap();
+        account.answered(NOW + grace, Some(SECOND), grace).unwrap();
+        let found = account.answered(after, Some(SECOND), grace).unwrap_err();
+        assert_eq!(found, Broken::Unanswered { message, since });
+        account.failed(message, true).unwrap();
+        account.answered(after, Some(SECOND), grace).unwrap();
     }
 }
