@@ -23,7 +23,11 @@ const PLOTS: &[(&str, &str, &str)] = &[
     ("Delivery and acknowledgement", "ms", "latency/"),
     ("Nodes up", "nodes", "up/"),
     ("Network", "bytes a second", "bytes/"),
-    ("Datagrams, and segments that met a cut", "a second", "packets/"),
+    (
+        "Datagrams, and segments that met a cut",
+        "a second",
+        "packets/",
+    ),
     ("Connections", "streams", "connections/"),
     ("Deepest mailbox", "messages", "mailbox/"),
     ("Events", "a simulated second", "events/"),
@@ -72,10 +76,9 @@ fn outcome(out: &mut String, run: &Run) {
             put(
                 out,
                 format_args!(
-                    "<p class=\"broken\">Broken at {:.6} s: <strong>{}</strong>. {}</p><pre>",
+                    "<p class=\"broken\">Broken at {:.6} s: <strong>{}</strong></p><pre>",
                     broken.at_ns as f64 / 1e9,
-                    escape(&broken.invariant),
-                    escape(&broken.detail)
+                    escape(&broken.reason)
                 ),
             );
             for event in &broken.last_events {
@@ -225,13 +228,12 @@ mod tests {
         }
         assert_eq!(html.matches("<svg").count(), 1);
         run.outcome = Outcome::Broken(Broken {
-            invariant: "order".to_owned(),
             at_ns: 1_500_000_000,
-            detail: "offset 3 after 4".to_owned(),
+            reason: "offset 3 after 4".to_owned(),
             last_events: vec!["the <last>".to_owned()],
         });
         let html = page(&run, "", "", &kept);
-        assert!(html.contains("Broken at 1.500000 s: <strong>order</strong>"));
+        assert!(html.contains("Broken at 1.500000 s: <strong>offset 3 after 4</strong>"));
         assert!(html.contains("the &lt;last&gt;"));
     }
 }

@@ -68,12 +68,10 @@ pub enum Outcome {
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Broken {
-    /// Which.
-    pub invariant: String,
     /// When, in nanoseconds of simulated time.
     pub at_ns: u64,
-    /// What was seen.
-    pub detail: String,
+    /// Which promise, where, and what was seen.
+    pub reason: String,
     /// What happened just before, the last at the end.
     pub last_events: Vec<String>,
 }
@@ -180,9 +178,8 @@ mod tests {
     fn run_files_come_back() {
         let mut run = example();
         run.outcome = Outcome::Broken(Broken {
-            invariant: "order".to_owned(),
             at_ns: 5,
-            detail: "offset 3 after 4".to_owned(),
+            reason: "offset 3 after 4".to_owned(),
             last_events: vec!["a".to_owned()],
         });
         assert_eq!(Run::parse(&run.to_json()).expect("a run"), run);

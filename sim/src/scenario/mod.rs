@@ -169,7 +169,9 @@ impl Scenario {
             add(listed.as_deref().unwrap_or_default());
             let keep = [Some((words, &table)), names.as_ref().zip(listed.as_ref())];
             let keep = keep.into_iter().flatten();
-            files.texts.extend(keep.map(|(word, text)| (word.clone(), text.clone())));
+            files
+                .texts
+                .extend(keep.map(|(word, text)| (word.clone(), text.clone())));
             let matrix = Matrix::parse(&table, listed.as_deref()).and_then(|matrix| {
                 for region in scenario.regions() {
                     matrix.find(region)?;

@@ -249,11 +249,7 @@ fn invariants(fields: &Fields<'_>) -> Invariants {
     let Some(table) = fields.table("invariants") else {
         return Invariants::default();
     };
-    let default = Invariants::default();
     Invariants {
-        acked: table.flag("acked").unwrap_or(default.acked),
-        offsets: table.flag("offsets").unwrap_or(default.offsets),
-        order: table.flag("order").unwrap_or(default.order),
         mailbox: table.count("mailbox", 1..=10_000_000),
         memory: table.bytes("memory"),
         reach: table.duration("reach"),

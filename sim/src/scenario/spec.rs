@@ -130,18 +130,19 @@ pub struct Group {
     pub disk: Option<u64>,
 }
 
-/// Messages from the clients of one group to those of another.
+/// Messages from the clients of one group to those of another. There are as many lanes as the larger group has clients: the
+/// k-th publisher writes for the k-th subscriber, and round.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Traffic {
     /// A group of clients.
     pub publishers: String,
-    /// A group of clients: its i-th reads the channels of the i-th publisher, and round.
+    /// A group of clients.
     pub subscribers: String,
-    /// Messages a second of each publisher.
+    /// Messages a second on each channel.
     pub rate: f64,
     /// Bytes of a payload.
     pub size: usize,
-    /// Channels of each publisher.
+    /// Channels of each lane.
     pub channels: u32,
     /// When it begins.
     pub start: Duration,
@@ -261,34 +262,16 @@ pub enum Behaviour {
     Lie(f64),
 }
 
-/// What must hold all along.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// What must hold all along, besides what always must: nothing acknowledged is lost, no delivery at or below a presented
+/// offset, order per (customer, channel).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Invariants {
-    /// Nothing acknowledged is lost.
-    pub acked: bool,
-    /// No delivery at or below a presented offset.
-    pub offsets: bool,
-    /// Order per (customer, channel).
-    pub order: bool,
     /// Most messages in any mailbox.
     pub mailbox: Option<u64>,
     /// Most memory of the process, in bytes.
     pub memory: Option<u64>,
-    /// Honest subscribers are reached within this time of the acknowledgement, unless a fault holds them back.
+    /// Messages are acknowledged, and honest subscribers reached, within this time once no fault stands in the way.
     pub reach: Option<Duration>,
-}
-
-impl Default for Invariants {
-    fn default() -> Self {
-        Invariants {
-            acked: true,
-            offsets: true,
-            order: true,
-            mailbox: None,
-            memory: None,
-            reach: None,
-        }
-    }
 }
 
 impl Group {

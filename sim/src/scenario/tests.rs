@@ -59,12 +59,12 @@ fn a_small_scenario_is_read() {
 // Misspelt keys anywhere are named with their line and what was meant, all of them at once.
 #[test]
 fn misspelt_keys_have_line_and_suggestion() {
-    let text = SMALL.replace("count = 3", "cuont = 3") + "[invariants]\nackd = true\n[netwrok]\n";
+    let text = SMALL.replace("count = 3", "cuont = 3") + "[invariants]\nmailbx = 1\n[netwrok]\n";
     assert_eq!(
         problems(&text),
         [
             "line 8: unknown key `nodes[1].cuont`, did you mean `count`?",
-            "line 15: unknown key `invariants.ackd`, did you mean `acked`?",
+            "line 15: unknown key `invariants.mailbx`, did you mean `mailbox`?",
             "line 16: unknown key `netwrok`, did you mean `network`?",
         ]
     );
