@@ -2,17 +2,20 @@
 //!
 //! This file defines the C functions by which a process looks at its clock and draws entropy. The linker takes them for
 //! those of the C library, so every look of the standard library and of the crates linked here passes through them: they
-//! do what they always did, and, while the calling thread runs a world, trip the wire. Cryptography's own entropy is
-//! replaced while a world runs; a draw outside of any node trips the wire too. What the wire does not see: code that
-//! makes the system calls itself, without the C library.
+//! do what they always did, and, while the calling thread runs something of a node, trip the wire. (tokio's own scheduler
+//! looks at the clock for its statistics, between the nodes' turns.) Cryptography's own entropy is replaced while a world
+//! lives; a draw outside of any node trips the wire too. What the wire does not see: code that makes the system calls
+//! itself, without the C library.
 #![expect(
     unsafe_code,
     reason = "functions of the C library are replaced, with the same contract"
 )]
 
 use std::cell::{Cell, RefCell};
+use std::sync::OnceLock;
 
-use libc::{c_int, c_long, c_uint, c_void, clockid_t, size_t, ssize_t, timespec, timeval};
+use libc::{c_int, c_uint, c_void, clockid_t, size_t, ssize_t, timespec, timeval};
+use pqcnet_actor::hosted;
 
 thread_local! {
     static ARMED: Cell<bool> = const { Cell::new(false) };
@@ -45,14 +48,20 @@ pub fn outside<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
+/// Lines of a backtrace that are told: two a call.
+const TRACED: usize = 40;
+
 /// Trips the wire, if it is armed; the first to trip is remembered, with who ran.
 pub(super) fn trip(what: &str) {
     if !ARMED.replace(false) {
         return;
     }
-    let who = pqcnet_actor::hosted::running();
+    let who = hosted::running();
     let who = who.as_deref().unwrap_or("nobody of the world");
     let trace = std::backtrace::Backtrace::force_capture();
+    let trace = trace.to_string();
+    let trace: Vec<&str> = trace.lines().take(TRACED).collect();
+    let trace = trace.join("\n");
     TRIPPED.with_borrow_mut(|tripped| {
         tripped.get_or_insert_with(|| format!("{what}, while {who} ran:\n{trace}"));
     });
@@ -64,12 +73,29 @@ pub(super) fn take() -> Option<String> {
     TRIPPED.take()
 }
 
-fn clock(what: &str) {
+fn looked(what: &str) {
     // The thread may be ending.
     let armed = ARMED.try_with(Cell::get).unwrap_or(false);
-    if armed {
+    if armed && hosted::running().is_some() {
         trip(what);
     }
+}
+
+/// The C library's function of this name, which the one here stands before.
+fn next(name: &'static std::ffi::CStr) -> usize {
+    // SAFETY: dlsym takes any name; RTLD_NEXT asks for the definition after this one.
+    let found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+    found as usize
+}
+
+type ClockGettime = unsafe extern "C" fn(clockid_t, *mut timespec) -> c_int;
+
+/// The C library's clock, which asks the kernel's page and makes no system call.
+fn real_clock() -> Option<ClockGettime> {
+    static NEXT: OnceLock<usize> = OnceLock::new();
+    let found = *NEXT.get_or_init(|| next(c"clock_gettime"));
+    // SAFETY: the C library's function of this name has this signature; an Option of a function pointer is null or one.
+    unsafe { std::mem::transmute::<usize, Option<ClockGettime>>(found) }
 }
 
 /// The C library's function, by the system call behind it.
@@ -78,9 +104,12 @@ fn clock(what: &str) {
 /// As clock_gettime(2): `at` points to a timespec.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clock_gettime(id: clockid_t, at: *mut timespec) -> c_int {
-    clock("the machine's clock was read");
-    // SAFETY: the caller's contract is the system call's.
-    unsafe { libc::syscall(libc::SYS_clock_gettime, c_long::from(id), at) as c_int }
+    looked("the machine's clock was read");
+    match real_clock() {
+        // SAFETY: the caller's contract is the C library's.
+        Some(real) => unsafe { real(id, at) },
+        None => -1,
+    }
 }
 
 /// The C library's function, by the system call behind it.
@@ -89,7 +118,7 @@ pub unsafe extern "C" fn clock_gettime(id: clockid_t, at: *mut timespec) -> c_in
 /// As gettimeofday(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gettimeofday(at: *mut timeval, zone: *mut c_void) -> c_int {
-    clock("the machine's clock was read");
+    looked("the machine's clock was read");
     // SAFETY: the caller's contract is the system call's.
     unsafe { libc::syscall(libc::SYS_gettimeofday, at, zone) as c_int }
 }
@@ -100,7 +129,7 @@ pub unsafe extern "C" fn gettimeofday(at: *mut timeval, zone: *mut c_void) -> c_
 /// As getrandom(2): `out` has room for `len` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn getrandom(out: *mut c_void, len: size_t, flags: c_uint) -> ssize_t {
-    clock("the machine's entropy was drawn");
+    looked("the machine's entropy was drawn");
     // SAFETY: the caller's contract is the system call's.
     unsafe { libc::syscall(libc::SYS_getrandom, out, len, flags) as ssize_t }
 }

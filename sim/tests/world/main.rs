@@ -2,5 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
+mod computing;
 mod first_light;
+mod lives;
+mod paths;
+mod randomness;
+mod sizes;
 mod support;
+mod wire;

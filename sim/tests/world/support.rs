@@ -6,9 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use pqcnet_client::Client;
 use pqcnet_messages::{ChannelName, Role};
-use pqcnet_sim::world::{
-    Hash, NodeNo, NodeSpec, NodeState, Stopped, Trace, World, WorldConfig,
-};
+use pqcnet_sim::world::{Hash, NodeNo, NodeSpec, NodeState, Stopped, Trace, World, WorldConfig};
 
 /// What a load has come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,7 +93,10 @@ impl Town {
             let channel = ChannelName::new("c").unwrap();
             for message in 0..messages {
                 match client.publish(&channel, format!("message {message}")).await {
-                    Ok(published) => done.lock().acked.push((name.clone(), published.offset.unwrap())),
+                    Ok(published) => done
+                        .lock()
+                        .acked
+                        .push((name.clone(), published.offset.unwrap())),
                     Err(error) => failed(error.to_string()),
                 }
                 clock.sleep(apart).await;

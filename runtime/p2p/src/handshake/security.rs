@@ -211,7 +211,11 @@ impl Security {
             lane: Semaphore::new(config.lane.max(1)),
             farewells: Semaphore::new(FAREWELLS),
             serial: AtomicU64::new(0),
-            buffers: Buffers::new(BUFFER, config.idle_buffers),
+            buffers: if env.is_simulated() {
+                Buffers::of_the_process(BUFFER, config.idle_buffers)
+            } else {
+                Buffers::new(BUFFER, config.idle_buffers)
+            },
             members: config.members,
             dialled: Meters::new(&env, &[("side", "dialling")]),
             answered: Meters::new(&env, &[("side", "answering")]),
