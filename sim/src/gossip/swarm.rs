@@ -18,6 +18,7 @@ use super::{Event, Frame, Key, Message, Peer, PublishError, Router, Rpc, Rules, 
 pub type Edge = (Peer, Peer);
 
 enum Due {
+    Connect(Edge),
     Beat(Peer),
     Wake(Peer),
     Arrive { from: Peer, to: Peer, frame: Frame },
@@ -69,6 +70,8 @@ impl Draws {
 /// How a message reached a node first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
+    /// From whom; itself, for the publisher.
+    pub from: Peer,
     /// After how long.
     pub took: Duration,
     /// Over how many connections; the publisher is at zero.
@@ -106,12 +109,12 @@ pub struct Swarm {
 }
 
 impl Swarm {
-    /// `nodes` routers that connect at once, each link with its latency, and judge a message within `judging`. Heartbeats
-    /// begin spread over one interval, as those of processes do.
+    /// `nodes` routers, the first pair connected at once and each further one `pace` later, each link with its latency; they
+    /// judge a message within `judging`. Heartbeats begin spread over one interval, as those of processes do.
     pub fn new(
         rules: &Arc<Rules>,
         nodes: u32,
-        edges: &[Edge],
+        (edges, pace): (&[Edge], Duration),
         latency: impl Fn(Peer, Peer) -> Duration + 'static,
         judging: Duration,
         seed: u64,
@@ -143,13 +146,10 @@ impl Swarm {
             let phase = Duration::from_micros(phase as u64);
             swarm.push(p.first_heartbeat + phase, Due::Beat(node));
         }
-        for (dialler, answerer) in edges.iter().copied() {
-            swarm.with(dialler, |router, now, _| {
-                router.connect(now, answerer, true)
-            });
-            swarm.with(answerer, |router, now, _| {
-                router.connect(now, dialler, false)
-            });
+        let mut at = Duration::ZERO;
+        for edge in edges {
+            swarm.push(at, Due::Connect(*edge));
+            at += pace;
         }
         swarm
     }
@@ -192,6 +192,7 @@ impl Swarm {
         published?;
         self.published.insert(key, self.now);
         let here = Delivery {
+            from: node,
             took: Duration::ZERO,
             hops: 0,
         };
@@ -215,6 +216,14 @@ impl Swarm {
 
     fn on(&mut self, due: Due) {
         match due {
+            Due::Connect((dialler, answerer)) => {
+                self.with(dialler, |router, now, _| {
+                    router.connect(now, answerer, true);
+                });
+                self.with(answerer, |router, now, _| {
+                    router.connect(now, dialler, false);
+                });
+            }
             Due::Beat(node) => {
                 let next = self.now + self.rules.parameters.heartbeat;
                 self.push(next, Due::Beat(node));
@@ -287,6 +296,7 @@ impl Swarm {
         let hops = self.delivery(key, from).map_or(0, |before| before.hops);
         let since = self.published.get(&key).copied().unwrap_or(self.now);
         let first = Delivery {
+            from,
             took: self.now.saturating_sub(since),
             hops: hops + 1,
         };
@@ -294,7 +304,7 @@ impl Swarm {
     }
 }
 
-/// A random graph in which every node dials `dials` others that it is not connected with yet.
+/// A random graph in which every node dials `dials` others that it is not connected with yet; in no order.
 pub fn random_graph(nodes: u32, dials: u32, seed: u64) -> Vec<Edge> {
     let mut rng = Draws(seed);
     let mut edges: std::collections::BTreeSet<Edge> = std::collections::BTreeSet::new();
@@ -310,5 +320,10 @@ pub fn random_graph(nodes: u32, dials: u32, seed: u64) -> Vec<Edge> {
             edges.insert((Peer(node), Peer(other)));
         }
     }
-    edges.into_iter().collect()
+    let mut edges: Vec<Edge> = edges.into_iter().collect();
+    for at in (1..edges.len()).rev() {
+        let other = below(at + 1, &mut || rng.draw());
+        edges.swap(at, other);
+    }
+    edges
 }

@@ -109,7 +109,7 @@ fn swarm(nodes: u32, dials: u32, seed: u64) -> Swarm {
     Swarm::new(
         &rules(),
         nodes,
-        &edges,
+        (&edges, Duration::from_millis(3)),
         latency,
         Duration::from_millis(2),
         seed,
