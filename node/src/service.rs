@@ -252,6 +252,7 @@ async fn start(
         software: crate::SOFTWARE.to_owned(),
         versions,
         lan: config.lan,
+        reach: config.reach,
         care: Care {
             limits: config.limits,
             drain_within: config.drain,

@@ -136,6 +136,13 @@ impl Node {
         )?)
     }
 
+    /// Adds these lines to its configuration; they hold from its next start.
+    pub fn configure(&self, lines: &str) -> Result<()> {
+        let path = self.folder.join("node.toml");
+        let text = fs::read_to_string(&path)?;
+        Ok(fs::write(&path, format!("{text}\n{lines}"))?)
+    }
+
     /// Replaces its network file.
     pub fn set_network(&self, network: &NetworkFile) -> Result<()> {
         Ok(network.write(&self.folder.join("network.toml"))?)

@@ -9,15 +9,17 @@ use pqcnet_actor::Env;
 use pqcnet_crypto::{MlDsaKeyPair, NodeId, NodeKeys};
 use pqcnet_link::{LinkConfig, Reason, ServiceId};
 use pqcnet_mesh::shelf::{Kind, Shelf};
+use pqcnet_messages::control::{Status, StatusReport};
 use pqcnet_messages::{
-    Directive, Order, Refusal, Role, SignedDirective, SubmitDirective, Submitted,
+    Channel, ChannelName, Directive, Order, Refusal, Role, ShardMap, SignedDirective,
+    SubmitDirective, Submitted,
 };
 use pqcnet_p2p::endpoint::Endpoint;
 use pqcnet_p2p::handshake::{Security, SecurityConfig};
 use pqcnet_p2p::network::Admission;
 use pqcnet_p2p::streams::TcpStreams;
 use pqcnet_p2p::typed::{Bindings, LinkHandle, establish};
-use pqcnet_tests::network::{Listing, Network, Node};
+use pqcnet_tests::network::{Listing, Network, Node, SHARDS};
 
 /// Nodes of the large network.
 const NODES: usize = 30;
@@ -303,5 +305,138 @@ async fn only_the_root_orders() -> Result<()> {
     assert_eq!(closed.reason(), Some(Reason::Role), "{closed}");
     let told = refused(&network, &newcomer, Role::Operator, relayer).await?;
     assert!(told.contains("roles is over"), "{told}");
+    network.stop().await
+}
+
+/// What a node tells an operator.
+async fn account(network: &Network, node: &Node) -> Result<StatusReport> {
+    let operator = link(network, &network.operator, Role::Operator, node).await?;
+    let operator = operator.map_err(anyhow::Error::msg)?;
+    let report = operator.remote::<Status>().ask(Status {}, SOON).await?;
+    operator.close(Reason::Closed);
+    Ok(report)
+}
+
+/// Waits until a relayer has exactly so many shards that work.
+async fn has_shards(network: &Network, node: &Node, count: usize) -> Result<()> {
+    let asking = async {
+        while account(network, node).await?.shards.len() != count {
+            tokio::time::sleep(PACE).await;
+        }
+        anyhow::Ok(())
+    };
+    let asked = tokio::time::timeout(GIVE_UP, asking).await;
+    asked.with_context(|| format!("{} never has {count} shards", node.name))?
+}
+
+/// The root signs a map that gives all shards of one relayer to the other. Those without records move, and a client that publishes
+/// and subscribes there notices a pause at most; the one with records stays, is served where it is, and the relayer says so. Both know
+/// after being killed who has what, and the next map brings everything back.
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_change_hands() -> Result<()> {
+    let network = Network::listed(1, 2, Admission::Any, Listing::Operated)?;
+    network.start_all().await?;
+    let [one, two] = [1, 2].map(|number| network.node(Role::Relayer, number));
+    let each = usize::from(SHARDS) / 2;
+    for node in [one, two] {
+        has_shards(&network, node, each).await?;
+    }
+    let keys = Arc::new(NodeKeys::generate());
+    let client = network.client(&keys).await?;
+    let first = ShardMap::from_relayers(SHARDS, [one.id, two.id])?;
+    // Two channels of the first relayer, in different shards.
+    let of = |name: &ChannelName| Channel {
+        owner: keys.node_id(),
+        name: name.clone(),
+    };
+    let names = network.balanced_channels(keys.node_id(), 16)?;
+    let mut of_one = names
+        .iter()
+        .filter(|name| first.owner_of_channel(&of(name)) == one.id);
+    let kept = of_one.next().context("a channel")?;
+    let mut others = of_one.filter(|name| first.shard_of(&of(name)) != first.shard_of(&of(kept)));
+    let moving = others.next().context("a channel in another shard")?;
+    let publishes = client.publisher(kept)?;
+    assert_eq!(publishes.publish("here").await?.offset, Some(1));
+    let mut records = client.subscribe(&of(moving), 0).await?;
+
+    let all_two = ShardMap::new(2, vec![two.id; usize::from(SHARDS)])?;
+    let signed = order(&network, 2, Order::ShardMap(all_two)).sign(&network.root)?;
+    assert_eq!(submit(&network, one, signed).await?, Ok(Submitted::Applied));
+    has_shards(&network, two, usize::from(SHARDS) - 1).await?;
+    has_shards(&network, one, 1).await?;
+    assert_eq!(
+        client.publisher(moving)?.publish("there").await?.offset,
+        Some(1)
+    );
+    assert_eq!(publishes.publish("still here").await?.offset, Some(2));
+    let record = tokio::time::timeout(GIVE_UP, records.next()).await??;
+    assert_eq!((record.offset, &record.payload[..]), (1, &b"there"[..]));
+    let of_two = account(&network, two).await?;
+    let shard = u32::from(first.shard_of(&of(moving)).0);
+    let found = of_two.shards.iter().find(|status| status.id == shard);
+    assert_eq!(found.context("the shard")?.records, 1);
+    let told = account(&network, one).await?.problems;
+    let told: Vec<&str> = told.iter().map(|problem| problem.code.as_str()).collect();
+    ensure!(told.contains(&"shard-not-moved"), "{told:?}");
+
+    for node in [one, two] {
+        node.kill().await?;
+        node.start().await?;
+    }
+    has_shards(&network, two, usize::from(SHARDS) - 1).await?;
+    has_shards(&network, one, 1).await?;
+    client.publisher(moving)?.publish("after").await?;
+    publishes.publish("as ever").await?;
+
+    let back = ShardMap::new(3, first.owners().to_vec())?;
+    let signed = order(&network, 3, Order::ShardMap(back)).sign(&network.root)?;
+    assert_eq!(submit(&network, two, signed).await?, Ok(Submitted::Applied));
+    // All but the one that has a record by now.
+    has_shards(&network, one, each - 1).await?;
+    has_shards(&network, two, each + 1).await?;
+    client.publisher(moving)?.publish("there still").await?;
+    for (offset, payload) in [(2, &b"after"[..]), (3, b"there still")] {
+        let record = tokio::time::timeout(GIVE_UP, records.next()).await??;
+        assert_eq!((record.offset, &record.payload[..]), (offset, payload));
+    }
+    network.stop().await
+}
+
+/// Two nodes whose addresses nobody is told, and a bootstrap node that relays: they are linked with it and with each other, through
+/// it. When the relay is killed and comes back, so do the circuits.
+#[tokio::test(flavor = "multi_thread")]
+async fn through_a_relay() -> Result<()> {
+    let network = Network::listed(2, 1, Admission::Any, Listing::OneBootstrap)?;
+    let relay = network.node(Role::Sentry, 1);
+    let hidden = [
+        network.node(Role::Sentry, 2),
+        network.node(Role::Relayer, 1),
+    ];
+    relay.configure("[mesh]\nreach = \"relay\"\n")?;
+    for node in hidden {
+        node.configure("[mesh]\nreach = \"relayed\"\n")?;
+    }
+    network.start_together().await?;
+    for round in 1..=2 {
+        for node in hidden {
+            linked_with(node, 2).await?;
+            let what = format!(
+                "{} is reached through a relay, for the {round}. time",
+                node.name
+            );
+            until(&what, || {
+                let places = node.log().matches("reached through a relay").count();
+                Ok(places >= round)
+            })
+            .await?;
+        }
+        let dialled = "connected through a relay";
+        ensure!(hidden.iter().any(|node| node.log().contains(dialled)));
+        if round == 1 {
+            relay.kill().await?;
+            relay.start().await?;
+        }
+    }
     network.stop().await
 }

@@ -26,6 +26,7 @@ use crate::gate::{Doors, Gate, GateConfig, Reception, StewardRefs};
 use crate::mesh::{Mesh, MeshRefs, record_check, teach};
 use crate::outward::Outward;
 use crate::platform::{Platform, PlatformError};
+use crate::reach::{Reach, keep_places};
 use crate::steward::{self, Accounts, Steward, StewardConfig};
 use crate::watchman::{FreeBytes, Watchman, WatchmanConfig};
 
@@ -53,6 +54,8 @@ pub struct Setup {
     pub versions: KeyVersions,
     /// Whether to look for nodes on the LAN, and to be found there.
     pub lan: bool,
+    /// How it is reached on the control plane.
+    pub reach: Reach,
     /// Its upkeep.
     pub care: Care,
 }
@@ -162,6 +165,7 @@ pub(crate) struct Ground {
     doors: Doors,
     bound: (Address, Address),
     pub(crate) care: Care,
+    reach: Reach,
     live: Live,
 }
 
@@ -180,6 +184,7 @@ impl Ground {
             software,
             versions,
             lan,
+            reach,
             care,
         } = setup;
         let node_id = keys.node_id();
@@ -208,6 +213,8 @@ impl Ground {
         config.gossip = Some(GossipConfig::default());
         config.lookup = Some(LookupConfig::default());
         config.lan = lan;
+        config.relays = reach == Reach::Relay;
+        config.relayed = reach == Reach::Relayed;
         config.gossips_with = Arc::new(move |peer| authority.is_member(*peer));
         let (control, events) = platform.control(config)?;
         let control_bound = control.listen(&control_at).await?;
@@ -235,6 +242,7 @@ impl Ground {
             doors: Doors::new(incoming, events),
             bound: (control_bound, data_bound),
             live: Live::new(&care),
+            reach,
             care,
         })
     }
@@ -314,6 +322,7 @@ impl Ground {
             control: self.control.clone(),
             steward,
             missing: Arc::default(),
+            circuits: self.reach == Reach::Relayed,
         }
     }
 
@@ -335,7 +344,13 @@ impl Ground {
             software_hash: self.software_hash,
             identity_version: self.versions.identity,
             kem: self.versions.kem.clone(),
-            control: advertised(&self.bound.0, listed(|entry| &entry.control)),
+            // A relayed node has no address before a relay has given it a place.
+            control: match self.reach {
+                Reach::Relayed => Vec::new(),
+                Reach::Direct | Reach::Relay => {
+                    advertised(&self.bound.0, listed(|entry| &entry.control))
+                }
+            },
             data: advertised(&self.bound.1, listed(|entry| &entry.data)),
             issued_at_ms: 0,
             lease_ms: 0,
@@ -373,6 +388,11 @@ impl Ground {
         tree.child(Spec::new("neighbours", move |_| {
             Dialler::new(config.clone())
         }));
+        if self.reach == Reach::Relayed {
+            let relays = bootstrap(&self.network, self.node_id);
+            let announce = outward.steward.mesh.announce();
+            keep_places(outward, relays, self.advert(), announce);
+        }
         let config = GateConfig {
             role: self.role,
             authority: self.mesh.authority.clone(),

@@ -22,7 +22,7 @@ use pqcnet_mesh::gossip::{
     NotSent, PeerLinked, PeerUnlinked, Publish, Sighted, read,
 };
 use pqcnet_mesh::{
-    Authority, Herald, HeraldConfig, Registrar, RegistrarConfig, Rulings, Shelf, ShelfError, View,
+    Announce, Authority, Herald, HeraldConfig, Registrar, RegistrarConfig, Rulings, Shelf, ShelfError, View,
     Wanted, load_directives,
 };
 use pqcnet_messages::{Advert, PullAdverts, PullDirectives, Role, SignedAdvert, SubmitDirective};
@@ -63,6 +63,7 @@ pub struct MeshRefs {
     misbehaved: Ref<Misbehaved>,
     failed: Ref<DialFailed>,
     sighted: Ref<Sighted>,
+    announce: Ref<Announce>,
 }
 
 impl Mesh {
@@ -140,6 +141,7 @@ impl Mesh {
             misbehaved: herald.of(),
             failed: herald.of(),
             sighted: herald.of(),
+            announce: herald.of(),
         }
     }
 }
@@ -151,6 +153,11 @@ impl MeshRefs {
             .serve(self.submit.clone())
             .serve(self.directives.clone())
             .serve(self.adverts.clone())
+    }
+
+    /// Says something else of this node.
+    pub(crate) fn announce(&self) -> Ref<Announce> {
+        self.announce.clone()
     }
 
     /// Hears of dials that failed.

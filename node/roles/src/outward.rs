@@ -41,6 +41,8 @@ pub struct Outward {
     pub steward: StewardRefs,
     /// Whom nobody has said where to find; shared by every dial.
     pub missing: Arc<Mutex<Missing>>,
+    /// Circuits are dialled from here.
+    pub circuits: bool,
 }
 
 impl Outward {
@@ -120,14 +122,7 @@ impl Outward {
                 known if known.is_empty() => outward.look_up(peer).await.control,
                 known => known,
             };
-            if addresses.is_empty() {
-                return Err("no control address of it is known".into());
-            }
-            let dialled = outward.control.dial(peer, &addresses).await;
-            dialled.map_err(|error| NotLinked {
-                handshake: is_somebody_else(&error),
-                reason: error.to_string(),
-            })?;
+            outward.connect(peer, &addresses).await?;
             let stream = outward
                 .control
                 .open(peer)
@@ -154,6 +149,45 @@ impl Outward {
             })
         }
         .boxed()
+    }
+
+    /// A connection on the control plane: at an address, else through a relay.
+    async fn connect(&self, peer: NodeId, addresses: &[Address]) -> Result<(), NotLinked> {
+        let is_direct = |at: &&Address| at.relay().is_none();
+        let direct: Vec<Address> = addresses.iter().filter(is_direct).cloned().collect();
+        let relays = addresses.iter().filter_map(Address::relay);
+        let relays: Vec<NodeId> = relays.filter(|_| self.circuits).collect();
+        let failed = |error: ControlError| NotLinked {
+            handshake: is_somebody_else(&error),
+            reason: error.to_string(),
+        };
+        let mut last = NotLinked::from("no control address of it is known");
+        if !direct.is_empty() {
+            match self.control.dial(peer, &direct).await {
+                Ok(()) => return Ok(()),
+                Err(error) => last = failed(error),
+            }
+        }
+        for relay in relays {
+            let Some(at) = self.direct(&relay).into_iter().next() else {
+                continue;
+            };
+            match self.control.dial_through(peer, relay, &at).await {
+                Ok(()) => {
+                    tracing::info!(%peer, %relay, "connected through a relay");
+                    return Ok(());
+                }
+                Err(error) => last = failed(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// A node's own addresses on the control plane, without circuits.
+    pub(crate) fn direct(&self, peer: &NodeId) -> Vec<Address> {
+        let mut known = self.route(peer).control;
+        known.retain(|at| at.relay().is_none());
+        known
     }
 
     /// Where a node may be: as it advertises, then as the network file says.

@@ -91,6 +91,7 @@ impl World {
             software: "test/1".to_owned(),
             versions: KeyVersions::default(),
             lan: false,
+            reach: pqcnet_roles::Reach::Direct,
             care: Care {
                 backups: self.place.path().join("backups"),
                 ..Care::default()

@@ -106,6 +106,7 @@ async fn world(env: &Env, lower: bool) -> (Neighbour, Started, tempfile::TempDir
         software: "test/1".to_owned(),
         versions: KeyVersions::default(),
         lan: false,
+        reach: pqcnet_roles::Reach::Direct,
         care: Care {
             backups: place.path().join("backups"),
             ..Care::default()

@@ -174,6 +174,12 @@ pub const KEYS: &[Key] = &[
         "Look for nodes of the network on the LAN (mDNS), and be found there.",
     ),
     key(
+        "mesh.reach",
+        Type::Words(&["direct", "relay", "relayed"]),
+        Some("direct"),
+        "How the control plane is reached: direct; relay: also carry circuits for others; relayed: only through bootstrap nodes that relay.",
+    ),
+    key(
         "log.level",
         Type::Words(&["off", "error", "warn", "info", "debug", "trace"]),
         Some("info"),

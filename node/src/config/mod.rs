@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pqcnet_qstp::Suite;
+use pqcnet_roles::Reach;
 use pqcnet_roles::core::levels::Lines;
 use pqcnet_roles::watchman::Limits;
 use pqcnet_telemetry::{Endpoint, LogFormat, LogLevel, Ratio};
@@ -49,6 +50,8 @@ pub struct NodeConfig {
     pub mesh: PathBuf,
     /// Whether the LAN is searched for nodes.
     pub lan: bool,
+    /// How others reach its control plane.
+    pub reach: Reach,
     /// What is logged.
     pub log_level: LogLevel,
     /// How it looks.
@@ -270,6 +273,7 @@ impl NodeConfig {
             store: read.value("store.path")?,
             broker: read.optional("store.broker").map(PathBuf::from),
             lan: read.value("mesh.lan")?,
+            reach: read.value("mesh.reach")?,
             mesh: match read.optional("mesh.path") {
                 Some(path) => path.into(),
                 None => read.value::<PathBuf>("keys")?.with_file_name("mesh"),

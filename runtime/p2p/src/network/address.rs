@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use pqcnet_crypto::NodeId;
 use serde::{Deserialize, Deserializer};
 
 /// Longest host name of the DNS (RFC 1035, section 2.3.4, without the root's dot).
@@ -18,6 +19,8 @@ pub struct Address {
     web_socket: bool,
 }
 
+/// What the host of a circuit ends with.
+const CIRCUIT: &str = ".circuit";
 /// What an address starts with whose socket carries a WebSocket.
 const WEB_SOCKET: &str = "ws://";
 
@@ -55,6 +58,21 @@ impl Address {
     pub fn over_web_socket(mut self) -> Address {
         self.web_socket = true;
         self
+    }
+
+    /// The place of a node that is reached through a relay's circuit: the relay's id as a name of the reserved domain `.circuit`,
+    /// port 0. Software that does not know such names finds nothing there.
+    pub fn through(relay: &NodeId) -> Address {
+        Address {
+            host: format!("{relay}{CIRCUIT}"),
+            port: 0,
+            web_socket: false,
+        }
+    }
+
+    /// The relay through which it leads, if it does.
+    pub fn relay(&self) -> Option<NodeId> {
+        self.host.strip_suffix(CIRCUIT)?.parse().ok()
     }
 
     /// The IP address, when the host is one.
@@ -160,6 +178,18 @@ mod tests {
             let address: Address = text.parse().unwrap();
             assert_eq!(address.to_string(), text);
         }
+        let relay = NodeId::from_bytes([7; 32]);
+        let circuit = Address::through(&relay);
+        assert_eq!(
+            circuit.to_string(),
+            format!("{}.circuit:0", "07".repeat(32))
+        );
+        assert_eq!(circuit.to_string().parse(), Ok(circuit.clone()));
+        assert_eq!(
+            (circuit.relay(), circuit.socket_addr()),
+            (Some(relay), None)
+        );
+        assert_eq!("x.circuit:0".parse::<Address>().unwrap().relay(), None);
         let socket: SocketAddr = "[::1]:9".parse().unwrap();
         assert_eq!(Address::from(socket).socket_addr(), Some(socket));
         let parse = |text: &str| text.parse::<Address>().unwrap_err();
