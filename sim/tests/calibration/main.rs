@@ -32,6 +32,9 @@ const SEED: u64 = 42;
 /// node draws its own, and on a busy machine connections come about at other times. On a quiet one they differ by 1 or 2 %.
 const HOPS: f64 = 0.10;
 const PATHS: f64 = 0.15;
+/// Of the longest: on a machine so busy that messages wait for seconds, the first to come is not the one that went the
+/// shortest way.
+const TAILS: f64 = 0.30;
 const COPIES: f64 = 0.25;
 
 /// One way, the same in both directions; long beside what a busy machine takes for a message.
@@ -174,13 +177,13 @@ fn like_the_real_one() {
     };
     gap("hops, mean", mean(&real.hops), mean(&ours.hops), HOPS);
     gap("path, mean", mean(&real.paths), mean(&ours.paths), PATHS);
-    for part in [0.5, 0.9, 0.99] {
+    for (part, most) in [(0.5, PATHS), (0.9, TAILS), (0.99, TAILS)] {
         let name = format!("path, p{}", part * 100.0);
         gap(
             &name,
             quantile(&real.paths, part),
             quantile(&ours.paths, part),
-            PATHS,
+            most,
         );
     }
     gap("copies a delivery", real.copies, ours.copies, COPIES);
