@@ -97,7 +97,6 @@ fn one(nodes: &str, crypto: &str, seconds: &str) -> Result<()> {
     world.run_for(Duration::from_secs(seconds))?;
     let real = living.elapsed().as_secs_f64();
     let events = world.ledger().events() - events;
-    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     let (many, times) = (events as f64, seconds as f64 / real);
     tell(&format!(
         "| {nodes} | {} | {boot:.1} | {seconds} | {real:.1} | {times:.1} | {events} | {:.0} | {:.2} | {} | {} |",
