@@ -1,8 +1,10 @@
 //! The simulator's figures: how long worlds of whole nodes take to boot and to live, and in how much memory.
 //!
 //! `pqcnet-sim-figures` measures every row, each in a process of its own, so that peaks of memory do not mix;
-//! `pqcnet-sim-figures NODES CRYPTO SECONDS` measures one. Every client reads a channel of its own and publishes to it.
+//! `pqcnet-sim-figures NODES CRYPTO SECONDS` measures one; `pqcnet-sim-figures costs` what cryptography costs this machine.
+//! Every client reads a channel of its own and publishes to it.
 
+use std::hint::black_box;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use pqcnet_actor::{Env, Stopwatch};
 use pqcnet_client::{Client, ClientConfig};
+use pqcnet_crypto::{AeadAlgorithm, AeadKey, KemSecret, NodeKeys, encapsulate};
 use pqcnet_messages::{ChannelName, Role};
 use pqcnet_p2p::streams::Streams;
 use pqcnet_sim::crypto::Crypto;
@@ -36,9 +39,10 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match words.as_slice() {
         [] => all(),
+        [word] if word == "costs" => costs(),
         [nodes, crypto, seconds] => one(nodes, crypto, seconds),
         _ => Err(anyhow::anyhow!(
-            "usage: pqcnet-sim-figures [NODES real|memo|modelled SECONDS]"
+            "usage: pqcnet-sim-figures [costs | NODES real|memo|modelled SECONDS]"
         )),
     };
     match outcome {
@@ -93,7 +97,6 @@ fn one(nodes: &str, crypto: &str, seconds: &str) -> Result<()> {
     world.run_for(Duration::from_secs(seconds))?;
     let real = living.elapsed().as_secs_f64();
     let events = world.ledger().events() - events;
-    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     let (many, times) = (events as f64, seconds as f64 / real);
     tell(&format!(
         "| {nodes} | {} | {boot:.1} | {seconds} | {real:.1} | {times:.1} | {events} | {:.0} | {:.2} | {} | {} |",
@@ -205,6 +208,56 @@ async fn live(
         acked.fetch_add(1, Relaxed);
         env.sleep(APART).await;
     }
+}
+
+/// What each operation costs this machine: the constants of `pqcnet_sim::crypto::Costs` are such a run's.
+fn costs() -> Result<()> {
+    const TIMES: u32 = 2_000;
+    let each = |name: &str, work: &mut dyn FnMut()| {
+        work();
+        let watch = Stopwatch::start();
+        for _ in 0..TIMES {
+            work();
+        }
+        let took = watch.elapsed() / TIMES;
+        tell(&format!("{name:<20}{:>10.2} us", took.as_secs_f64() * 1e6));
+    };
+    let keys = NodeKeys::generate();
+    let message = [1; 200];
+    let hybrid = keys.sign(&message);
+    let alone = keys.sign_ml_dsa(&message);
+    let public = keys.public();
+    each("ML-DSA sign", &mut || {
+        drop(black_box(keys.sign_ml_dsa(&message)))
+    });
+    each("both sign", &mut || drop(black_box(keys.sign(&message))));
+    each("ML-DSA verify", &mut || {
+        black_box(public.ml_dsa.verify(&message, &alone).is_ok());
+    });
+    each("both verify", &mut || {
+        black_box(public.verify(&message, &hybrid).is_ok());
+    });
+    let secret = KemSecret::generate();
+    let (ciphertext, _) = encapsulate(secret.public())?;
+    each("X-Wing keys", &mut || {
+        drop(black_box(KemSecret::generate()))
+    });
+    each("X-Wing encapsulate", &mut || {
+        black_box(encapsulate(secret.public()).is_ok());
+    });
+    each("X-Wing decapsulate", &mut || {
+        black_box(secret.decapsulate(&ciphertext).is_ok());
+    });
+    let new = || AeadKey::new(AeadAlgorithm::Aes256Gcm, &[1; 32]);
+    each("AES key", &mut || drop(black_box(new())));
+    let key = new();
+    for len in [64, 16_384, 65_536] {
+        let mut text = vec![0; len];
+        each(&format!("seal {len}"), &mut || {
+            black_box(key.seal_in_place(&[0; 12], b"head", &mut text));
+        });
+    }
+    Ok(())
 }
 
 /// The most memory that this process has had.

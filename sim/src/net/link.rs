@@ -99,19 +99,12 @@ pub(super) fn on_wire(bytes: usize) -> u64 {
 pub(super) fn unit(rng: &mut StreamRng) -> f64 {
     // 53 bits are what a double holds exactly.
     let bits = rng.next_u64() >> 11;
-    #[expect(clippy::cast_precision_loss, reason = "53 bits are exact")]
     let bits = bits as f64;
     bits / 9_007_199_254_740_992.0
 }
 
 fn scaled(duration: Duration, by: f64) -> Duration {
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^53 ns")]
     let ns = duration.as_nanos() as f64 * by;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "clamped to a year first"
-    )]
     let ns = ns.clamp(0.0, 3.2e16) as u64;
     Duration::from_nanos(ns)
 }
@@ -138,7 +131,6 @@ impl Link {
     pub(super) fn stream_delay(&self, bytes: usize, rng: &mut StreamRng) -> Duration {
         let mut delay = self.jittered(rng);
         if self.loss > 0.0 {
-            #[expect(clippy::cast_precision_loss, reason = "a few packets")]
             let packets = bytes.div_ceil(PACKET).max(1) as f64;
             let all_arrive = libm::pow(1.0 - self.loss, packets);
             let mut wait = (self.latency * 2).max(RETRANSMIT_AT_LEAST);

@@ -50,14 +50,8 @@ impl Cpu {
         if self.spec.slowness == 1.0 {
             return cost_ns;
         }
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "costs are far below 2^53 ns, and not negative"
-        )]
-        let scaled = (cost_ns as f64 * self.spec.slowness.max(0.0)) as u64;
-        scaled
+        // Costs are far below 2^53 ns.
+        (cost_ns as f64 * self.spec.slowness.max(0.0)) as u64
     }
 
     /// Whether another job may wait.
