@@ -1,5 +1,6 @@
 //! One message through whole nodes.
 
+use std::process::Command;
 use std::time::Duration;
 
 use pqcnet_sim::crypto::{Crypto, Op};
@@ -42,4 +43,38 @@ fn a_message_is_acked_twice_alike() {
     assert_eq!(hashes[0], hashes[1]);
     assert_ne!(hashes[1], hashes[2]);
     assert_ne!(run(8, Crypto::Memo).0, hashes[1]);
+}
+
+/// Set in the process that the next test starts.
+const CHILD: &str = "PQCNET_SIM_TEST_CHILD";
+
+// Scenario: two relayers, three sentries and four clients, in this process and in another: the same hash. What a process has of
+// its own (addresses in memory, hashers' keys, its id) is in none.
+#[test]
+fn another_process_comes_to_the_same_hash() {
+    let mut config = WorldConfig::new(9);
+    config.crypto = Crypto::Modelled;
+    config.yields = 16;
+    let mut town = Town::new(config, 2, 3, 4);
+    town.boot();
+    town.load(3, Duration::from_millis(50));
+    town.world.run_for(Duration::from_secs(5)).unwrap();
+    assert_eq!(town.done.lock().acked.len(), 12);
+    let line = format!(
+        "hash {} of {} events",
+        town.hash(),
+        town.world.ledger().events()
+    );
+    if std::env::var_os(CHILD).is_some() {
+        println!("{line}");
+        return;
+    }
+    let name = "first_light::another_process_comes_to_the_same_hash";
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(told.contains(&line), "{line}\n{told}");
 }
