@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use pqcnet_actor::latest;
 use pqcnet_actor::{Env, Message, Pause};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::{Addressed, Role, Wire};
@@ -16,7 +17,6 @@ use pqcnet_p2p::handshake::{Security, SecurityConfig};
 use pqcnet_p2p::network::Address;
 use pqcnet_p2p::streams::{Streams, TcpStreams};
 use rand::Rng as _;
-use tokio::sync::watch;
 
 use crate::config::ClientConfig;
 use crate::connection::{Connector, Live};
@@ -34,18 +34,18 @@ pub(crate) struct Shared {
     pub(crate) config: ClientConfig,
     pub(crate) inboxes: Arc<Inboxes>,
     node_id: NodeId,
-    live: watch::Receiver<Option<Live>>,
-    stop: watch::Sender<bool>,
+    live: latest::Receiver<Option<Live>>,
+    stop: latest::Sender<bool>,
     last_subscription: AtomicU32,
     intakes: Mutex<BTreeMap<ChannelName, Arc<Intake>>>,
 }
 
 impl Shared {
-    pub(crate) fn live(&self) -> watch::Receiver<Option<Live>> {
+    pub(crate) fn live(&self) -> latest::Receiver<Option<Live>> {
         self.live.clone()
     }
 
-    pub(crate) fn stopped(&self) -> watch::Receiver<bool> {
+    pub(crate) fn stopped(&self) -> latest::Receiver<bool> {
         self.stop.subscribe()
     }
 
@@ -112,9 +112,9 @@ impl Client {
         let security = Security::new(env.clone(), identity);
         let security = security.map_err(|error| ConnectError::Unusable(error.to_string()))?;
         let endpoint = Endpoint::new(security, streams);
-        let (live, mut connected) = watch::channel(None);
-        let (failed, mut failure) = watch::channel(None);
-        let (stop, _) = watch::channel(false);
+        let (live, mut connected) = latest::channel(None);
+        let (failed, mut failure) = latest::channel(None);
+        let (stop, _) = latest::channel(false);
         let within = config.connect_timeout;
         let shared = Arc::new(Shared {
             env: env.clone(),

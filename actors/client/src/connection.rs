@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pqcnet_actor::latest;
 use pqcnet_actor::{Env, Pause, Ref};
 use pqcnet_crypto::{NodeId, random};
 use pqcnet_link::{DownReason, LinkConfig, Role, ServiceId};
@@ -16,7 +17,6 @@ use pqcnet_p2p::network::Address;
 use pqcnet_p2p::typed::{self, Bindings, LinkHandle, RoleRefused};
 use pqcnet_qstp::Reason as HandshakeReason;
 use rand::Rng;
-use tokio::sync::watch;
 
 use crate::client::Shared;
 use crate::error::ConnectError;
@@ -67,9 +67,9 @@ pub(crate) struct Live {
 pub(crate) struct Connector {
     pub(crate) shared: Arc<Shared>,
     pub(crate) endpoint: Endpoint,
-    pub(crate) live: watch::Sender<Option<Live>>,
+    pub(crate) live: latest::Sender<Option<Live>>,
     /// What the last round over the sentries met.
-    pub(crate) failed: watch::Sender<Option<ConnectError>>,
+    pub(crate) failed: latest::Sender<Option<ConnectError>>,
 }
 
 impl Connector {

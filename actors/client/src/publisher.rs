@@ -10,12 +10,13 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use pqcnet_actor::latest;
 use pqcnet_actor::{AskError, Env, Pause, Step, StepKind, TraceCx};
 use pqcnet_messages::edge::{OpenProducer, Publish, Published as Stored};
 use pqcnet_messages::{Channel, MAX_BATCH_BYTES, MAX_PAYLOAD, Refusal};
 use rand::Rng;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot};
 
 use crate::client::{Client, Shared};
 use crate::connection::Live;
@@ -257,7 +258,7 @@ struct Driver {
     env: Env,
     channel: Channel,
     request_timeout: Duration,
-    live: watch::Receiver<Option<Live>>,
+    live: latest::Receiver<Option<Live>>,
     answers: FuturesUnordered<BoxFuture<'static, Answered>>,
     producer: Producer<Ticket>,
 }
@@ -266,7 +267,11 @@ struct Driver {
 const TAKE: usize = 512;
 
 impl Driver {
-    async fn run(mut self, mut incoming: mpsc::Receiver<Item>, mut stopped: watch::Receiver<bool>) {
+    async fn run(
+        mut self,
+        mut incoming: mpsc::Receiver<Item>,
+        mut stopped: latest::Receiver<bool>,
+    ) {
         let mut rng = self.env.rng("publisher");
         let mut items = Vec::with_capacity(TAKE);
         let mut open = true;

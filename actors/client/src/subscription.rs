@@ -206,7 +206,7 @@ impl Task {
     async fn stretch(
         &mut self,
         link: Live,
-        live: &mut tokio::sync::watch::Receiver<Option<Live>>,
+        live: &mut pqcnet_actor::latest::Receiver<Option<Live>>,
         pause: &mut Pause,
     ) -> Stretch {
         let subscription = self.shared.next_subscription();

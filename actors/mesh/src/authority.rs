@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pqcnet_actor::Env;
+use pqcnet_actor::latest;
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::Role;
 use pqcnet_p2p::network::NetworkFile;
-use tokio::sync::watch;
 
 use crate::core::standing::{Standing, Standings};
 
@@ -26,24 +26,24 @@ pub type Bans = BTreeMap<NodeId, Duration>;
 #[derive(Clone)]
 pub struct Authority {
     env: Env,
-    standings: watch::Receiver<Arc<Standings>>,
-    bans: watch::Receiver<Arc<Bans>>,
+    standings: latest::Receiver<Arc<Standings>>,
+    bans: latest::Receiver<Arc<Bans>>,
 }
 
 /// Where rulings are made: the registrar sends standings, the herald bans. They outlive both actors' incarnations.
 #[derive(Clone, Debug)]
 pub struct Rulings {
     /// The registrar's.
-    pub standings: watch::Sender<Arc<Standings>>,
+    pub standings: latest::Sender<Arc<Standings>>,
     /// The herald's.
-    pub bans: watch::Sender<Arc<Bans>>,
+    pub bans: latest::Sender<Arc<Bans>>,
 }
 
 impl Authority {
     /// An authority that begins with these standings, and where its rulings come from.
     pub fn new(env: &Env, standings: Standings) -> (Authority, Rulings) {
-        let (standings_out, standings) = watch::channel(Arc::new(standings));
-        let (bans_out, bans) = watch::channel(Arc::default());
+        let (standings_out, standings) = latest::channel(Arc::new(standings));
+        let (bans_out, bans) = latest::channel(Arc::default());
         let authority = Authority {
             env: env.clone(),
             standings,

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use pqcnet_actor::latest;
 use pqcnet_actor::{Alarm, Behaviour, Cx, Pause, Ref, TellError};
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::mesh::{LinkDown, LinkUp};
 use rand::Rng;
-use tokio::sync::watch;
 
 use crate::core::peers::{Peers, State};
 use crate::gossip::DialFailed;
@@ -55,7 +55,7 @@ pub type Dial<L> =
     Arc<dyn Fn(NodeId) -> BoxFuture<'static, Result<Linked<L>, NotLinked>> + Send + Sync + 'static>;
 
 /// Whom a dialler is to keep links to, by whoever chooses. A link to another one that is open stays until it ends.
-pub type Wanted = watch::Receiver<Arc<BTreeSet<NodeId>>>;
+pub type Wanted = latest::Receiver<Arc<BTreeSet<NodeId>>>;
 
 /// Who is told about the link to one peer.
 pub struct User<L: Send + 'static> {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use pqcnet_actor::latest;
 use pqcnet_actor::{Alarm, AskError, Behaviour, Cx, Message, On, Ref, Reply};
 use pqcnet_crypto::{NodeId, NodeKeys};
 use pqcnet_link::Wire as _;
@@ -22,7 +23,6 @@ use pqcnet_messages::{
 };
 use pqcnet_p2p::network::{Address, NetworkFile};
 use rand::Rng as _;
-use tokio::sync::watch;
 
 use crate::authority::{Authority, Bans};
 use crate::core::announcer::{Announcer, LEASE_MS};
@@ -105,9 +105,9 @@ pub struct HeraldConfig {
     /// Who may advertise.
     pub authority: Authority,
     /// Where bans go.
-    pub bans: watch::Sender<Arc<Bans>>,
+    pub bans: latest::Sender<Arc<Bans>>,
     /// Where the view goes.
-    pub view: watch::Sender<Arc<View>>,
+    pub view: latest::Sender<Arc<View>>,
     /// Where the peer book and the scores are kept.
     pub shelf: Shelf,
     /// Gossip.
@@ -115,7 +115,7 @@ pub struct HeraldConfig {
     /// Puts this node's advert where lookups find it.
     pub record: Keep,
     /// Where it goes whom to dial.
-    pub wanted: watch::Sender<Arc<BTreeSet<NodeId>>>,
+    pub wanted: latest::Sender<Arc<BTreeSet<NodeId>>>,
     /// Nodes that are dialled always.
     pub bootstrap: Vec<NodeId>,
 }

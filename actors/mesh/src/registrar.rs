@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use pqcnet_actor::latest;
 use pqcnet_actor::{AskError, Behaviour, Cx, On, Promise, Ref, Reply};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::Wire as _;
@@ -27,7 +28,6 @@ use pqcnet_messages::{
 };
 use pqcnet_p2p::network::NetworkFile;
 use rand::Rng as _;
-use tokio::sync::watch;
 
 use crate::core::directives::{Directives, Full};
 use crate::core::scores::Offence;
@@ -60,7 +60,7 @@ pub struct RegistrarConfig {
     /// Where directives are kept.
     pub shelf: Shelf,
     /// Where rulings go.
-    pub standings: watch::Sender<Arc<Standings>>,
+    pub standings: latest::Sender<Arc<Standings>>,
     /// Gossip.
     pub publish: Publish,
     /// Who keeps the scores.

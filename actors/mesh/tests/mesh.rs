@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
+use pqcnet_actor::latest;
 use pqcnet_actor::{Addr, Env, Exit, Running, Spec, Strategy, Tree, simulate};
 use pqcnet_crypto::{MlDsaKeyPair, NodeId, NodeKeys};
 use pqcnet_link::{ServiceId, Wire as _};
@@ -25,7 +26,6 @@ use pqcnet_messages::{
     SignedDirective, SubmitDirective, Submitted,
 };
 use pqcnet_p2p::network::{Admission, NetworkFile, NetworkParts, NodeEntry};
-use tokio::sync::watch;
 
 const SOON: Duration = Duration::from_secs(5);
 const S: Duration = Duration::from_secs(1);
@@ -122,7 +122,7 @@ struct Mesh {
     authority: Authority,
     registrar: Addr<Registrar>,
     herald: Addr<Herald>,
-    view: watch::Receiver<Arc<View>>,
+    view: latest::Receiver<Arc<View>>,
     wanted: Wanted,
     said: Said,
     /// How many messages nobody takes.
@@ -133,8 +133,8 @@ fn start(world: &World, at: usize, name: &str) -> Mesh {
     let env = Env::simulated(at as u64, name);
     let standings = Standings::new(world.network.clone(), []);
     let (authority, rulings) = Authority::new(&env, standings);
-    let (show, view) = watch::channel(Arc::default());
-    let (want, wanted) = watch::channel(Arc::default());
+    let (show, view) = latest::channel(Arc::default());
+    let (want, wanted) = latest::channel(Arc::default());
     let (said, deaf) = (Said::default(), Arc::new(Mutex::new(0)));
     let (heard, not_now) = (said.clone(), deaf.clone());
     let publish: Publish = Arc::new(move |topic, bytes| {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use pqcnet_actor::latest;
 use pqcnet_actor::{AskError, Env, Ref, Spec, Strategy, Tree};
 use pqcnet_crypto::{NodeId, StorageMasterKey};
 use pqcnet_log::{AppendBatch, AppendError, Base, ChannelId, EmbeddedLog, ShardLog, ShardNo, keys};
@@ -20,7 +21,6 @@ use pqcnet_messages::{Channel, ChannelName, Refusal, ShardMap};
 use pqcnet_relay::core::shard::ShardLimits;
 use pqcnet_relay::{ShardWorker, ShardWorkerConfig, Tenure};
 use pqcnet_store::{RocksStore, Schema, StoreConfig};
-use tokio::sync::watch;
 
 const SIZE: usize = 1024;
 /// Publishes of one producer that wait for their answer at a time.
@@ -132,7 +132,7 @@ async fn burst(
     let me = NodeId::from_bytes([2; 32]);
     let map = ShardMap::from_relayers(shards, [me]).expect("a good map");
     let tenure = Tenure::new(me, map, []).expect("nothing was kept");
-    let (_, tenure) = watch::channel(Arc::new(tenure));
+    let (_, tenure) = latest::channel(Arc::new(tenure));
     for shard in 0..shards {
         let config = ShardWorkerConfig {
             shard: ShardNo(shard),

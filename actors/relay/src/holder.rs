@@ -17,13 +17,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use pqcnet_actor::latest;
 use pqcnet_actor::{Alarm, AskError, Behaviour, Cx, On, Pause, Promise, Ref, Reply};
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::relay::{ReleaseShard, ShardReleased};
 use pqcnet_messages::relay_local::{Rest, Wake};
 use pqcnet_messages::{Refusal, ShardId};
 use rand_core::Rng as _;
-use tokio::sync::watch;
 
 use crate::core::tenure::{Asked, MapInForce, Tenure};
 
@@ -54,9 +54,9 @@ pub struct HolderConfig {
     /// Keeps it.
     pub keep: KeepTenure,
     /// The root's map, as it changes.
-    pub map: watch::Receiver<MapInForce>,
+    pub map: latest::Receiver<MapInForce>,
     /// Where the tenure is shown.
-    pub show: watch::Sender<Arc<Tenure>>,
+    pub show: latest::Sender<Arc<Tenure>>,
     /// The worker of each shard.
     pub workers: BTreeMap<ShardId, (Ref<Rest>, Ref<Wake>)>,
     /// The other relayers.
@@ -120,7 +120,7 @@ impl Holder {
         }
     }
 
-    fn follow(&mut self, mut map: watch::Receiver<MapInForce>, cx: &mut Cx<Self>) {
+    fn follow(&mut self, mut map: latest::Receiver<MapInForce>, cx: &mut Cx<Self>) {
         let force = map.borrow_and_update().clone();
         if *self.tenure.map() != force.map {
             let version = force.map.version();

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pqcnet_actor::latest;
 use pqcnet_actor::{
     Addr, AskError, Behaviour, Cx, Message, On, Promise, Ref, Reply, Stopping, TellError,
 };
@@ -19,7 +20,6 @@ use pqcnet_messages::relay::{
 };
 use pqcnet_messages::relay_local::{Admit, Consume, Follow, IssueEpoch, ReplaceReaders, Unfollow};
 use pqcnet_messages::{Channel, Refusal, ShardId};
-use tokio::sync::watch;
 
 use crate::ShardWorker;
 use crate::core::tenure::{Place, Tenure};
@@ -59,7 +59,7 @@ pub struct Domain {
     /// Whose grants and sessions hold; asked again with each request.
     pub admits: Admits,
     /// Which shards are here.
-    pub tenure: watch::Receiver<Arc<Tenure>>,
+    pub tenure: latest::Receiver<Arc<Tenure>>,
     /// The workers of all shards.
     pub workers: BTreeMap<ShardId, Addr<ShardWorker>>,
 }
@@ -204,7 +204,7 @@ impl Intake {
     }
 
     /// Whenever a shard has gone elsewhere, its subscribers are sent after it.
-    fn follow_tenure(&mut self, mut tenure: watch::Receiver<Arc<Tenure>>, cx: &mut Cx<Self>) {
+    fn follow_tenure(&mut self, mut tenure: latest::Receiver<Arc<Tenure>>, cx: &mut Cx<Self>) {
         let now = tenure.borrow_and_update().clone();
         let shards: BTreeSet<ShardId> = self.subscriptions.values().map(|s| s.shard).collect();
         for shard in shards {

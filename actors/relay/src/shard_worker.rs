@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pqcnet_actor::latest;
 use pqcnet_actor::{
     Alarm, Behaviour, Cx, Env, Histogram, Letter, On, Promise, Ref, Reply, Step, StepKind,
     Stopping, TellError, TraceCx,
@@ -26,7 +27,6 @@ use pqcnet_messages::relay_local::{
 };
 use pqcnet_messages::{Record, Refusal, ShardId};
 use rand_core::Rng as _;
-use tokio::sync::watch;
 
 use crate::core::channel::channel_id;
 use crate::core::delivery::Delivered;
@@ -52,7 +52,7 @@ pub struct ShardWorkerConfig {
     /// Its limits.
     pub limits: ShardLimits,
     /// Whether the shard is here.
-    pub tenure: watch::Receiver<Arc<Tenure>>,
+    pub tenure: latest::Receiver<Arc<Tenure>>,
 }
 
 /// Whether a worker works.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use futures::FutureExt as _;
+use pqcnet_actor::latest;
 use pqcnet_actor::{Addr, Env, Ref, Running, Spec, Strategy, Tree};
 use pqcnet_crypto::{NodeId, StorageMasterKey};
 use pqcnet_log::ShardNo;
@@ -19,7 +20,6 @@ use pqcnet_relay::{
     Holder, HolderConfig, MapInForce, Place, Release, ShardWorker, ShardWorkerConfig, Tenure,
 };
 use support::{WITHIN, embedded, store_config, with_env};
-use tokio::sync::watch;
 
 const SHARD: ShardId = ShardId(0);
 const OLD: NodeId = NodeId::from_bytes([1; 32]);
@@ -38,8 +38,8 @@ type Peers = Arc<OnceLock<BTreeMap<NodeId, Ref<Release>>>>;
 type Disk = Arc<Mutex<(Vec<Bytes>, bool)>>;
 
 struct Side {
-    tenure: watch::Receiver<Arc<Tenure>>,
-    map: watch::Sender<MapInForce>,
+    tenure: latest::Receiver<Arc<Tenure>>,
+    map: latest::Sender<MapInForce>,
     release: Ref<Release>,
     worker: Addr<ShardWorker>,
     disk: Disk,
@@ -53,7 +53,7 @@ impl Side {
         let first = map(1, OLD).map;
         let disk = Disk::default();
         let (load_from, keep_at, begins) = (disk.clone(), disk.clone(), first.clone());
-        let (show, tenure) = watch::channel(Arc::new(Tenure::new(me, first, []).unwrap()));
+        let (show, tenure) = latest::channel(Arc::new(Tenure::new(me, first, []).unwrap()));
         let mut tree = Tree::new("relayer", Strategy::OneForOne);
         let config = ShardWorkerConfig {
             shard: ShardNo(SHARD.0),
@@ -63,7 +63,7 @@ impl Side {
             tenure: tenure.clone(),
         };
         let worker = tree.child(Spec::new("shard-0", move |_| ShardWorker::new(&config)));
-        let (map, follows) = watch::channel(map(1, OLD));
+        let (map, follows) = latest::channel(map(1, OLD));
         let peers = peers.clone();
         let config = HolderConfig {
             load: Arc::new(move || {

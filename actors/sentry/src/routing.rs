@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pqcnet_actor::latest;
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::{Channel, Redirect, ShardId, ShardMap};
-use tokio::sync::watch;
 
 /// The routing of one sentry, shared by its sessions. A map that has just changed is ahead of the shards, and one that has not
 /// come yet is behind them: whoever is asked in vain says who has the shard, and that counts until the next map.
 #[derive(Debug)]
 pub struct Routing {
-    map: watch::Receiver<Arc<ShardMap>>,
+    map: latest::Receiver<Arc<ShardMap>>,
     moved: Mutex<Moved>,
 }
 
@@ -24,7 +24,7 @@ struct Moved {
 
 impl Routing {
     /// By this map, as it changes.
-    pub fn new(map: watch::Receiver<Arc<ShardMap>>) -> Routing {
+    pub fn new(map: latest::Receiver<Arc<ShardMap>>) -> Routing {
         Routing {
             map,
             moved: Mutex::default(),
@@ -33,7 +33,7 @@ impl Routing {
 
     /// By this map for ever.
     pub fn fixed(map: ShardMap) -> Routing {
-        Routing::new(watch::channel(Arc::new(map)).1)
+        Routing::new(latest::channel(Arc::new(map)).1)
     }
 
     /// The map that holds.
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn maps_and_words() {
         let map = |version, owner| Arc::new(ShardMap::new(version, vec![node(owner)]).unwrap());
-        let (next, maps) = watch::channel(map(1, 1));
+        let (next, maps) = latest::channel(map(1, 1));
         let routing = Routing::new(maps);
         let name = ChannelName::new("a").unwrap();
         let channel = Channel {

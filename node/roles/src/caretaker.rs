@@ -8,13 +8,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pqcnet_actor::latest;
 use pqcnet_actor::{Behaviour, Cx, On, Ref, Reply};
 use pqcnet_messages::Refusal;
 use pqcnet_messages::orders::{BackUp, BackUpState, Drain, DrainBegun};
 use pqcnet_p2p::guard::GuardConfig;
 use pqcnet_relay::core::shard::ShardLimits;
 use pqcnet_store::RocksStore;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::watchman::Limits;
 
@@ -55,16 +56,16 @@ impl Default for Care {
 /// What may change while the node runs, and what it may be ordered.
 #[derive(Clone)]
 pub struct Live {
-    limits: Arc<watch::Sender<Limits>>,
-    drain_within: Arc<watch::Sender<Duration>>,
+    limits: Arc<latest::Sender<Limits>>,
+    drain_within: Arc<latest::Sender<Duration>>,
     drain: Arc<Notify>,
 }
 
 impl Live {
     pub(crate) fn new(care: &Care) -> Live {
         Live {
-            limits: Arc::new(watch::Sender::new(care.limits)),
-            drain_within: Arc::new(watch::Sender::new(care.drain_within)),
+            limits: Arc::new(latest::Sender::new(care.limits)),
+            drain_within: Arc::new(latest::Sender::new(care.drain_within)),
             drain: Arc::default(),
         }
     }
@@ -85,7 +86,7 @@ impl Live {
         *self.drain_within.borrow()
     }
 
-    pub(crate) fn limits(&self) -> watch::Receiver<Limits> {
+    pub(crate) fn limits(&self) -> latest::Receiver<Limits> {
         self.limits.subscribe()
     }
 }

@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use pqcnet_actor::latest;
 use pqcnet_actor::{Behaviour, Cx, Env, NurseryFull, On, Ref, Reply, TellError, Watchable};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::{LinkConfig, PeerHello, Reason, ServiceId};
@@ -28,7 +29,7 @@ use pqcnet_p2p::streams::ByteStream;
 use pqcnet_p2p::typed::{
     Accepted, Access, Bindings, LinkHandle, PeerInfo, Places, RoleRefused, establish, turn_away,
 };
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 
 use crate::caretaker::Orders;
 use crate::mesh::MeshRefs;
@@ -158,7 +159,7 @@ pub struct StewardRefs {
     /// Directives and adverts, served on every link.
     pub mesh: MeshRefs,
     /// With which nodes there is a control link, whoever dialled.
-    pub linked: watch::Receiver<Arc<BTreeSet<NodeId>>>,
+    pub linked: latest::Receiver<Arc<BTreeSet<NodeId>>>,
     /// Served to operators alone.
     pub orders: Orders,
 }

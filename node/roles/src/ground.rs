@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pqcnet_actor::latest;
 use pqcnet_actor::{Addr, Env, Exit, Ref, Running, Spec, Tree};
 use pqcnet_crypto::{NodeId, NodeKeys};
 use pqcnet_link::ServiceId;
@@ -19,7 +20,6 @@ use pqcnet_p2p::handshake::{Security, SecurityConfig};
 use pqcnet_p2p::network::{Address, NetworkFile, NodeEntry};
 use pqcnet_qstp::Suite;
 use pqcnet_store::RocksStore;
-use tokio::sync::watch;
 
 use crate::caretaker::{Care, Caretaker, CaretakerConfig, Live, Orders};
 use crate::gate::{Doors, Gate, GateConfig, Reception, StewardRefs};
@@ -272,7 +272,7 @@ impl Ground {
             &self.control,
             bootstrap,
         );
-        let (linked, linked_with) = watch::channel(Arc::default());
+        let (linked, linked_with) = latest::channel(Arc::default());
         let config = StewardConfig {
             linked,
             mesh: mesh.clone(),

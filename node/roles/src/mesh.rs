@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
+use pqcnet_actor::latest;
 use pqcnet_actor::{Env, Message, Ref, Spec, Strategy, Tree};
 use pqcnet_crypto::{NodeId, NodeKeys};
 use pqcnet_link::{DownReason, Fault, Wire};
@@ -29,7 +30,6 @@ use pqcnet_messages::{Advert, PullAdverts, PullDirectives, Role, SignedAdvert, S
 use pqcnet_p2p::control::{ControlError, ControlPlane, Gossip, RecordCheck, Verdict};
 use pqcnet_p2p::network::{Address, NetworkFile};
 use pqcnet_p2p::typed::{Bindings, LinkHandle};
-use tokio::sync::watch;
 
 use crate::platform::Platform;
 
@@ -41,12 +41,12 @@ pub(crate) struct Mesh {
     /// Who may be what.
     pub(crate) authority: Authority,
     /// What the mesh looks like from here.
-    pub(crate) view: watch::Receiver<Arc<View>>,
+    pub(crate) view: latest::Receiver<Arc<View>>,
     /// Whom to dial.
     pub(crate) wanted: Wanted,
     rulings: Rulings,
-    show: watch::Sender<Arc<View>>,
-    want: watch::Sender<Arc<BTreeSet<NodeId>>>,
+    show: latest::Sender<Arc<View>>,
+    want: latest::Sender<Arc<BTreeSet<NodeId>>>,
     shelf: Shelf,
 }
 
@@ -80,8 +80,8 @@ impl Mesh {
         let directives = table.iter().map(|signed| &signed.directive);
         let standings = Standings::new(network.clone(), directives);
         let (authority, rulings) = Authority::new(env, standings);
-        let (show, view) = watch::channel(Arc::default());
-        let (want, wanted) = watch::channel(Arc::default());
+        let (show, view) = latest::channel(Arc::default());
+        let (want, wanted) = latest::channel(Arc::default());
         Ok(Mesh {
             authority,
             view,
@@ -322,7 +322,7 @@ pub(crate) fn record_check(
 }
 
 /// Tells lookups where nodes are, and again whenever that changes. Ends with the herald.
-pub(crate) async fn teach(control: Arc<dyn ControlPlane>, mut view: watch::Receiver<Arc<View>>) {
+pub(crate) async fn teach(control: Arc<dyn ControlPlane>, mut view: latest::Receiver<Arc<View>>) {
     let mut taught: BTreeMap<NodeId, Vec<Address>> = BTreeMap::new();
     loop {
         let seen = view.borrow_and_update().clone();

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::{BoxFuture, FutureExt as _};
 use pqcnet_actor::Env;
+use pqcnet_actor::latest;
 use pqcnet_crypto::NodeId;
 use pqcnet_link::{LinkConfig, PeerHello, ServiceId, Wire as _};
 use pqcnet_mesh::{Authority, Linked, NotLinked, Route, View};
@@ -15,7 +16,6 @@ use pqcnet_p2p::handshake::HandshakeFailed;
 use pqcnet_p2p::network::{Address, NetworkFile};
 use pqcnet_p2p::typed::{Bindings, LinkHandle, RoleRefused, establish};
 use pqcnet_qstp::Reason;
-use tokio::sync::watch;
 
 use crate::core::missing::Missing;
 use crate::gate::{StewardRefs, granted};
@@ -32,7 +32,7 @@ pub struct Outward {
     /// Roles.
     pub authority: Authority,
     /// Addresses that nodes advertise.
-    pub view: watch::Receiver<Arc<View>>,
+    pub view: latest::Receiver<Arc<View>>,
     /// The data plane.
     pub endpoint: Endpoint,
     /// The control plane.

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::FutureExt as _;
+use pqcnet_actor::latest;
 use pqcnet_actor::{Addr, Behaviour, Cx, Env, On, Ref, Reply, Spec, Tree};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::{Reason, ServiceId};
@@ -13,7 +14,6 @@ use pqcnet_mesh::{Authority, Shelf};
 use pqcnet_messages::relay::ReleaseShard;
 use pqcnet_messages::{Refusal, Role, ShardId, ShardMap};
 use pqcnet_relay::{AskShard, Holder, HolderConfig, MapInForce, Release, ShardWorker, Tenure};
-use tokio::sync::watch;
 
 use crate::ground::StartError;
 use crate::outward::Outward;
@@ -43,8 +43,8 @@ fn in_force(authority: &Authority) -> Result<MapInForce, StartError> {
 pub(crate) fn map(
     env: &Env,
     authority: &Authority,
-) -> Result<watch::Receiver<MapInForce>, StartError> {
-    let (now, following) = watch::channel(in_force(authority)?);
+) -> Result<latest::Receiver<MapInForce>, StartError> {
+    let (now, following) = latest::channel(in_force(authority)?);
     let mut authority = authority.clone();
     env.spawn(async move {
         loop {
@@ -68,10 +68,10 @@ pub(crate) fn map(
 /// The same for those who ask nothing but where a shard is to be.
 pub(crate) fn owners(
     env: &Env,
-    mut map: watch::Receiver<MapInForce>,
-) -> watch::Receiver<Arc<ShardMap>> {
+    mut map: latest::Receiver<MapInForce>,
+) -> latest::Receiver<Arc<ShardMap>> {
     let shown = Arc::new(map.borrow_and_update().map.clone());
-    let (show, owners) = watch::channel(shown);
+    let (show, owners) = latest::channel(shown);
     env.spawn(async move {
         while map.changed().await.is_ok() {
             let shown = Arc::new(map.borrow_and_update().map.clone());
@@ -87,8 +87,8 @@ pub(crate) fn owners(
 pub(crate) struct Tenancy {
     seat: NodeId,
     shelf: Shelf,
-    map: watch::Receiver<MapInForce>,
-    show: watch::Sender<Arc<Tenure>>,
+    map: latest::Receiver<MapInForce>,
+    show: latest::Sender<Arc<Tenure>>,
 }
 
 impl Tenancy {
@@ -107,7 +107,7 @@ impl Tenancy {
         let loaded = loaded.unwrap_or_else(|_| load(&shelf, seat, first));
         let mut tenure = loaded.map_err(StartError::Shards)?;
         tenure.enforce(map.borrow().clone());
-        let (show, _) = watch::channel(Arc::new(tenure));
+        let (show, _) = latest::channel(Arc::new(tenure));
         Ok(Tenancy {
             seat,
             shelf,
@@ -117,7 +117,7 @@ impl Tenancy {
     }
 
     /// Which shards are here, as it changes.
-    pub(crate) fn tenure(&self) -> watch::Receiver<Arc<Tenure>> {
+    pub(crate) fn tenure(&self) -> latest::Receiver<Arc<Tenure>> {
         self.show.subscribe()
     }
 

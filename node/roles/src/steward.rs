@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use pqcnet_actor::latest;
 use pqcnet_actor::{AskError, Behaviour, Bounds, Class, Cx, Message, On, Reply, Stopping};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::Reason;
@@ -28,7 +29,6 @@ use pqcnet_messages::control::{
 use pqcnet_messages::mesh::{LinkDown, LinkUp};
 use pqcnet_p2p::control::ControlPlane;
 use pqcnet_p2p::typed::LinkHandle;
-use tokio::sync::watch;
 
 use crate::mesh::MeshRefs;
 use crate::problem::{Code, Problem, explain};
@@ -115,7 +115,7 @@ pub struct StewardConfig {
     /// Who may be linked now.
     pub authority: Authority,
     /// What the mesh looks like from here.
-    pub view: watch::Receiver<Arc<View>>,
+    pub view: latest::Receiver<Arc<View>>,
     /// Where nodes that may not be linked are disconnected.
     pub control: Arc<dyn ControlPlane>,
     /// Who this node is.
@@ -127,7 +127,7 @@ pub struct StewardConfig {
     /// Peers that a data link is expected to: without one, the node is not well.
     pub expected: Vec<(NodeId, Plane)>,
     /// Where it goes with which nodes there is a control link, whoever dialled.
-    pub linked: watch::Sender<Arc<BTreeSet<NodeId>>>,
+    pub linked: latest::Sender<Arc<BTreeSet<NodeId>>>,
     /// The role's own part.
     pub accounts: Arc<dyn Accounts>,
 }

@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
+use pqcnet_actor::latest;
 use pqcnet_actor::{Behaviour, Class, Cx, Message, Ref, TellError};
 use pqcnet_messages::relay_local::Room;
-use tokio::sync::watch;
 
 use crate::core::levels::{Gauge, Level, Lines};
 use crate::problem::{Code, Problem};
@@ -82,7 +82,7 @@ pub type FreeBytes = Arc<dyn Fn() -> Option<u64> + Send + Sync>;
 #[derive(Clone)]
 pub struct WatchmanConfig {
     /// The lines, as they are now.
-    pub limits: watch::Receiver<Limits>,
+    pub limits: latest::Receiver<Limits>,
     /// Told with every look.
     pub facts: Vec<(String, u64)>,
     /// The store's folder and its measure, where the role keeps one.

@@ -56,6 +56,7 @@ mod error;
 #[cfg(any(test, feature = "simulation"))]
 pub mod hosted;
 mod inspect;
+pub mod latest;
 mod mail;
 mod message;
 mod meters;
@@ -78,7 +79,7 @@ mod watch;
 pub use addr::Addr;
 pub use counters::CountersSnapshot;
 pub use cx::Cx;
-pub use env::{DedicatedThread, Env, Offloaded, SIMULATED_WALL_START_MS, Task};
+pub use env::{DedicatedThread, Env, Offloaded, Passing, SIMULATED_WALL_START_MS, Task};
 pub use error::{AskError, Exit, MAX_TIMEOUT, NurseryFull, OffloadError, TaskError, TellError};
 pub use inspect::{ActorInfo, Inspector};
 pub use mail::{Bounds, Life};

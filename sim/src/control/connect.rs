@@ -7,7 +7,7 @@ use pqcnet_crypto::NodeId;
 use pqcnet_p2p::control::{ControlError, ControlEvent, DialFailure, UpgradeError};
 use pqcnet_p2p::handshake::{HandshakeFailed, Plane};
 use pqcnet_p2p::network::Address;
-use tokio::sync::watch;
+use pqcnet_actor::latest;
 
 use super::peers::Shared;
 use crate::net::{SimListener, SimStream};
@@ -69,7 +69,7 @@ async fn outbound(shared: &Arc<Shared>, peer: NodeId, at: &Address) -> Result<()
 pub(super) fn listen(
     shared: &Arc<Shared>,
     at: &Address,
-    alive: watch::Receiver<()>,
+    alive: latest::Receiver<()>,
 ) -> Result<Address, ControlError> {
     let listener = shared.net.listen(shared.node, at.port());
     let listener = listener.map_err(|error| ControlError::Listen {
@@ -81,7 +81,7 @@ pub(super) fn listen(
     Ok(bound)
 }
 
-async fn accept(shared: Arc<Shared>, mut listener: SimListener, mut alive: watch::Receiver<()>) {
+async fn accept(shared: Arc<Shared>, mut listener: SimListener, mut alive: latest::Receiver<()>) {
     loop {
         let (stream, from) = tokio::select! {
             biased;

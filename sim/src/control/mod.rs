@@ -26,7 +26,8 @@ use pqcnet_p2p::control::{
 };
 use pqcnet_p2p::network::Address;
 use pqcnet_p2p::streams::BoxStream;
-use tokio::sync::{mpsc, watch};
+use pqcnet_actor::latest;
+use tokio::sync::mpsc;
 
 use crate::net::Net;
 use crate::world::NodeNo;
@@ -45,7 +46,7 @@ use peers::Shared;
 pub struct SimControl {
     shared: Arc<Shared>,
     /// Its tasks watch the other end.
-    alive: Arc<watch::Sender<()>>,
+    alive: Arc<latest::Sender<()>>,
 }
 
 impl SimControl {
@@ -60,7 +61,7 @@ impl SimControl {
         config: ControlConfig,
     ) -> Result<(SimControl, ControlEvents), ControlError> {
         let shared = Arc::new(Shared::new(env, net, node, config)?);
-        let (alive, watched) = watch::channel(());
+        let (alive, watched) = latest::channel(());
         let (outbox, events) = mpsc::channel(1);
         env.spawn(pump::run(shared.clone(), outbox, watched));
         let alive = Arc::new(alive);

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use pqcnet_actor::latest;
 use pqcnet_actor::{
     Addr, AskError, Behaviour, Bounds, Cx, Env, Intensity, On, Ref, Reply, Restart, Running, Spec,
     Strategy, Threads, Tree,
@@ -23,7 +24,7 @@ use pqcnet_relay::{
     Domain, Intake, IntakeConfig, IntakeLimits, ShardWorker, ShardWorkerConfig, Tenure,
 };
 use pqcnet_store::{OpenError, RocksStore, Schema, StoreConfig};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 pub const NETWORK: [u8; 32] = [7; 32];
 pub const WITHIN: Duration = Duration::from_secs(60);
@@ -129,7 +130,7 @@ impl Relayer {
         // Of two shards this relayer has the first.
         let map = ShardMap::new(1, vec![me, NodeId::from_bytes([3; 32])]).unwrap();
         let tenure = Tenure::new(me, map, []).unwrap();
-        let (_, tenure) = watch::channel(Arc::new(tenure));
+        let (_, tenure) = latest::channel(Arc::new(tenure));
         let config = ShardWorkerConfig {
             shard: SHARD,
             log,

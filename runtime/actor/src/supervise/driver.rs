@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::latest;
 use rand_core::Rng;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::counters::bump;
 use crate::env::Env;
@@ -24,7 +25,7 @@ pub(crate) enum Parent {
     Supervisor(Reporter),
     /// Nobody: this is the root, and its end is the tree's.
     Root {
-        phase: watch::Sender<Phase>,
+        phase: latest::Sender<Phase>,
         cut: crate::order::CutOff,
     },
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use crate::latest;
+use tokio::sync::mpsc;
 
 use crate::addr::Addr;
 use crate::env::Env;
@@ -87,7 +88,7 @@ impl Tree {
 
     /// Starts the children, each once the one before it has started. The tree runs on if `Running` is dropped.
     pub fn start(self, env: Env) -> Running {
-        let (phase, watched) = watch::channel(Phase::Starting);
+        let (phase, watched) = latest::channel(Phase::Starting);
         let path = Path::root(&self.name);
         let member = self.into_member();
         let standing = Arc::clone(&member.standing);
@@ -212,7 +213,7 @@ impl Member for TreeMember {
 #[derive(Clone)]
 pub struct Running {
     standing: Arc<Standing>,
-    phase: watch::Receiver<Phase>,
+    phase: latest::Receiver<Phase>,
     inspector: Inspector,
 }
 

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use pqcnet_actor::latest;
 use pqcnet_actor::{
     AskError, Carrier, DownReason, Env, Letter, Message, Path, Posting, Ref, TellError, TraceCx,
     Watch,
@@ -24,7 +25,7 @@ use pqcnet_link::reliable::{Heard, Outgoing, Sender, SenderLimits};
 use pqcnet_link::{AckState, Addressed, Fault, SendError, To, cost};
 use rand_core::Rng as _;
 use std::collections::VecDeque;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::bindings::{link_class, link_trace};
 use super::shared::{Acked, LinkHandle};
@@ -59,7 +60,7 @@ struct Sending {
     relinked: Notify,
     /// There is room, or nothing will ever be taken.
     room: Notify,
-    unacknowledged: watch::Sender<usize>,
+    unacknowledged: latest::Sender<usize>,
     lost: Box<dyn Fn(Lost) + Send + Sync>,
 }
 
@@ -80,7 +81,7 @@ impl<M> Clone for Reliable<M> {
 
 struct Held {
     sending: Arc<Sending>,
-    over: watch::Sender<bool>,
+    over: latest::Sender<bool>,
 }
 
 impl Drop for Held {
@@ -112,10 +113,10 @@ impl<M: Message<Reply = ()> + Addressed> Reliable<M> {
             news: Notify::new(),
             relinked: Notify::new(),
             room: Notify::new(),
-            unacknowledged: watch::Sender::new(0),
+            unacknowledged: latest::Sender::new(0),
             lost: Box::new(lost),
         });
-        let (over, ended) = watch::channel(false);
+        let (over, ended) = latest::channel(false);
         env.spawn(run(Arc::clone(&sending), ended));
         Reliable {
             held: Arc::new(Held { sending, over }),
@@ -262,7 +263,7 @@ enum Woken {
     Over,
 }
 
-async fn run(sending: Arc<Sending>, mut ended: watch::Receiver<bool>) {
+async fn run(sending: Arc<Sending>, mut ended: latest::Receiver<bool>) {
     let mut closed: BoxFuture<'static, ()> = futures::future::pending().boxed();
     loop {
         // A link that came since the last look.

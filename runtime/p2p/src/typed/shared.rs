@@ -9,6 +9,7 @@ use std::task::{Context, Wake, Waker};
 
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
+use pqcnet_actor::latest;
 use pqcnet_actor::{
     AskError, DownReason as ActorDown, Env, Incarnation, Message, Path, Ref, ReplyTo, Watch,
     Watcher,
@@ -17,7 +18,7 @@ use pqcnet_link::{
     AckState, Addressed, Answer, Class, DownReason, Fate, Fault, Link, Position, Reason, SendError,
     ServiceId, Stats, StreamNotice, Wire,
 };
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 
 use super::PeerInfo;
 use super::events::{EventsEnded, Subscription};
@@ -117,7 +118,7 @@ pub(super) struct Shared {
     task: Arc<Task>,
     /// Wakes the task because some asker has left.
     leaver: Waker,
-    closed: watch::Sender<Option<DownReason>>,
+    closed: latest::Sender<Option<DownReason>>,
 }
 
 /// The link's task, to be woken.
@@ -161,7 +162,7 @@ impl Shared {
             space: Notify::new(),
             leaver: Waker::from(Arc::clone(&task)),
             task,
-            closed: watch::Sender::new(None),
+            closed: latest::Sender::new(None),
         })
     }
 
