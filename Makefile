@@ -2,7 +2,8 @@
 # make test    everything the demo relies on, proven
 # make lint    formatting and clippy, warnings denied
 # make bench   the figures of docs/performance.md, each beside a named peer
-# make soak    the kill test for longer (KILLS=n, default 250), ten million seals, the rolling upgrade
+# make soak    the kill test for longer (KILLS=n, default 250), ten million seals, the rolling upgrade, ten thousand simulated
+#              networks (SEEDS=n)
 # make upgrade-test  the release before and this one in one network under load; builds the former from the history once
 # make try-units  the systemd units under a real systemd, in namespaces of its own; as root
 # make fuzz    every decoder under libFuzzer, MINUTES=n in all (default 20); TARGETS="a b" for some
@@ -50,6 +51,7 @@ lint: deps
 ifeq ($(GROUP),sim)
 bench: deps
 	@$(CARGO) run --locked --release -p pqcnet-sim --bin pqcnet-sim-figures
+	@$(CARGO) bench --locked -p pqcnet-sim --bench gossip
 else
 bench: deps
 	@$(CARGO) build --locked --release -p pqcnet-node -p pqcnet-bench --bins
@@ -62,6 +64,8 @@ soak: deps
 	@SOAK_KILLS="$(or $(KILLS),250)" $(CARGO) test --locked --release -p pqcnet-tests --tests -- --ignored --nocapture
 	@$(CARGO) test --locked --release -p pqcnet-qstp --lib -- --ignored --exact --nocapture \
 		tests::ledger::ten_million_seals_repeat_nothing
+	@$(CARGO) build --locked --release -p pqcnet-sim
+	@"$(PROFILE_DIR)/release/pqcnet-sim" seeds mixed-32 --count $(or $(SEEDS),10000) --jobs $$(nproc)
 
 upgrade-test: deps
 	@$(CARGO) build --locked -p pqcnet-node --bins

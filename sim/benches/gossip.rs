@@ -2,8 +2,9 @@
 //!
 //!     cargo bench -p pqcnet-sim --bench gossip [-- NODES SECONDS]
 //!
-//! 1,000 nodes of six dials each, links of 80 to 160 ms, one message a second for each ten nodes, for ten simulated seconds
-//! after ten to settle. The routers are the same; what differs is who carries their frames and tells them the time.
+//! 1,000 nodes of six dials each, links of 80 to 160 ms, ten messages a second (more, and budgets hold peers back), for
+//! fifty simulated seconds after ten to settle. The routers are the same; what differs is who carries their frames and
+//! tells them the time.
 #![allow(clippy::print_stdout, reason = "figures are this program's data")]
 
 use std::sync::Arc;
@@ -60,7 +61,7 @@ impl Scenario {
 
     /// When who publishes what.
     fn published(&self) -> impl Iterator<Item = (Duration, Peer, Bytes)> {
-        let (rate, nodes) = ((self.nodes / 10).max(1), self.nodes);
+        let (rate, nodes) = ((self.nodes / 100).max(1), self.nodes);
         let count = u64::from(rate) * self.seconds.saturating_sub(2);
         (0..count).map(move |n| {
             let at = Duration::from_secs(SETTLE) + Duration::from_secs(n) / rate;
@@ -274,7 +275,7 @@ fn main() {
     let nodes = numbers
         .first()
         .map_or(1000, |n| u32::try_from(*n).expect("a number of nodes"));
-    let scenario = Scenario::new(nodes, numbers.get(1).copied().unwrap_or(10));
+    let scenario = Scenario::new(nodes, numbers.get(1).copied().unwrap_or(50));
     println!("{nodes} nodes, {} simulated s", scenario.end().as_secs());
     let ours = measured("pqcnet-sim", &scenario, ours);
     let simulacra = measured("simulacra 0.1.0", &scenario, simulacra);
