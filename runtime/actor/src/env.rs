@@ -61,6 +61,20 @@ struct Inner {
     hosted: Option<Arc<Scope>>,
 }
 
+/// What a link does with a message that came. Other than [`Passing::Through`] only in a simulated world that has its node
+/// break the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passing {
+    /// Passes it on.
+    Through,
+    /// Loses it.
+    Lost,
+    /// Passes it on twice.
+    Twice,
+    /// Passes on something else of the same length.
+    Altered,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Production,
@@ -371,12 +385,13 @@ impl Env {
         }
     }
 
-    /// A link passes on a message that came in these bytes: for a world that watches its nodes.
+    /// A link passes on a message that came in these bytes: for a world that watches its nodes, and has some of them do
+    /// otherwise with what they get.
     #[inline]
-    pub fn passed_on(&self, link: &Path, message: &'static str, bytes: &[u8]) {
+    pub fn passed_on(&self, link: &Path, message: &'static str, bytes: &[u8]) -> Passing {
         #[cfg(any(test, feature = "simulation"))]
         if let Some(root) = &self.0.hosted {
-            root.node().host().handled(&Handled {
+            return root.node().host().handled(&Handled {
                 actor: link,
                 message,
                 len: bytes.len(),
@@ -386,6 +401,16 @@ impl Env {
         }
         #[cfg(not(any(test, feature = "simulation")))]
         let _ = (link, message, bytes);
+        Passing::Through
+    }
+
+    /// Whether this node forwards what it hears of others; one that a world makes selfish does not.
+    pub fn forwards(&self) -> bool {
+        #[cfg(any(test, feature = "simulation"))]
+        if let Some(root) = &self.0.hosted {
+            return root.node().host().forwards();
+        }
+        true
     }
 
     /// An actor is about to handle a message.
@@ -393,7 +418,7 @@ impl Env {
     #[inline]
     pub(crate) fn handles(&self, actor: &Path, message: &'static str, len: usize) {
         if let Some(root) = &self.0.hosted {
-            root.node().host().handled(&Handled {
+            let _ = root.node().host().handled(&Handled {
                 actor,
                 message,
                 len,

@@ -22,14 +22,17 @@ use pin_project_lite::pin_project;
 use rand_core::Rng;
 use tokio::task::AbortHandle;
 
+use crate::env::Passing;
 use crate::path::Path;
 use crate::rng::StreamRng;
 
 /// What the world does for one node.
 pub trait Host: Send + Sync + 'static {
     /// An actor handles a message now, or a link's task passes one on. May panic: then the actor does, before it has seen
-    /// the message.
-    fn handled(&self, what: &Handled<'_>);
+    /// the message. What is said to become of it counts for a link's only.
+    fn handled(&self, what: &Handled<'_>) -> Passing;
+    /// Whether the node forwards what it hears of others.
+    fn forwards(&self) -> bool;
     /// Whatever runs has computed something that costs so much.
     fn charge(&self, cost: Duration);
     /// Work begins; what it is charged belongs to it alone. False: the node's queue for work is full.

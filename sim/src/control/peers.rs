@@ -54,7 +54,6 @@ pub(super) struct Connection {
 /// A connected node.
 pub(super) struct Known {
     pub(super) number: Peer,
-    pub(super) public: NodePublic,
     /// Decided when its first connection came.
     pub(super) gossips: bool,
     /// Never empty.
@@ -173,7 +172,6 @@ impl Shared {
         let gossips = (self.config.gossips_with)(&id);
         let known = Known {
             number,
-            public: public.clone(),
             gossips,
             conns: vec![connection],
         };
@@ -309,9 +307,10 @@ impl Shared {
             return;
         }
         open.branches.push(branch);
-        let peer = known.public.clone();
-        let stream = Box::new(stream);
-        self.tell(state, ControlEvent::Substream(Substream { peer, stream }));
+        if let Some(peer) = self.places.public(from) {
+            let stream = Box::new(stream);
+            self.tell(state, ControlEvent::Substream(Substream { peer, stream }));
+        }
     }
 
     // ---- gossip ----
@@ -445,8 +444,12 @@ impl Shared {
     /// Only now is the message forwarded, or forgotten.
     fn judged(self: &Arc<Self>, key: Key, from: Peer, id: NodeId, size: usize, verdict: Verdict) {
         let mut state = self.lock();
+        let forwarded = match verdict {
+            Verdict::Accept if !self.env.forwards() => Verdict::Ignore,
+            verdict => verdict,
+        };
         self.routed(&mut state, |router, now, _| {
-            router.verdict(now, key, from, verdict);
+            router.verdict(now, key, from, forwarded);
         });
         let booked = state.court.book(self.env.now(), &id, size, verdict);
         if let Err(offence) = booked {

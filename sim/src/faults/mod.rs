@@ -10,12 +10,14 @@
 //! A step that names a node which is not there in the state it needs (a crash of a node that is down) does nothing.
 //! Churn comes as an iterator of [`Change`](crate::scenario::churn::Change)s.
 
+mod byzantine;
 mod drawn;
 mod panics;
 mod read;
 mod script;
 mod weather;
 
+pub use byzantine::{Conduct, Conducts};
 pub use drawn::Dice;
 pub use panics::Panics;
 pub use script::{Act, Restarts, Script};

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Act, Script};
+use super::{Act, Conduct, Script};
 use crate::net::Cut;
 use crate::scenario::Loaded;
 use crate::scenario::churn::Churn;
-use crate::scenario::spec::{ChurnModel, Fault, FaultKind};
+use crate::scenario::spec::{Behaviour, ChurnModel, Fault, FaultKind};
 use crate::world::{CrashKind, NodeNo, SimTime, World};
 
 /// How long a crashed or restarted node is away where the scenario does not say.
@@ -46,6 +46,21 @@ impl Script {
                     script.churn(from, until, &nodes, churn);
                 }
                 (kind, _) => script.one(fault, kind, &nodes, begin, world),
+            }
+        }
+        for byzantine in &loaded.scenario.byzantine {
+            let conduct = match byzantine.behaviour {
+                Behaviour::Drop(share) => Conduct::Loses(share),
+                Behaviour::Delay(back) => Conduct::Keeps(back),
+                Behaviour::Flood(a_second) => Conduct::Floods(a_second),
+                Behaviour::Replay(share) => Conduct::Repeats(share),
+                Behaviour::NeverForward => Conduct::Selfish,
+                Behaviour::Lie(share) => Conduct::Alters(share),
+            };
+            let named = byzantine.targets.nodes.iter();
+            for node in named.filter_map(|name| world.find(name)) {
+                script.add(begin + byzantine.from, Act::Falls(node, conduct));
+                script.add(begin + byzantine.until, Act::Repents(node));
             }
         }
         script

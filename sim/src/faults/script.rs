@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Panics, Weather};
+use super::byzantine::flood;
+use super::{Conduct, Conducts, Panics, Weather};
 use crate::net::{Cut, Link};
 use crate::world::{CrashKind, NodeNo, NodeState, SimTime, Stopped, World, WorldError};
 
@@ -51,6 +52,10 @@ pub enum Act {
     DiskFails(NodeNo, u32),
     /// A disk says that it synced and does not.
     DiskLies(NodeNo, bool),
+    /// A node stops keeping the rules.
+    Falls(NodeNo, Conduct),
+    /// It keeps them again.
+    Repents(NodeNo),
 }
 
 /// Whoever has to do something when a node has been started, such as a load on its clients.
@@ -83,6 +88,7 @@ pub struct Script {
     down: BTreeMap<NodeNo, ()>,
     weather: Weather,
     panics: Panics,
+    conducts: Conducts,
     done: u64,
 }
 
@@ -127,6 +133,17 @@ impl Script {
     /// What the world has to observe for panics to happen.
     pub fn panics(&self) -> &Panics {
         &self.panics
+    }
+
+    /// Who keeps the rules and who does not; the world has to observe it.
+    pub fn conducts(&self) -> &Conducts {
+        &self.conducts
+    }
+
+    /// Has the world observe what happens by this script at messages.
+    pub fn watch(&self, world: &World) {
+        world.observe(self.panics.clone());
+        world.observe(self.conducts.clone());
     }
 
     /// Lets the world run until then, and does what is due on the way.
@@ -252,6 +269,27 @@ impl Script {
                 self.weather.ends(node, now);
             }
             Act::DiskLies(node, lies) => world.disk(node).set_lying(lies),
+            Act::Falls(node, conduct) => {
+                let rng = world.rng(node, "", "conduct");
+                self.conducts.set(node, conduct, rng);
+                match conduct {
+                    Conduct::Keeps(back) => world.net().slow_down(node, back),
+                    Conduct::Selfish => world.ledger().set_selfish(node, true),
+                    Conduct::Floods(a_second) => {
+                        if let Err(error) = flood(world, node, a_second, &self.conducts) {
+                            world
+                                .ledger()
+                                .stop(format!("a flood has no network: {error}"));
+                        }
+                    }
+                    Conduct::Loses(_) | Conduct::Repeats(_) | Conduct::Alters(_) => {}
+                }
+            }
+            Act::Repents(node) => match self.conducts.clear(node) {
+                Some(Conduct::Keeps(_)) => world.net().slow_down(node, Duration::ZERO),
+                Some(Conduct::Selfish) => world.ledger().set_selfish(node, false),
+                Some(_) | None => {}
+            },
         }
     }
 

@@ -66,7 +66,7 @@ impl Oracle {
                 }
             }
         }
-        for lane in &self.lanes {
+        for lane in self.judged() {
             let Some(owner) = lane.owner else { continue };
             let entries = crashed.contains(&owner);
             let found = match durable(world, owner, lane, entries) {
@@ -83,7 +83,7 @@ impl Oracle {
     fn lateness(&self, world: &World) -> Option<String> {
         let grace = self.limits.grace?;
         let now = world.now();
-        for lane in &self.lanes {
+        for lane in self.judged() {
             let state = lane.state();
             let of_publisher = self.open(world, lane, lane.spec.publisher, state.publishes_by);
             let of_subscriber = self.open(world, lane, lane.spec.subscriber, state.reads_by);
@@ -114,7 +114,8 @@ impl Oracle {
             // It is on its way to any of them: all must be well.
             None => {
                 for node in world.nodes() {
-                    if world.spec(node).role == Role::Sentry {
+                    let used = !self.distrusted.contains(&world.id(node));
+                    if world.spec(node).role == Role::Sentry && used {
                         open = open.max(self.weather.fair_since(node)?);
                     }
                 }
@@ -210,5 +211,56 @@ fn durable(world: &World, owner: NodeNo, lane: &Lane, entries: bool) -> Result<u
         // It has never been mounted: nothing is on it.
         Ok(()) | Err(ReadError::UnknownFamily(_)) => Ok(durable),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pqcnet_actor::{Bounds, Life, Path};
+
+    use super::*;
+
+    fn actor(depth: [usize; 3]) -> ActorInfo {
+        ActorInfo {
+            path: Path::root("relayer").join("intake"),
+            behaviour: "Intake",
+            life: Life::Running,
+            depth,
+            bounds: Bounds {
+                control: 2,
+                request: 10,
+                bulk: 10,
+            },
+            restarts: 0,
+            handled: 0,
+            busy: Duration::ZERO,
+            state: None,
+        }
+    }
+
+    // Full mailboxes are as they should be; one message more than the actor's bound, or than the run allows, is named.
+    #[test]
+    fn a_mailbox_over_its_bound_is_found() {
+        assert_eq!(overfull(&[actor([2, 10, 10]), actor([0; 3])], 10), None);
+        for (depth, most, found) in [
+            (
+                [3, 0, 0],
+                10,
+                "3 Control messages wait for relayer/intake, 2 may",
+            ),
+            (
+                [0, 11, 0],
+                99,
+                "11 Request messages wait for relayer/intake, 10 may",
+            ),
+            (
+                [0, 0, 5],
+                4,
+                "5 Bulk messages wait for relayer/intake, 4 may",
+            ),
+        ] {
+            let actors = [actor([0; 3]), actor(depth)];
+            assert_eq!(overfull(&actors, most).as_deref(), Some(found));
+        }
     }
 }

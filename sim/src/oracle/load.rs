@@ -7,6 +7,7 @@ use pqcnet_account::Broken;
 use pqcnet_actor::Env;
 use pqcnet_client::{Client, ClientConfig, PublishError};
 use pqcnet_crypto::NodeId;
+use pqcnet_link::Role;
 use pqcnet_p2p::streams::Streams;
 
 use super::Oracle;
@@ -25,6 +26,7 @@ struct App {
     ledger: Arc<Ledger>,
     node: NodeNo,
     client: Client,
+    judged: Arc<[Arc<Lane>]>,
 }
 
 impl Oracle {
@@ -36,13 +38,21 @@ impl Oracle {
         let Some(env) = world.env(node) else {
             return Ok(());
         };
-        let config = world.client_config(node)?;
+        let mut config = world.client_config(node)?;
+        let given_up = self.victims.contains(&node);
+        if !self.distrusted.is_empty() {
+            let sentries = config.network.with_role(Role::Sentry).map(|entry| entry.id);
+            let used = sentries.filter(|id| self.distrusted.contains(id) == given_up);
+            config.sentries = used.collect();
+        }
         let streams = world.streams(node);
         for lane in lanes.iter().filter(|lane| lane.spec.publisher == node) {
             lane.state().account.restarts();
         }
         let ledger = self.ledger.clone();
-        world.spawn(node, run(env, streams, config, ledger, node, lanes));
+        let judged = self.judged().cloned().collect();
+        let app = (node, lanes, judged);
+        world.spawn(node, run(env, streams, config, ledger, app));
         Ok(())
     }
 }
@@ -52,8 +62,7 @@ async fn run(
     streams: Arc<dyn Streams>,
     config: ClientConfig,
     ledger: Arc<Ledger>,
-    node: NodeNo,
-    lanes: Vec<Arc<Lane>>,
+    (node, lanes, judged): (NodeNo, Vec<Arc<Lane>>, Vec<Arc<Lane>>),
 ) {
     let client = loop {
         let attempt = Client::connect_over(env.clone(), streams.clone(), config.clone());
@@ -68,6 +77,7 @@ async fn run(
         ledger,
         node,
         client,
+        judged: judged.into(),
     };
     for lane in &lanes {
         if lane.spec.publisher == node {
@@ -83,7 +93,17 @@ async fn run(
 impl App {
     fn judge(&self, lane: &Lane, found: Result<(), Broken>) {
         if let Err(broken) = found {
-            self.ledger.stop(lane.told(&broken));
+            self.stop(lane, || lane.told(&broken));
+        }
+    }
+
+    fn stop(&self, lane: &Lane, why: impl FnOnce() -> String) {
+        if self
+            .judged
+            .iter()
+            .any(|judged| std::ptr::eq(&**judged, lane))
+        {
+            self.ledger.stop(why());
         }
     }
 
@@ -181,10 +201,10 @@ impl App {
                             let found = lane.state().account.delivered(record.offset, message);
                             self.judge(&lane, found);
                         }
-                        None => self.ledger.stop(format!(
-                            "{lane}: the payload at offset {} changed on its way",
-                            record.offset
-                        )),
+                        None => self.stop(&lane, || {
+                            let offset = record.offset;
+                            format!("{lane}: the payload at offset {offset} changed on its way")
+                        }),
                     },
                     Err(error) => {
                         tracing::debug!(%error, "the subscription ended");

@@ -20,10 +20,11 @@ mod checks;
 mod lane;
 mod load;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pqcnet_crypto::NodeId;
 use pqcnet_messages::ShardMap;
 
 pub use checks::Limits;
@@ -40,6 +41,10 @@ pub struct Oracle {
     ledger: Arc<Ledger>,
     map: ShardMap,
     lanes: Vec<Arc<Lane>>,
+    /// Sentries that honest clients do not use.
+    distrusted: BTreeSet<NodeId>,
+    /// Clients that use those, and nobody else; what they get is not judged.
+    victims: BTreeSet<NodeNo>,
     /// Lanes of each client node.
     of_client: BTreeMap<NodeNo, Vec<Arc<Lane>>>,
     /// Crashes that each disk has had when it was last looked at.
@@ -63,9 +68,22 @@ impl Oracle {
             ledger: world.ledger().clone(),
             map,
             lanes: Vec::new(),
+            distrusted: BTreeSet::new(),
+            victims: BTreeSet::new(),
             of_client: BTreeMap::new(),
             crashes: BTreeMap::new(),
         })
+    }
+
+    /// A sentry breaks the rules. It can acknowledge what nobody stored, so honest clients keep away from it; a load that
+    /// goes through it may be added with [`Oracle::give_up`].
+    pub fn distrust(&mut self, sentry: NodeId) {
+        self.distrusted.insert(sentry);
+    }
+
+    /// From its next start on this client uses distrusted sentries alone, and what becomes of its channels is not judged.
+    pub fn give_up(&mut self, client: NodeNo) {
+        self.victims.insert(client);
     }
 
     /// A channel with a load. It begins when its clients are started ([`Restarts::started`], [`Oracle::begin`]).
@@ -123,7 +141,7 @@ impl Oracle {
         let until = world.now() + within;
         while !self.is_settled() {
             if world.now() >= until {
-                let waiting = self.lanes.iter().find(|lane| !lane.is_settled());
+                let waiting = self.judged().find(|lane| !lane.is_settled());
                 let which = waiting.map_or_else(String::new, |lane| lane.to_string());
                 self.ledger
                     .stop(format!("{which}: not settled after {within:?}"));
@@ -135,13 +153,20 @@ impl Oracle {
     }
 
     fn is_settled(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.is_settled())
+        self.judged().all(|lane| lane.is_settled())
+    }
+
+    /// Channels whose promises hold: both ends are honest and use honest sentries.
+    fn judged(&self) -> impl Iterator<Item = &Arc<Lane>> {
+        let given_up = |node| self.victims.contains(&node);
+        let lanes = self.lanes.iter();
+        lanes.filter(move |lane| !given_up(lane.spec.publisher) && !given_up(lane.spec.subscriber))
     }
 
     /// All lanes together.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
-        for lane in &self.lanes {
+        for lane in self.judged() {
             lane.add_to(&mut totals);
         }
         totals

@@ -138,7 +138,7 @@ pub fn play(
     }
     boot::start(&mut world)?;
     let script = Script::of(loaded, &world, world.now());
-    world.observe(script.panics().clone());
+    script.watch(&world);
     let oracle = traffic::oracle(&loaded.scenario, &mut world, script.weather().clone())?;
     let mut stage = Stage {
         loaded,

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::PlayError;
+use pqcnet_link::Role;
+
 use crate::faults::Weather;
 use crate::oracle::{LaneSpec, Limits, Oracle};
 use crate::report::resident;
@@ -30,6 +32,13 @@ pub(super) fn oracle(
         memory: invariants.memory.map(|most| (memory as fn() -> u64, most)),
     };
     let mut oracle = Oracle::new(world, weather, limits)?;
+    // Sentries that break the rules can say what they like: honest clients use the others.
+    let fallen = scenario.byzantine.iter().flat_map(|b| &b.targets.nodes);
+    for node in fallen.filter_map(|name| world.find(name)) {
+        if world.spec(node).role == Role::Sentry {
+            oracle.distrust(world.id(node));
+        }
+    }
     for (index, traffic) in scenario.traffic.iter().enumerate() {
         add(scenario, index, traffic, world, &mut oracle)?;
     }

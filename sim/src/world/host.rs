@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pqcnet_actor::Env;
 use pqcnet_actor::hosted::{Handled, Host};
+use pqcnet_actor::{Env, Passing};
 
 use super::NodeNo;
 use super::cpu::Cpu;
-use super::ledger::{EventKind, Ledger};
+use super::ledger::{EventKind, Fate, Ledger};
 use crate::net::Net;
 
 thread_local! {
@@ -53,7 +53,11 @@ impl NodeHost {
 }
 
 impl Host for NodeHost {
-    fn handled(&self, what: &Handled<'_>) {
+    fn forwards(&self) -> bool {
+        self.ledger.forwards(self.node)
+    }
+
+    fn handled(&self, what: &Handled<'_>) -> Passing {
         let kind = if what.remote {
             EventKind::Passed
         } else {
@@ -63,7 +67,7 @@ impl Host for NodeHost {
             EventKind::Handled
         };
         let (at, actor) = (self.clock.now(), what.actor.as_str());
-        let panics = self.ledger.record(
+        let fate = self.ledger.record(
             kind,
             at,
             self.node,
@@ -72,11 +76,10 @@ impl Host for NodeHost {
             what.len,
             what.digest,
         );
-        assert!(
-            !panics,
-            "the scenario has this actor panic at {}",
-            what.message
-        );
+        match fate {
+            Fate::Pass(passing) => passing,
+            Fate::Panic => panic!("the scenario has this actor panic at {}", what.message),
+        }
     }
 
     fn charge(&self, cost: Duration) {

@@ -1,9 +1,10 @@
 //! What happened, in order: a rolling hash, and whoever looks on.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
 use parking_lot::Mutex;
+use pqcnet_actor::Passing;
 use pqcnet_actor::hosted::{digest, fold};
 use tokio::sync::Notify;
 
@@ -82,6 +83,8 @@ pub enum Verdict {
     Go,
     /// The actor panics before it sees the message; only for [`EventKind::Handled`].
     Panic,
+    /// The link does otherwise with what came; only for [`EventKind::Passed`].
+    Tamper(Passing),
     /// The world stops, for this reason.
     Stop(String),
 }
@@ -132,6 +135,15 @@ struct Inner {
     last: VecDeque<Kept>,
     keep: usize,
     stop: Option<String>,
+    /// Nodes that forward nothing.
+    selfish: BTreeSet<NodeNo>,
+}
+
+/// What is to become of what was taken down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Pass(Passing),
+    Panic,
 }
 
 impl Ledger {
@@ -146,6 +158,7 @@ impl Ledger {
                 last: VecDeque::new(),
                 keep,
                 stop: None,
+                selfish: BTreeSet::new(),
             }),
             Notify::new(),
         )
@@ -166,7 +179,21 @@ impl Ledger {
         inner.names.get(node.index()).map_or(0, |(_, hash)| *hash)
     }
 
-    /// Takes an event down. True: the actor is to panic.
+    /// From now on a node forwards nothing that it hears of others, or does so again.
+    pub fn set_selfish(&self, node: NodeNo, selfish: bool) {
+        let known = &mut self.0.lock().selfish;
+        if selfish {
+            known.insert(node);
+        } else {
+            known.remove(&node);
+        }
+    }
+
+    pub(super) fn forwards(&self, node: NodeNo) -> bool {
+        !self.0.lock().selfish.contains(&node)
+    }
+
+    /// Takes an event down.
     #[expect(clippy::too_many_arguments, reason = "an event is what it is")]
     pub(crate) fn record(
         &self,
@@ -177,11 +204,11 @@ impl Ledger {
         message: &str,
         len: usize,
         event_digest: u64,
-    ) -> bool {
+    ) -> Fate {
         let inner = &mut *self.0.lock();
         inner.events += 1;
         let Some((name, name_hash)) = inner.names.get(node.index()) else {
-            return false;
+            return Fate::Pass(Passing::Through);
         };
         let at_ns = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
         let words = [
@@ -217,21 +244,20 @@ impl Ledger {
         if inner.keep > 0 && inner.stop.is_none() {
             keep(&mut inner.last, inner.keep, &event);
         }
-        if inner.observers.is_empty() {
-            return false;
-        }
-        let mut panics = false;
+        let mut fate = Fate::Pass(Passing::Through);
         for observer in &mut inner.observers {
             match observer.on_event(&event) {
                 Verdict::Go => {}
-                Verdict::Panic => panics = true,
+                Verdict::Panic if kind == EventKind::Handled => fate = Fate::Panic,
+                Verdict::Tamper(how) if kind == EventKind::Passed => fate = Fate::Pass(how),
+                Verdict::Panic | Verdict::Tamper(_) => {}
                 Verdict::Stop(reason) => {
                     inner.stop.get_or_insert(reason);
                     self.1.notify_one();
                 }
             }
         }
-        panics && kind == EventKind::Handled
+        fate
     }
 
     /// The last events, oldest first, a line each.

@@ -75,9 +75,9 @@ fn a_publisher_that_is_not_answered() {
     );
 }
 
-// No message may wait, and some do; no memory may be used, and some is.
+// The process has more memory than the run allows. (Mailboxes: a unit test, since no actor here ever fills one.)
 #[test]
-fn mailboxes_and_memory() {
+fn too_much_memory() {
     let limits = Limits {
         memory: Some((|| 2_000, 1_999)),
         ..Limits::default()

@@ -23,19 +23,21 @@ fn open(env: &Env, disk: &Disk) -> Arc<dyn ShardLog> {
     Arc::new(EmbeddedLog::new(env, Arc::new(store)))
 }
 
-impl Fixture for OnDisk {
+impl OnDisk {
     fn fresh() -> Self {
         let env = Env::simulated(1, "node");
         let disk = Disk::new("node", DiskConfig::default(), env.rng("disk"));
         let log = open(&env, &disk);
         OnDisk { env, disk, log }
     }
+}
 
+impl Fixture for OnDisk {
     fn log(&self) -> Arc<dyn ShardLog> {
         self.log.clone()
     }
 
-    fn restarted(self) -> Self {
+    async fn restarted(self) -> Self {
         let OnDisk { env, disk, log } = self;
         drop(log);
         let log = open(&env, &disk);

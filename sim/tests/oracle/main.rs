@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
+mod byzantine;
 mod disk;
 mod invariants;
 mod log;

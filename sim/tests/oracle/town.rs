@@ -6,7 +6,7 @@ use pqcnet_link::Role;
 use pqcnet_sim::crypto::Crypto;
 use pqcnet_sim::faults::{Dice, Script};
 use pqcnet_sim::oracle::{LaneSpec, Limits, Oracle, Totals};
-use pqcnet_sim::world::{Hash, NodeNo, NodeSpec, NodeState, Stopped, World, WorldConfig};
+use pqcnet_sim::world::{Hash, NodeNo, NodeSpec, NodeState, Stopped, Trace, World, WorldConfig};
 
 /// Between looks.
 pub const LOOK: Duration = Duration::from_secs(1);
@@ -14,19 +14,32 @@ pub const LOOK: Duration = Duration::from_secs(1);
 pub struct Town {
     pub world: World,
     pub relayers: Vec<NodeNo>,
+    pub sentries: Vec<NodeNo>,
     pub clients: Vec<NodeNo>,
     pub script: Script,
     pub oracle: Oracle,
 }
 
 impl Town {
-    /// A network that runs. Client n publishes to a channel that client n + 1 reads, so often, for so long.
+    /// A network that runs. Clients are pairs: each publishes to a channel that the other reads, so often, for so long.
     pub fn new(
+        seed: u64,
+        nodes: [usize; 3],
+        every: Duration,
+        lasts: Duration,
+        limits: Limits,
+    ) -> Town {
+        Town::with(seed, nodes, every, lasts, limits, |_| {})
+    }
+
+    /// The same, after something was arranged.
+    pub fn with(
         seed: u64,
         [relayers, sentries, clients]: [usize; 3],
         every: Duration,
         lasts: Duration,
         limits: Limits,
+        arrange: impl FnOnce(&mut Town),
     ) -> Town {
         let mut config = WorldConfig::new(seed);
         config.crypto = Crypto::Modelled;
@@ -58,11 +71,11 @@ impl Town {
             world.run_for(Duration::from_millis(100)).unwrap();
         }
         let script = Script::new();
-        world.observe(script.panics().clone());
+        script.watch(&world);
         let mut oracle = Oracle::new(&mut world, script.weather().clone(), limits).unwrap();
         let start = world.now() + Duration::from_secs(2);
         for (index, publisher) in clients.iter().enumerate() {
-            let subscriber = clients[(index + 1) % clients.len()];
+            let subscriber = clients[index ^ 1];
             let lane = LaneSpec {
                 publisher: *publisher,
                 subscriber,
@@ -74,17 +87,20 @@ impl Town {
             };
             oracle.add(&world, lane).unwrap();
         }
-        for node in &clients {
-            world.start(*node).unwrap();
-        }
-        oracle.begin(&mut world).unwrap();
-        Town {
+        let mut town = Town {
             world,
             relayers,
+            sentries,
             clients,
             script,
             oracle,
+        };
+        arrange(&mut town);
+        for node in &town.clients {
+            town.world.start(*node).unwrap();
         }
+        town.oracle.begin(&mut town.world).unwrap();
+        town
     }
 
     pub fn run_for(&mut self, time: Duration) -> Result<(), Stopped> {
@@ -99,10 +115,13 @@ impl Town {
 }
 
 /// Thirty-two nodes under so many faults by dice for twenty seconds, then fair weather until all is settled.
-pub fn stormy(seed: u64, faults: usize) -> Result<(Hash, Totals), Stopped> {
+pub fn stormy(seed: u64, faults: usize, trace: Option<&Trace>) -> Result<(Hash, Totals), Stopped> {
     let every = Duration::from_millis(250);
     let lasts = Duration::from_secs(22);
     let mut town = Town::new(seed, [4, 8, 20], every, lasts, Limits::default());
+    if let Some(trace) = trace {
+        town.world.observe(trace.clone());
+    }
     let now = town.world.now();
     let dice = Dice {
         window: (now + Duration::from_secs(2), now + Duration::from_secs(22)),

@@ -3,8 +3,10 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::{AbortHandle, Abortable};
 use futures::stream::StreamExt as _;
+use pqcnet_actor::Passing;
 use pqcnet_link::{Answer, Class, DroppedWhy, Fault, Inbound, ServiceId, WireError};
 
 use super::{Driver, Waiting};
@@ -19,6 +21,15 @@ pub(super) const WRONG_CLASS: WireError = WireError::Invalid {
 
 /// What an answer is called where messages have names.
 const ANSWER: &str = "answer";
+
+/// The same but for its last byte, which in most messages belongs to what an application sent.
+fn altered(payload: &Bytes) -> Bytes {
+    let mut altered = payload.to_vec();
+    if let Some(last) = altered.last_mut() {
+        *last = !*last;
+    }
+    altered.into()
+}
 
 impl Driver {
     pub(super) fn on_tell(&mut self, message: Inbound) {
@@ -41,9 +52,16 @@ impl Driver {
             incarnation: message.incarnation,
         };
         let told = if handler.class() == message.class {
-            let (shared, payload) = (&self.shared, &message.payload);
-            shared.env().passed_on(shared.path(), name, payload);
-            handler.tell(message.payload, under, waiting)
+            let (shared, payload) = (&self.shared, message.payload);
+            match shared.env().passed_on(shared.path(), name, &payload) {
+                Passing::Through => handler.tell(payload, under, waiting),
+                Passing::Lost => Ok(Told::Taken),
+                Passing::Twice => match handler.tell(payload.clone(), under, waiting) {
+                    Ok(Told::Taken) => handler.tell(payload, under, waiting),
+                    other => other,
+                },
+                Passing::Altered => handler.tell(altered(&payload), under, waiting),
+            }
         } else {
             Err(WRONG_CLASS)
         };
@@ -102,9 +120,22 @@ impl Driver {
             trace: message.trace,
             incarnation: message.incarnation,
         };
-        let (shared, payload) = (&self.shared, &message.payload);
-        shared.env().passed_on(shared.path(), name, payload);
-        match handler.ask(message.payload, under, remaining) {
+        let (shared, payload) = (&self.shared, message.payload);
+        let asked = match shared.env().passed_on(shared.path(), name, &payload) {
+            Passing::Through => handler.ask(payload, under, remaining),
+            // Nobody ever answers.
+            Passing::Lost => Ok(Asked::Taken(Box::pin(std::future::pending()))),
+            Passing::Twice => {
+                // The first answer is heard by nobody.
+                match handler.ask(payload.clone(), under, remaining) {
+                    Ok(Asked::Taken(unheard)) => self.unheard(unheard),
+                    Ok(Asked::Not(_)) | Err(_) => {}
+                }
+                handler.ask(payload, under, remaining)
+            }
+            Passing::Altered => handler.ask(altered(&payload), under, remaining),
+        };
+        match asked {
             Ok(Asked::Taken(answer)) => {
                 let answered: Boxed<(u64, Answer)> = Box::pin(async move { (id, answer.await) });
                 let (abort, registration) = AbortHandle::new_pair();
@@ -116,6 +147,13 @@ impl Driver {
         }
     }
 
+    /// Drives an answer that nobody waits for to its end.
+    fn unheard(&self, answer: Boxed<Answer>) {
+        self.shared.env().spawn(async move {
+            drop(answer.await);
+        });
+    }
+
     fn answer(&self, id: u64, answer: Answer) {
         self.shared.inner.lock().link.send_reply(id, answer);
     }
@@ -123,7 +161,8 @@ impl Driver {
     pub(super) fn on_answer(&mut self, sink: Option<Box<dyn Sink>>, answer: Answer) {
         if let Answer::Ok(payload) = &answer {
             let shared = &self.shared;
-            shared.env().passed_on(shared.path(), ANSWER, payload);
+            // An answer that does not come is one that comes too late: a world loses questions instead.
+            let _: Passing = shared.env().passed_on(shared.path(), ANSWER, payload);
         }
         let fault = sink.and_then(|sink| sink.answer(answer).err());
         if let Some(fault) = fault {
