@@ -269,7 +269,9 @@ async fn start(
                 .with_mesh(&config.mesh)
                 .with_reserve(config.reserve_bytes);
             if let Some(file) = &config.broker {
-                machine = machine.with_broker(broker(file, &setup.network)?);
+                let mut broker = broker(file, &setup.network)?;
+                broker.retention = config.retention;
+                machine = machine.with_broker(broker);
             }
             pqcnet_roles::relayer(&machine, setup, storage).await
         }

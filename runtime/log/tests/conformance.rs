@@ -43,4 +43,3 @@ impl Fixture for Embedded {
 async fn the_embedded_log_conforms() {
     all(Embedded::new()).await;
 }
-

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
+use super::{A, B, all_of, batch, head, read, texts};
 use bytes::Bytes;
 use pqcnet_log::seek::{self, Extent};
 use pqcnet_log::{
     AppendBatch, AppendError, Base, LogError, ProducerMark, ReadRequest, ShardLog, ShardNo,
 };
-use super::{A, B, all_of, batch, head, read, texts};
 
 const S: ShardNo = ShardNo(7);
 
@@ -401,6 +401,9 @@ mod rules {
         let nothing = Extent { head: 1, ..extent };
         assert_eq!(seek::before(&*log, nothing, 5, |_, _| None).await, Ok(1));
         let closed = seek::before(&*log, extent, 5, |_, _| None).await;
-        assert!(matches!(closed, Err(LogError::Damaged { offset: 4, .. })), "{closed:?}");
+        assert!(
+            matches!(closed, Err(LogError::Damaged { offset: 4, .. })),
+            "{closed:?}"
+        );
     }
 }
