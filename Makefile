@@ -47,9 +47,14 @@ lint: deps
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
+ifeq ($(GROUP),sim)
+bench: deps
+	@$(CARGO) run --locked --release -p pqcnet-sim --bin pqcnet-sim-figures
+else
 bench: deps
 	@$(CARGO) build --locked --release -p pqcnet-node -p pqcnet-bench --bins
 	@$(CARGO) run --locked --release -p pqcnet-bench -- $(if $(GROUP),$(GROUP),all)
+endif
 
 # The same tests' long versions; they start the release binaries.
 soak: deps

@@ -5,7 +5,6 @@
 
 pub mod browser;
 pub mod disk;
-pub mod ledger;
 pub mod load;
 pub mod network;
 pub mod otlp;
@@ -14,3 +13,6 @@ pub mod private_broker;
 pub mod process;
 pub mod proxy;
 pub mod tools;
+
+/// Shared with the simulator.
+pub use pqcnet_account as ledger;

@@ -14,7 +14,7 @@ use pqcnet_messages::{Channel, ChannelName};
 use pqcnet_p2p::endpoint::Endpoint;
 use pqcnet_p2p::handshake::{Security, SecurityConfig};
 use pqcnet_p2p::network::Address;
-use pqcnet_p2p::streams::TcpStreams;
+use pqcnet_p2p::streams::{Streams, TcpStreams};
 use rand::Rng as _;
 use tokio::sync::watch;
 
@@ -92,14 +92,26 @@ impl Client {
     /// A refusal for good at once, if no other sentry takes the client in; [`ConnectError::TimedOut`] after
     /// [`ClientConfig::connect_timeout`].
     pub async fn connect(config: ClientConfig) -> Result<Client, ConnectError> {
+        Client::connect_over(Env::plain(), Arc::new(TcpStreams), config).await
+    }
+
+    /// The same on another clock and other streams than the machine's: for the simulator.
+    ///
+    /// # Errors
+    /// Those of [`Client::connect`].
+    #[doc(hidden)]
+    pub async fn connect_over(
+        env: Env,
+        streams: Arc<dyn Streams>,
+        config: ClientConfig,
+    ) -> Result<Client, ConnectError> {
         let config = config.clamped();
-        let env = Env::plain();
         env.set_sampling(config.trace_ratio);
         let node_id = config.keys.node_id();
         let identity = SecurityConfig::new(config.keys.clone(), config.network.network_id());
         let security = Security::new(env.clone(), identity);
         let security = security.map_err(|error| ConnectError::Unusable(error.to_string()))?;
-        let endpoint = Endpoint::new(security, Arc::new(TcpStreams));
+        let endpoint = Endpoint::new(security, streams);
         let (live, mut connected) = watch::channel(None);
         let (failed, mut failure) = watch::channel(None);
         let (stop, _) = watch::channel(false);

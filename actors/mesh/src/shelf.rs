@@ -6,8 +6,9 @@
 //! adverts carry their own signatures, which are checked again after reading: the hash finds accidents, not forgers.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use pqcnet_crypto::sha256;
@@ -16,7 +17,7 @@ use pqcnet_crypto::sha256;
 pub const MAX_FILE: u64 = 64 * 1024 * 1024;
 
 /// What a file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// The root's directives.
     Directives,
@@ -40,10 +41,33 @@ impl Kind {
     }
 }
 
-/// A folder for these files, or none: then everything is forgotten at the end of the process.
-#[derive(Clone, Debug, Default)]
+/// Where the files lie: a folder, or what a simulator has for one. Its calls block.
+pub trait Place: Send + Sync + 'static {
+    /// What errors name.
+    fn path(&self, kind: Kind) -> PathBuf;
+    /// At most `most` bytes of the file; `None` when there is none.
+    ///
+    /// # Errors
+    /// It is there and cannot be read.
+    fn read(&self, kind: Kind, most: u64) -> io::Result<Option<Vec<u8>>>;
+    /// Replaces the whole file. Once this returns, a crash does not bring the former one back.
+    ///
+    /// # Errors
+    /// The former file is still there.
+    fn replace(&self, kind: Kind, bytes: &[u8]) -> io::Result<()>;
+}
+
+/// A place for these files, or none: then everything is forgotten at the end of the process.
+#[derive(Clone, Default)]
 pub struct Shelf {
-    folder: Option<PathBuf>,
+    place: Option<Arc<dyn Place>>,
+}
+
+impl std::fmt::Debug for Shelf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = self.path(Kind::Directives);
+        f.debug_tuple("Shelf").field(&path).finish()
+    }
 }
 
 /// Why a file could not be read or written.
@@ -70,9 +94,12 @@ pub enum ShelfError {
 impl Shelf {
     /// Files in this folder, which is made when something is first kept.
     pub fn at(folder: impl Into<PathBuf>) -> Shelf {
-        Shelf {
-            folder: Some(folder.into()),
-        }
+        Shelf::over(Arc::new(Folder(folder.into())))
+    }
+
+    /// Files in this place.
+    pub fn over(place: Arc<dyn Place>) -> Shelf {
+        Shelf { place: Some(place) }
     }
 
     /// Keeps nothing.
@@ -82,7 +109,7 @@ impl Shelf {
 
     /// Where a kind is kept.
     pub fn path(&self, kind: Kind) -> Option<PathBuf> {
-        Some(self.folder.as_ref()?.join(kind.file()))
+        Some(self.place.as_ref()?.path(kind))
     }
 
     /// Reads the items; none when nothing was ever kept. Blocks: call it off the actor's thread.
@@ -90,27 +117,26 @@ impl Shelf {
     /// # Errors
     /// The file is there and cannot be used.
     pub fn load(&self, kind: Kind) -> Result<Vec<Bytes>, ShelfError> {
-        let Some(path) = self.path(kind) else {
+        let Some(place) = &self.place else {
             return Ok(Vec::new());
         };
-        let failed = |source| ShelfError::Io {
-            path: path.clone(),
+        let path = || place.path(kind);
+        let found = place.read(kind, MAX_FILE + 1);
+        let found = found.map_err(|source| ShelfError::Io {
+            path: path(),
             source,
-        };
-        let size = match fs::metadata(&path) {
-            Ok(found) => found.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(failed(error)),
+        })?;
+        let Some(bytes) = found else {
+            return Ok(Vec::new());
         };
         let damaged = |problem| ShelfError::Damaged {
-            path: path.clone(),
+            path: path(),
             problem,
         };
-        if size > MAX_FILE {
+        if bytes.len() as u64 > MAX_FILE {
             return Err(damaged("too large"));
         }
-        let bytes = Bytes::from(fs::read(&path).map_err(failed)?);
-        items(kind, &bytes).map_err(damaged)
+        items(kind, &Bytes::from(bytes)).map_err(damaged)
     }
 
     /// Replaces the items. Blocks, also for the disk: call it off the actor's thread.
@@ -118,10 +144,38 @@ impl Shelf {
     /// # Errors
     /// They are not kept; what was kept before still is.
     pub fn save(&self, kind: Kind, items: &[Bytes]) -> Result<(), ShelfError> {
-        let Some(path) = self.path(kind) else {
+        let Some(place) = &self.place else {
             return Ok(());
         };
-        replace(&path, &file(kind, items)).map_err(|source| ShelfError::Io { path, source })
+        let replaced = place.replace(kind, &file(kind, items));
+        replaced.map_err(|source| ShelfError::Io {
+            path: place.path(kind),
+            source,
+        })
+    }
+}
+
+/// Files of the machine.
+struct Folder(PathBuf);
+
+impl Place for Folder {
+    fn path(&self, kind: Kind) -> PathBuf {
+        self.0.join(kind.file())
+    }
+
+    fn read(&self, kind: Kind, most: u64) -> io::Result<Option<Vec<u8>>> {
+        let file = match File::open(self.path(kind)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = Vec::new();
+        file.take(most).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    fn replace(&self, kind: Kind, bytes: &[u8]) -> io::Result<()> {
+        replace(&self.path(kind), bytes)
     }
 }
 

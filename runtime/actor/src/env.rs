@@ -5,6 +5,9 @@
 //! | production | the machine's     | seeded by the OS     | a pool    | on the System's arbiters |
 //! | plain      | the machine's     | seeded by the OS     | a pool    | none: any tokio runtime  |
 //! | simulated  | tokio's, paused   | from the seed        | inline    | all on one thread        |
+//!
+//! A simulated node may be *hosted* by a world (`hosted`, feature `simulation`): then everything of it runs as a scope of its
+//! own, offloaded work takes as long as it is charged, and the node can be killed.
 
 use std::cell::Cell;
 use std::fmt;
@@ -24,7 +27,10 @@ use tokio::time::{Instant, Sleep};
 
 use crate::counters::{Counters, CountersSnapshot};
 use crate::error::{OffloadError, TaskError};
+#[cfg(any(test, feature = "simulation"))]
+use crate::hosted::{Handled, Hosted, Node, Scope, Scoped};
 use crate::meters::{Counter, Histogram, Labels, MeterReading, Meters, Mirror};
+use crate::path::Path;
 use crate::pool::{self, Pool};
 use crate::rng::StreamRng;
 use crate::trace::{Step, StepKind, TraceCx, Tracer};
@@ -50,6 +56,9 @@ struct Inner {
     counters: Arc<Counters>,
     meters: Arc<Meters>,
     tracer: Arc<Tracer>,
+    /// The scope of the node itself, where a world hosts it.
+    #[cfg(any(test, feature = "simulation"))]
+    hosted: Option<Arc<Scope>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,13 +97,29 @@ impl Env {
     /// # Panics
     /// Outside an actix System.
     pub fn simulated(seed: u64, node: &str) -> Env {
-        let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&seed.to_be_bytes());
         let main = System::current().arbiter().clone();
-        Env::build(node, Kind::Simulated, bytes, vec![main])
+        Env::build(node, Kind::Simulated, seed_bytes(seed), vec![main])
+    }
+
+    /// The environment of one start of a node in a simulated world; as [`Env::simulated`] otherwise.
+    ///
+    /// # Panics
+    /// Outside an actix System.
+    #[cfg(any(test, feature = "simulation"))]
+    pub fn hosted(hosted: Hosted) -> Env {
+        let main = System::current().arbiter().clone();
+        let seed = seed_bytes(hosted.seed);
+        let mut inner = Env::inner(&hosted.name, Kind::Simulated, seed, vec![main]);
+        let node = Node::new(hosted, seed, SIMULATED_WALL_START_MS);
+        inner.hosted = Some(Scope::named(&node, ""));
+        Env(Arc::new(inner))
     }
 
     fn build(node: &str, kind: Kind, seed: [u8; 32], arbiters: Vec<ArbiterHandle>) -> Env {
+        Env(Arc::new(Env::inner(node, kind, seed, arbiters)))
+    }
+
+    fn inner(node: &str, kind: Kind, seed: [u8; 32], arbiters: Vec<ArbiterHandle>) -> Inner {
         let threads = match kind {
             Kind::Simulated => 1,
             // Disk reads share the pool with CPU work, so two more than there are cores.
@@ -104,7 +129,7 @@ impl Env {
             Kind::Simulated => (simulation_start(), SIMULATED_WALL_START_MS),
             Kind::Production | Kind::Plain => (monotonic(), wall_clock_ms()),
         };
-        Env(Arc::new(Inner {
+        Inner {
             node: Arc::from(node),
             kind,
             seed,
@@ -117,7 +142,9 @@ impl Env {
             counters: Arc::default(),
             meters: Arc::default(),
             tracer: Arc::new(Tracer::new(&seed, node)),
-        }))
+            #[cfg(any(test, feature = "simulation"))]
+            hosted: None,
+        }
     }
 
     /// The same environment under another node name.
@@ -136,6 +163,8 @@ impl Env {
             counters: Arc::clone(&inner.counters),
             meters: Arc::clone(&inner.meters),
             tracer: Arc::clone(&inner.tracer),
+            #[cfg(any(test, feature = "simulation"))]
+            hosted: inner.hosted.clone(),
         }))
     }
 
@@ -166,15 +195,36 @@ impl Env {
         match self.0.kind {
             Kind::Production | Kind::Plain => wall_clock_ms(),
             Kind::Simulated => {
+                #[cfg(any(test, feature = "simulation"))]
+                if let Some(root) = &self.0.hosted {
+                    return root.node().wall_ms(self.now());
+                }
                 let elapsed = u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX);
                 self.0.wall_start_ms.saturating_add(elapsed)
             }
         }
     }
 
+    /// A clock for what computing takes: the monotonic one, except in a simulated world, where it moves by what is charged
+    /// to this thread.
+    pub fn computing(&self) -> Duration {
+        #[cfg(any(test, feature = "simulation"))]
+        if let Some(root) = &self.0.hosted {
+            return root.node().host().charged();
+        }
+        self.now()
+    }
+
     /// A random stream of its own for `purpose`; no two calls give the same one. In a simulation it depends on the
-    /// seed, the node, the purpose and how many streams were opened before.
+    /// seed, the node, the purpose and how many streams were opened before; in a simulated world, how many for this purpose.
     pub fn rng(&self, purpose: &str) -> StreamRng {
+        #[cfg(any(test, feature = "simulation"))]
+        if let Some(root) = &self.0.hosted {
+            let n = root.node().turn_of(purpose);
+            return root
+                .node()
+                .stream(&[b"env", purpose.as_bytes(), &n.to_be_bytes()]);
+        }
         let n = self.0.streams.fetch_add(1, Relaxed);
         StreamRng::derive(
             &self.0.seed,
@@ -189,6 +239,11 @@ impl Env {
 
     /// The stream of one incarnation of the actor at `path`. In a simulation it does not depend on what else runs.
     pub(crate) fn actor_rng(&self, path: &str, incarnation: u32) -> StreamRng {
+        #[cfg(any(test, feature = "simulation"))]
+        if let Some(root) = &self.0.hosted {
+            let n = incarnation.to_be_bytes();
+            return root.node().stream(&[b"actor", path.as_bytes(), &n]);
+        }
         let n = match self.0.kind {
             Kind::Simulated => u64::from(incarnation),
             // Paths may come back; in production a stream must not.
@@ -211,6 +266,16 @@ impl Env {
         &self,
         future: impl Future<Output = T> + Send + 'static,
     ) -> Task<T> {
+        #[cfg(any(test, feature = "simulation"))]
+        if let Some(root) = &self.0.hosted {
+            let scope = Scope::current_or(root).child();
+            let task = self.0.runtime.spawn(Scoped::new(scope, future));
+            root.node().remember(task.abort_handle());
+            if root.node().is_over() {
+                task.abort();
+            }
+            return Task(task);
+        }
         Task(self.0.runtime.spawn(future))
     }
 
@@ -219,12 +284,25 @@ impl Env {
         tokio::time::sleep(duration)
     }
 
-    /// Runs CPU work or blocking reads off this thread, on the node's pool; in a simulation at once, inline.
-    /// The work is under way whether or not the future is polled.
+    /// Runs CPU work or blocking reads off this thread, on the node's pool; in a simulation at once, inline, and in a
+    /// simulated world its result arrives when its cost is over. The work is under way whether or not the future is polled.
     pub fn offload<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Offloaded<T> {
+        #[cfg(any(test, feature = "simulation"))]
+        if let Some(root) = &self.0.hosted {
+            let host = root.node().host();
+            let (tx, rx) = oneshot::channel();
+            if host.begin_work() {
+                let outcome = pool::run_caught(work);
+                host.finish_work(Box::new(move || drop(tx.send(outcome))));
+            } else {
+                let limit = pool::QUEUE;
+                drop(tx.send(Err(OffloadError::Busy { limit })));
+            }
+            return Offloaded(rx);
+        }
         if self.is_simulated() {
             let (tx, rx) = oneshot::channel();
             drop(tx.send(pool::run_caught(work)));
@@ -233,7 +311,7 @@ impl Env {
         Offloaded(self.0.pool.submit(work))
     }
 
-    /// A thread for work that blocks for the node's whole life, such as a store's one writer.
+    /// A thread for work that blocks for the node's whole life, such as a store's one writer. A simulation has none.
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place where node code gets a thread; its owner ends and joins it"
@@ -243,6 +321,9 @@ impl Env {
         name: &str,
         work: impl FnOnce() + Send + 'static,
     ) -> std::io::Result<DedicatedThread> {
+        if self.is_simulated() {
+            return Err(std::io::ErrorKind::Unsupported.into());
+        }
         std::thread::Builder::new()
             .name(name.into())
             .spawn(work)
@@ -261,6 +342,72 @@ impl Env {
 
     pub(crate) fn count(&self) -> &Counters {
         &self.0.counters
+    }
+
+    // ---- a simulated world ----
+
+    /// Ends everything that runs in this hosted node where it is, without a word: its process has died.
+    #[cfg(any(test, feature = "simulation"))]
+    pub fn kill(&self) {
+        if let Some(root) = &self.0.hosted {
+            root.node().kill();
+        }
+    }
+
+    /// Moves a hosted node's wall clock by so much, and lets it run fast by so many millionths from now on.
+    #[cfg(any(test, feature = "simulation"))]
+    pub fn move_wall(&self, jump_ms: i64, drift_ppm: i32) {
+        if let Some(root) = &self.0.hosted {
+            root.node().move_wall(self.now(), jump_ms, drift_ppm);
+        }
+    }
+
+    /// Runs `f` as this hosted node itself.
+    #[cfg(any(test, feature = "simulation"))]
+    pub fn enter<T>(&self, f: impl FnOnce() -> T) -> T {
+        match &self.0.hosted {
+            Some(root) => root.enter(f),
+            None => f(),
+        }
+    }
+
+    /// A link passes on a message that came in these bytes: for a world that watches its nodes.
+    #[inline]
+    pub fn passed_on(&self, link: &Path, message: &'static str, bytes: &[u8]) {
+        #[cfg(any(test, feature = "simulation"))]
+        if let Some(root) = &self.0.hosted {
+            root.node().host().handled(&Handled {
+                actor: link,
+                message,
+                len: bytes.len(),
+                digest: crate::hosted::digest(bytes),
+                remote: true,
+            });
+        }
+        #[cfg(not(any(test, feature = "simulation")))]
+        let _ = (link, message, bytes);
+    }
+
+    /// An actor is about to handle a message.
+    #[cfg(any(test, feature = "simulation"))]
+    #[inline]
+    pub(crate) fn handles(&self, actor: &Path, message: &'static str, len: usize) {
+        if let Some(root) = &self.0.hosted {
+            root.node().host().handled(&Handled {
+                actor,
+                message,
+                len,
+                digest: 0,
+                remote: false,
+            });
+        }
+    }
+
+    /// The scope of an actor of this hosted node.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn scope_of(&self, actor: &Path) -> Option<Arc<Scope>> {
+        let root = self.0.hosted.as_ref()?;
+        Some(Scope::named(root.node(), actor.as_str()))
     }
 
     // ---- meters and traces ----
@@ -395,6 +542,12 @@ impl DedicatedThread {
 
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn seed_bytes(seed: u64) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_be_bytes());
+    bytes
 }
 
 fn os_seed() -> [u8; 32] {

@@ -53,6 +53,8 @@ mod counters;
 mod cx;
 mod env;
 mod error;
+#[cfg(any(test, feature = "simulation"))]
+pub mod hosted;
 mod inspect;
 mod mail;
 mod message;
@@ -65,6 +67,8 @@ mod refs;
 mod reply;
 mod rng;
 mod run;
+#[cfg(any(test, feature = "simulation"))]
+mod stopwatch;
 mod supervise;
 mod timeout;
 mod timers;
@@ -90,6 +94,8 @@ pub use rng::StreamRng;
 #[cfg(any(test, feature = "simulation"))]
 pub use run::simulate;
 pub use run::{Threads, run, run_on};
+#[cfg(any(test, feature = "simulation"))]
+pub use stopwatch::Stopwatch;
 pub use supervise::limiter::{Backoff, Intensity};
 pub use supervise::nursery::Nursery;
 pub use supervise::policy::{Restart, Strategy};

@@ -11,6 +11,16 @@ use rand_core::{Rng, SeedableRng, TryCryptoRng, TryRng};
 pub struct StreamRng(Box<ChaCha20Rng>);
 
 impl StreamRng {
+    /// The stream of these names under a simulated world's seed.
+    #[cfg(any(test, feature = "simulation"))]
+    pub fn named(seed: u64, names: &[&str]) -> StreamRng {
+        let mut labels: Vec<&[u8]> = vec![b"named"];
+        labels.extend(names.iter().map(|name| name.as_bytes()));
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_be_bytes());
+        StreamRng::derive(&bytes, &labels)
+    }
+
     /// The stream of `(seed, labels)`; labels are length-prefixed, so no two lists of them meet.
     pub(crate) fn derive(seed: &[u8; 32], labels: &[&[u8]]) -> Self {
         let mut hash = Blake2b256::new();

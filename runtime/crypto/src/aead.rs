@@ -38,20 +38,40 @@ pub enum OpenError {
 
 /// A key for both directions; where a direction is known, use [`SealKey`] or [`OpenKey`].
 pub struct AeadKey {
-    key: LessSafeKey,
+    key: Engine,
     algorithm: AeadAlgorithm,
+}
+
+enum Engine {
+    #[cfg(not(feature = "simulation"))]
+    Real(LessSafeKey),
+    // Boxed, so that thousands of modelled keys are small.
+    #[cfg(feature = "simulation")]
+    Real(Box<LessSafeKey>),
+    #[cfg(feature = "simulation")]
+    Modelled(crate::simulation::Mac),
 }
 
 impl AeadKey {
     /// Expands a key's schedule once; the engine erases it on drop.
     pub fn new(algorithm: AeadAlgorithm, key: &[u8; KEY_LEN]) -> Self {
+        #[cfg(feature = "simulation")]
+        if crate::simulation::models(crate::simulation::Op::AeadKey) {
+            return Self {
+                key: Engine::Modelled(crate::simulation::Mac::new(key)),
+                algorithm,
+            };
+        }
         let engine = match algorithm {
             AeadAlgorithm::Aes256Gcm => &AES_256_GCM,
             AeadAlgorithm::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         };
         let key = UnboundKey::new(engine, key).expect("both algorithms take 32-byte keys");
+        let key = LessSafeKey::new(key);
+        #[cfg(feature = "simulation")]
+        let key = Box::new(key);
         Self {
-            key: LessSafeKey::new(key),
+            key: Engine::Real(key),
             algorithm,
         }
     }
@@ -71,9 +91,15 @@ impl AeadKey {
         aad: &[u8],
         text: &mut [u8],
     ) -> [u8; TAG_LEN] {
+        #[cfg(feature = "simulation")]
+        crate::simulation::charge(crate::simulation::Op::Seal, text.len());
+        let key = match &self.key {
+            Engine::Real(key) => key,
+            #[cfg(feature = "simulation")]
+            Engine::Modelled(mac) => return mac.tag(nonce, aad, text),
+        };
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        let tag = self
-            .key
+        let tag = key
             .seal_in_place_separate_tag(nonce, Aad::from(aad), text)
             .expect("sealing fails only beyond 64 GiB");
         let mut out = [0u8; TAG_LEN];
@@ -91,9 +117,19 @@ impl AeadKey {
         if sealed.len() < TAG_LEN {
             return Err(OpenError::TooShort { got: sealed.len() });
         }
+        #[cfg(feature = "simulation")]
+        crate::simulation::charge(crate::simulation::Op::Open, sealed.len());
+        let key = match &self.key {
+            Engine::Real(key) => key,
+            #[cfg(feature = "simulation")]
+            Engine::Modelled(mac) => {
+                let (text, tag) = sealed.split_at_mut(sealed.len() - TAG_LEN);
+                let holds = mac.tag(nonce, aad, text)[..] == *tag;
+                return holds.then_some(text).ok_or(OpenError::Forged);
+            }
+        };
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        self.key
-            .open_in_place(nonce, Aad::from(aad), sealed)
+        key.open_in_place(nonce, Aad::from(aad), sealed)
             .map_err(|_| OpenError::Forged)
     }
 }

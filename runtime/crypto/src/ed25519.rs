@@ -35,6 +35,18 @@ impl Ed25519Public {
 
     /// Checks one signature.
     pub fn verify(&self, message: &[u8], signature: &[u8; 64]) -> Result<(), VerifyError> {
+        #[cfg(feature = "simulation")]
+        {
+            use crate::simulation::{Op, verified};
+            let really = || self.verify_really(message, signature).is_ok();
+            if let Some(holds) = verified(Op::Ed25519Verify, &self.0, message, signature, really) {
+                return holds.then_some(()).ok_or(VerifyError::Ed25519);
+            }
+        }
+        self.verify_really(message, signature)
+    }
+
+    fn verify_really(&self, message: &[u8], signature: &[u8; 64]) -> Result<(), VerifyError> {
         UnparsedPublicKey::new(&ED25519, &self.0)
             .verify(message, signature)
             .map_err(|_| VerifyError::Ed25519)
@@ -82,6 +94,19 @@ impl Ed25519Pair {
     }
 
     pub(crate) fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_LEN] {
+        #[cfg(feature = "simulation")]
+        {
+            use crate::simulation::{Op, signed};
+            let mut modelled = [0; SIGNATURE_LEN];
+            if signed(
+                Op::Ed25519Sign,
+                self.public.as_bytes(),
+                message,
+                &mut modelled,
+            ) {
+                return modelled;
+            }
+        }
         let signature = self.engine.sign(message);
         signature
             .as_ref()

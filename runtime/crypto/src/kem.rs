@@ -64,8 +64,14 @@ pub struct KemCiphertext(Box<[u8; KemCiphertext::LEN]>);
 pub struct KemSecret {
     seed: Seed,
     ml_kem: MlKemSecret,
-    x25519: agreement::PrivateKey,
+    x25519: X25519Half,
     public: KemPublic,
+}
+
+enum X25519Half {
+    Real(agreement::PrivateKey),
+    #[cfg(feature = "simulation")]
+    Modelled,
 }
 
 impl KemPublic {
@@ -113,6 +119,13 @@ impl KemCiphertext {
 
 /// Encapsulates to `public`: a ciphertext for its holder and the secret now shared with it.
 pub fn encapsulate(public: &KemPublic) -> Result<(KemCiphertext, SharedSecret), KemError> {
+    #[cfg(feature = "simulation")]
+    if crate::simulation::models(crate::simulation::Op::Encapsulate) {
+        let mut ciphertext = KemCiphertext(Box::new([0u8; KemCiphertext::LEN]));
+        crate::random::fill(&mut ciphertext.0[..32]);
+        let shared = modelled_secret(public, &ciphertext);
+        return Ok((ciphertext, shared));
+    }
     let (ml_kem_public, x25519_public) = public.parts();
     let mut ciphertext = KemCiphertext(Box::new([0u8; KemCiphertext::LEN]));
     let (ct_m, ct_x) = parts_mut::<ML_KEM_CIPHERTEXT>(&mut ciphertext.0[..]);
@@ -145,6 +158,19 @@ impl KemSecret {
     }
 
     fn expand(seed: Seed) -> Self {
+        #[cfg(feature = "simulation")]
+        if crate::simulation::models(crate::simulation::Op::KemKeys) {
+            let mut public = KemPublic(Box::new([0u8; KemPublic::LEN]));
+            // In the X25519 part, since not every 32 bytes are reduced coefficients.
+            let name = hash::sha256(&[b"modelled X-Wing", seed.expose()]);
+            public.0[ML_KEM_PUBLIC..].copy_from_slice(&name);
+            return Self {
+                seed,
+                ml_kem: MlKemSecret::zeroed(),
+                x25519: X25519Half::Modelled,
+                public,
+            };
+        }
         let mut expanded = Zeroizing::new([0u8; ML_KEM_SEED + 32]);
         let mut shake = Shake256::default();
         shake.update(seed.expose());
@@ -161,7 +187,7 @@ impl KemSecret {
         Self {
             seed,
             ml_kem,
-            x25519,
+            x25519: X25519Half::Real(x25519),
             public,
         }
     }
@@ -178,11 +204,21 @@ impl KemSecret {
 
     /// The secret that `ciphertext` carries. A ciphertext for another key gives a secret that nobody shares.
     pub fn decapsulate(&self, ciphertext: &KemCiphertext) -> Result<SharedSecret, KemError> {
+        #[cfg(feature = "simulation")]
+        if crate::simulation::models(crate::simulation::Op::Decapsulate) {
+            return Ok(modelled_secret(&self.public, ciphertext));
+        }
+        let x25519_key = match &self.x25519 {
+            X25519Half::Real(key) => key,
+            // Made in another mode than it is used in.
+            #[cfg(feature = "simulation")]
+            X25519Half::Modelled => return Err(KemError::Engine),
+        };
         let (ct_m, ct_x) = ciphertext.parts();
         let mut ss_m = Zeroizing::new([0u8; 32]);
         engine::ml_kem_decapsulate(self.ml_kem.expose(), ct_m, &mut ss_m)
             .map_err(|engine::Refused| KemError::Engine)?;
-        let ss_x = x25519(&self.x25519, ct_x)?;
+        let ss_x = x25519(x25519_key, ct_x)?;
         let (_, pk_x) = self.public.parts();
         Ok(combine(&ss_m, &ss_x, ct_x, pk_x))
     }
@@ -204,6 +240,15 @@ impl fmt::Debug for KemCiphertext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "KemCiphertext({}..)", hex::encode(&self.0[..4]))
     }
+}
+
+#[cfg(feature = "simulation")]
+fn modelled_secret(public: &KemPublic, ciphertext: &KemCiphertext) -> SharedSecret {
+    let (_, name) = public.parts();
+    let mut shared = SharedSecret::zeroed();
+    let digest = hash::sha256(&[b"modelled secret", name, &ciphertext.0[..32]]);
+    shared.expose_mut().copy_from_slice(&digest);
+    shared
 }
 
 fn combine(ss_m: &[u8; 32], ss_x: &[u8; 32], ct_x: &[u8; 32], pk_x: &[u8; 32]) -> SharedSecret {

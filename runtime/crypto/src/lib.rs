@@ -14,7 +14,8 @@
 //! neither `Clone`, `Display`, `PartialEq` nor serde. Raw bytes come out only through a method called `expose`
 //! (or `as_bytes` on values that are about to be fed to a key schedule), which makes them easy to search for.
 //!
-//! The feature `seeded` (module `seeded`) replaces hidden entropy by a stream of the calling thread. It belongs into
+//! The feature `simulation` (module `simulation`) charges, remembers and models operations for the simulator, on threads
+//! that ask for it. The feature `seeded` (module `seeded`) replaces hidden entropy by a stream of the calling thread. It belongs into
 //! `[dev-dependencies]` and the simulator; see that module for why a release binary never links it.
 
 pub mod aead;
@@ -36,6 +37,8 @@ mod secret;
 #[cfg(any(test, feature = "seeded"))]
 pub mod seeded;
 pub mod self_test;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 
 pub use aead::{AeadAlgorithm, AeadKey, OpenError, OpenKey, SealKey};
 pub use ed25519::Ed25519Public;

@@ -60,6 +60,24 @@ impl MlDsaPublic {
 
     /// Checks one signature.
     pub fn verify(&self, message: &[u8], signature: &MlDsaSignature) -> Result<(), VerifyError> {
+        #[cfg(feature = "simulation")]
+        {
+            use crate::simulation::{Op, verified};
+            let really = || self.verify_really(message, signature).is_ok();
+            if let Some(holds) = verified(
+                Op::MlDsaVerify,
+                &self.0[..],
+                message,
+                &signature.0[..],
+                really,
+            ) {
+                return holds.then_some(()).ok_or(VerifyError::MlDsa);
+            }
+        }
+        self.verify_really(message, signature)
+    }
+
+    fn verify_really(&self, message: &[u8], signature: &MlDsaSignature) -> Result<(), VerifyError> {
         UnparsedPublicKey::new(&ML_DSA_65, &self.0[..])
             .verify(message, &signature.0[..])
             .map_err(|_| VerifyError::MlDsa)
@@ -124,6 +142,18 @@ impl MlDsaKeyPair {
     /// Signs `message`.
     pub fn sign(&self, message: &[u8]) -> MlDsaSignature {
         let mut signature = Box::new([0u8; ML_DSA_SIGNATURE]);
+        #[cfg(feature = "simulation")]
+        {
+            use crate::simulation::{Op, signed};
+            if signed(
+                Op::MlDsaSign,
+                &self.public.0[..],
+                message,
+                &mut signature[..],
+            ) {
+                return MlDsaSignature(signature);
+            }
+        }
         engine::ml_dsa_sign(self.secret.expose(), message, CONTEXT, &mut signature)
             .expect("signing takes any message under a key that was generated here");
         MlDsaSignature(signature)

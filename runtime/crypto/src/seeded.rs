@@ -27,6 +27,7 @@ enum Stream {
         next: usize,
         overdrawn: bool,
     },
+    Source(fn(&mut [u8])),
 }
 
 /// While it lives, this thread's randomness is a stream. Dropping it gives the system's randomness back.
@@ -52,6 +53,11 @@ pub fn from_bytes(bytes: &[u8]) -> Seeded {
         next: 0,
         overdrawn: false,
     })
+}
+
+/// Draws everything on this thread from `source`, which fills what it is given.
+pub fn from_source(source: fn(&mut [u8])) -> Seeded {
+    install(Stream::Source(source))
 }
 
 fn install(stream: Stream) -> Seeded {
@@ -82,8 +88,16 @@ impl Drop for Seeded {
 
 /// True if a guard lives on this thread and `out` was filled from it.
 pub(crate) fn fill_from_this_thread(out: &mut [u8]) -> bool {
+    let source = STREAM.with_borrow(|slot| match slot {
+        Some(Stream::Source(source)) => Some(*source),
+        Some(Stream::Expanded(_) | Stream::Literal { .. }) | None => None,
+    });
+    if let Some(source) = source {
+        source(out);
+        return true;
+    }
     STREAM.with_borrow_mut(|slot| match slot {
-        None => false,
+        None | Some(Stream::Source(_)) => false,
         Some(Stream::Expanded(reader)) => {
             reader.read(out);
             true

@@ -2,6 +2,8 @@
 //! all of it, since a broker takes longer to start than all of this to run.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[macro_use]
+mod rules;
 #[path = "support/broker.rs"]
 mod on_broker;
 #[path = "support/private_broker.rs"]
@@ -17,7 +19,7 @@ use pqcnet_log::broker::local;
 use pqcnet_log::{BrokerConfig, BrokerLog, LogError, ShardLog, ShardNo};
 use pqcnet_store::{RocksStore, Scan, Store as _};
 use private_broker::Broker;
-use support::conformance::{Fixture, all};
+use rules::Fixture;
 use support::{A, batch, read, soon};
 
 const S: ShardNo = ShardNo(3);
@@ -66,10 +68,6 @@ impl OnBroker {
 }
 
 impl Fixture for OnBroker {
-    fn fresh(&self) -> Self {
-        Self::new(&self.uri)
-    }
-
     fn log(&self) -> Arc<dyn ShardLog> {
         Arc::new(self.log.clone())
     }
@@ -86,6 +84,20 @@ impl Fixture for OnBroker {
         }
     }
 }
+
+macro_rules! in_turn {
+    ($($name:ident),+ $(,)?) => {
+        /// Every rule, each on a log of its own, one after the other.
+        async fn all(uri: &str) {
+            $(
+                eprintln!("{}", stringify!($name));
+                soon(rules::$name(OnBroker::new(uri))).await;
+            )+
+        }
+    };
+}
+
+every_rule!(in_turn);
 
 /// Appends these texts behind `head`, each in an append of its own.
 async fn append_each(log: &BrokerLog, generation: u32, head: u64, texts: &[&str]) {
@@ -260,7 +272,7 @@ async fn a_front_that_the_broker_removed_is_passed_over(uri: &str) {
 #[tokio::test]
 async fn the_log_on_a_broker_conforms_and_outlives_it() {
     let mut broker = Broker::start();
-    all(OnBroker::new(&broker.uri())).await;
+    all(&broker.uri()).await;
     a_front_that_the_broker_removed_is_passed_over(&broker.uri()).await;
     let drained = an_outage_is_spilled_and_drained(&mut broker).await;
     an_empty_store_takes_over(drained).await;

@@ -1,12 +1,14 @@
 //! The conformance suite on RocksDB; `tests/broker.rs` runs it on a RabbitMQ.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[macro_use]
+mod rules;
 mod support;
 
 use std::sync::Arc;
 
 use pqcnet_log::ShardLog;
-use support::conformance::{Fixture, all};
+use rules::Fixture;
 
 struct Embedded {
     dir: tempfile::TempDir,
@@ -14,7 +16,7 @@ struct Embedded {
 }
 
 impl Embedded {
-    fn new() -> Self {
+    fn fresh() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = Arc::new(support::embedded(support::config(dir.path())).0);
         Self { dir, log }
@@ -22,10 +24,6 @@ impl Embedded {
 }
 
 impl Fixture for Embedded {
-    fn fresh(&self) -> Self {
-        Self::new()
-    }
-
     fn log(&self) -> Arc<dyn ShardLog> {
         self.log.clone()
     }
@@ -38,8 +36,15 @@ impl Fixture for Embedded {
     }
 }
 
-// The suite on RocksDB.
-#[tokio::test]
-async fn the_embedded_log_conforms() {
-    all(Embedded::new()).await;
+macro_rules! run {
+    ($($name:ident),+ $(,)?) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                support::soon(rules::$name(Embedded::fresh())).await;
+            }
+        )+
+    };
 }
+
+every_rule!(run);

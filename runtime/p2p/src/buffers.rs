@@ -5,7 +5,7 @@
 //! them until the next borrower overwrites it: plaintext of one peer never reaches another, since a stream only reads
 //! what it has itself written into the buffer.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -25,6 +25,15 @@ impl Buffers {
             size,
             keep,
         }
+    }
+
+    /// Buffers that all of a process share: a simulation runs thousands of nodes on one thread, and few bytes move at once.
+    /// The first call says how large they are and how many lie idle.
+    pub fn of_the_process(size: usize, keep: usize) -> Buffers {
+        static SHARED: OnceLock<Buffers> = OnceLock::new();
+        let shared = SHARED.get_or_init(|| Buffers::new(size, keep));
+        debug_assert_eq!(shared.size, size);
+        shared.clone()
     }
 
     /// A buffer of `size` bytes with arbitrary contents.

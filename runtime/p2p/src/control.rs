@@ -44,6 +44,7 @@ pub use gossip::{GossipConfig, TOPICS};
 pub use handle::{ControlConfig, ControlEvents, GossipsWith, Libp2pControl};
 pub use judging::{Gossip, PeerCounters, Validator, Verdict};
 pub use lookup::{LookupConfig, RecordCheck};
+pub use peers::{Entry, Peers};
 pub use upgrade::{PROTOCOL, UpgradeError, peer_id_of};
 
 /// What a role asks of the control plane.

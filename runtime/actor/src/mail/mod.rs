@@ -104,6 +104,8 @@ impl<M: Message, B: On<M>> Deliver<B> for Letter<M> {
             cx.mail().stale::<M>(only, reply);
             return;
         }
+        #[cfg(any(test, feature = "simulation"))]
+        cx.env().handles(cx.path(), M::NAME, size_of::<M>());
         cx.enter_message(trace, M::NAME, |cx| {
             // `reply` is dropped by a panic's unwinding, which tells the caller.
             behaviour.on(msg, cx).settle(reply);

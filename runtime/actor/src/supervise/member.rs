@@ -55,7 +55,13 @@ impl<B: Behaviour> Member for CellMember<B> {
             return;
         };
         let (mail, env) = (Arc::clone(&self.mail), env.clone());
-        let placed = arbiter.spawn_fn(move || start_cell(Cell::new(mail, env, factory)));
+        let placed = arbiter.spawn_fn(move || {
+            #[cfg(any(test, feature = "simulation"))]
+            if let Some(scope) = env.scope_of(mail.path()) {
+                return start_hosted(scope, Cell::new(mail, env, factory));
+            }
+            start_cell(Cell::new(mail, env, factory));
+        });
         self.placed.store(placed, Ordering::Release);
     }
 
@@ -109,6 +115,22 @@ impl<B: Behaviour> Member for CellMember<B> {
 )]
 fn start_cell<B: Behaviour>(cell: Cell<B>) {
     drop(actix_rt::spawn(cell));
+}
+
+/// As [`start_cell`], in a simulated world.
+#[cfg(any(test, feature = "simulation"))]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the cell is the supervised task; its supervisor hears of its end"
+)]
+fn start_hosted<B: Behaviour>(scope: Arc<crate::hosted::Scope>, cell: Cell<B>) {
+    let node = Arc::clone(scope.node());
+    let task = actix_rt::spawn(crate::hosted::Scoped::new(scope, cell));
+    node.remember(task.abort_handle());
+    if node.is_over() {
+        // The node's end has overtaken it.
+        task.abort();
+    }
 }
 
 /// The standing order of a supervisor.

@@ -1,8 +1,6 @@
 //! What the log's tests share.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-pub mod conformance;
-
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;

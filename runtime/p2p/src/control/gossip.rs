@@ -39,10 +39,12 @@ use super::Offence;
 
 pub mod budget;
 mod handler;
+mod parameters;
 
 pub use budget::PATIENCE;
 use budget::{Budget, Sent};
 use handler::{Heard, Metered};
+pub use parameters::Parameters;
 
 /// The name of the gossip protocol. It is gossipsub 1.1; a name of its own keeps other libp2p networks out.
 pub const PROTOCOL: &str = "/pqcnet/gossip/1";
@@ -64,8 +66,8 @@ pub const SEEN: Duration = Duration::from_secs(30);
 const SLACK: usize = 10 * 1024;
 
 type Inner = gossipsub::Behaviour<IdentityTransform, WhitelistSubscriptionFilter>;
-pub(super) type InnerHandler = THandler<Inner>;
-pub(super) type InnerOut = THandlerOutEvent<Inner>;
+type InnerHandler = THandler<Inner>;
+type InnerOut = THandlerOutEvent<Inner>;
 
 /// How this node gossips.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,12 +96,12 @@ pub fn message_id(topic: &str, data: &[u8]) -> [u8; 32] {
     pqcnet_crypto::sha256(&[b"pqcnet/gossip/1", topic.as_bytes(), b"\0", data])
 }
 
-fn inner(config: &GossipConfig) -> Result<Inner, String> {
+fn settings(config: &GossipConfig) -> Result<gossipsub::Config, String> {
     if config.topics.len() > MAX_TOPICS {
         return Err(format!("more than {MAX_TOPICS} topics"));
     }
     let transmit = config.max_message + SLACK;
-    let built = ConfigBuilder::default()
+    ConfigBuilder::default()
         .protocol_id(PROTOCOL, Version::V1_1)
         .heartbeat_initial_delay(config.heartbeat)
         .heartbeat_interval(config.heartbeat)
@@ -117,7 +119,11 @@ fn inner(config: &GossipConfig) -> Result<Inner, String> {
             MessageId::from(message_id(message.topic.as_str(), &message.data).to_vec())
         })
         .build()
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| error.to_string())
+}
+
+fn inner(config: &GossipConfig) -> Result<Inner, String> {
+    let built = settings(config)?;
     let topics = config.topics.iter();
     let topics = topics.map(|topic| IdentTopic::new(topic).hash()).collect();
     Inner::new_with_subscription_filter(
@@ -130,15 +136,20 @@ fn inner(config: &GossipConfig) -> Result<Inner, String> {
 
 /// What the behaviour tells the driver.
 #[derive(Debug)]
-pub(super) enum Event {
+pub enum Event {
     /// gossipsub's own.
     Inner(gossipsub::Event),
     /// A peer whose connections are being closed.
-    Offence { peer: PeerId, offence: Offence },
+    Offence {
+        /// Who.
+        peer: PeerId,
+        /// Why.
+        offence: Offence,
+    },
 }
 
 /// gossipsub, its peers metered.
-pub(super) struct Behaviour {
+pub struct Behaviour {
     inner: Inner,
     env: Env,
     /// A connected peer's budget, and how many connections share it.
@@ -149,7 +160,8 @@ pub(super) struct Behaviour {
 }
 
 impl Behaviour {
-    pub(super) fn new(env: Env, config: &GossipConfig) -> Result<Behaviour, String> {
+    /// Takes part in no topic yet; an error says what gossipsub does not take of the configuration.
+    pub fn new(env: Env, config: &GossipConfig) -> Result<Behaviour, String> {
         Ok(Behaviour {
             inner: inner(config)?,
             env,
@@ -160,11 +172,13 @@ impl Behaviour {
         })
     }
 
-    pub(super) fn gossipsub(&mut self) -> &mut Inner {
+    /// What is metered.
+    pub fn gossipsub(&mut self) -> &mut Inner {
         &mut self.inner
     }
 
-    pub(super) fn sent(&self, peer: &PeerId) -> Sent {
+    /// What a connected peer has sent.
+    pub fn sent(&self, peer: &PeerId) -> Sent {
         (self.budgets.get(peer)).map_or_else(Sent::default, |(budget, _)| budget.lock().sent())
     }
 

@@ -140,6 +140,12 @@ pub struct ControlEvents {
 }
 
 impl ControlEvents {
+    /// The reading end for a plane of another making: what it sends comes out here, in order, and the plane has stopped
+    /// when its sender is gone.
+    pub fn new(events: mpsc::Receiver<ControlEvent>) -> ControlEvents {
+        ControlEvents { events }
+    }
+
     /// The next event; `None` once the plane has stopped. Do not wait for a call of the plane in between: it may
     /// itself be waiting for room among the events.
     pub async fn next(&mut self) -> Option<ControlEvent> {
@@ -157,7 +163,7 @@ impl Libp2pControl {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (outbox, events) = mpsc::channel(1);
         env.spawn(driver.run(inbox, outbox));
-        Ok((Libp2pControl { commands }, ControlEvents { events }))
+        Ok((Libp2pControl { commands }, ControlEvents::new(events)))
     }
 
     async fn call<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, ControlError> {

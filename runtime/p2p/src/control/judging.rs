@@ -90,7 +90,8 @@ pub struct PeerCounters {
 }
 
 impl PeerCounters {
-    pub(super) fn new(peer: NodeId) -> PeerCounters {
+    /// Nothing yet.
+    pub fn new(peer: NodeId) -> PeerCounters {
         PeerCounters {
             peer,
             rpcs: 0,
@@ -134,27 +135,29 @@ impl Docket {
 
 /// Who judges what, and how much of each peer is being judged.
 #[derive(Default)]
-pub(super) struct Court {
+pub struct Court {
     validators: BTreeMap<String, Arc<dyn Validator>>,
     dockets: BTreeMap<NodeId, Docket>,
 }
 
 impl Court {
-    pub(super) fn appoint(&mut self, topic: String, validator: Arc<dyn Validator>) {
+    /// Has a topic's messages judged by this from now on.
+    pub fn appoint(&mut self, topic: String, validator: Arc<dyn Validator>) {
         self.validators.insert(topic, validator);
     }
 
-    pub(super) fn open(&mut self, peer: NodeId) {
+    /// A peer connected.
+    pub fn open(&mut self, peer: NodeId) {
         self.dockets.entry(peer).or_default();
     }
 
     /// Forgets a peer that is gone; verdicts on its messages still count for the messages.
-    pub(super) fn close(&mut self, peer: &NodeId) {
+    pub fn close(&mut self, peer: &NodeId) {
         self.dockets.remove(peer);
     }
 
     /// A place for a message and who judges it; `None` drops it.
-    pub(super) fn admit(&mut self, message: &Gossip) -> Option<Arc<dyn Validator>> {
+    pub fn admit(&mut self, message: &Gossip) -> Option<Arc<dyn Validator>> {
         let validator = self.validators.get(&message.topic).cloned();
         let docket = self.dockets.get_mut(&message.from)?;
         validator
@@ -166,7 +169,7 @@ impl Court {
     }
 
     /// A place for a record that a peer wants stored.
-    pub(super) fn admit_record(&mut self, from: &NodeId, size: usize) -> bool {
+    pub fn admit_record(&mut self, from: &NodeId, size: usize) -> bool {
         let docket = self.dockets.get_mut(from);
         docket.is_some_and(|docket| {
             let admitted = docket.admit(size);
@@ -176,7 +179,7 @@ impl Court {
     }
 
     /// Books a verdict on a message of this size that was admitted.
-    pub(super) fn book(
+    pub fn book(
         &mut self,
         now: Duration,
         from: &NodeId,
@@ -210,14 +213,15 @@ impl Court {
         Ok(())
     }
 
-    pub(super) fn unread(&mut self, peer: &NodeId, messages: u64) {
+    /// Messages for a peer were dropped, since it does not read them.
+    pub fn unread(&mut self, peer: &NodeId, messages: u64) {
         if let Some(docket) = self.dockets.get_mut(peer) {
             docket.unread += messages;
         }
     }
 
     /// Adds what was booked to a peer's counters.
-    pub(super) fn count(&self, counters: &mut PeerCounters) {
+    pub fn count(&self, counters: &mut PeerCounters) {
         if let Some(docket) = self.dockets.get(&counters.peer) {
             counters.accepted = docket.accepted;
             counters.ignored = docket.ignored;
@@ -227,7 +231,8 @@ impl Court {
         }
     }
 
-    pub(super) fn peers(&self) -> Vec<NodeId> {
+    /// Those connected, in order.
+    pub fn peers(&self) -> Vec<NodeId> {
         self.dockets.keys().copied().collect()
     }
 }

@@ -41,7 +41,7 @@ pub const REPLICAS: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 /// How long one may take.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a record is held that nobody renews; adverts are renewed every ten minutes.
-const HELD: Duration = Duration::from_secs(60 * 60);
+pub const HELD: Duration = Duration::from_secs(60 * 60);
 /// Good answers after which a lookup asks no further.
 const ENOUGH: usize = 3;
 
@@ -156,7 +156,7 @@ pub(super) enum Query {
 }
 
 /// A lookup under way.
-pub(super) struct Lookup {
+pub struct Lookup {
     pub(super) node: NodeId,
     answer: oneshot::Sender<Result<Option<Bytes>, ControlError>>,
     best: Option<Bytes>,
@@ -169,7 +169,7 @@ pub(super) struct Lookup {
 
 /// What is to be done about a lookup.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub enum Next {
     /// Nothing yet.
     Wait,
     /// Have this checked, against the best so far.
@@ -179,7 +179,8 @@ pub(super) enum Next {
 }
 
 impl Lookup {
-    pub(super) fn new(
+    /// Nobody has been asked yet.
+    pub fn new(
         node: NodeId,
         answer: oneshot::Sender<Result<Option<Bytes>, ControlError>>,
     ) -> Lookup {
@@ -195,7 +196,7 @@ impl Lookup {
     }
 
     /// A peer had this record.
-    pub(super) fn found(&mut self, record: Bytes) -> Next {
+    pub fn found(&mut self, record: Bytes) -> Next {
         if self.best.as_ref() == Some(&record) {
             self.good += 1;
             return self.next();
@@ -208,7 +209,7 @@ impl Lookup {
     }
 
     /// What the check of the first unchecked record found.
-    pub(super) fn checked(&mut self, good: bool) -> Next {
+    pub fn checked(&mut self, good: bool) -> Next {
         self.checking = false;
         if !self.unchecked.is_empty() {
             let record = self.unchecked.remove(0);
@@ -221,7 +222,7 @@ impl Lookup {
     }
 
     /// Nobody else will answer.
-    pub(super) fn ended(&mut self) -> Next {
+    pub fn ended(&mut self) -> Next {
         self.ended = true;
         self.next()
     }
@@ -240,7 +241,8 @@ impl Lookup {
         }
     }
 
-    pub(super) fn answer(self) {
+    /// Tells the asker.
+    pub fn answer(self) {
         if self.answer.send(Ok(self.best)).is_err() {
             tracing::trace!("the asker is gone");
         }

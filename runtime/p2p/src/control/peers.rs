@@ -27,14 +27,15 @@ struct Known {
 
 /// The keys of every node with an open connection. Bounded by the number of connections that may be open.
 #[derive(Clone, Debug)]
-pub(super) struct Peers {
+pub struct Peers {
     known: Arc<Mutex<BTreeMap<NodeId, Known>>>,
     max: usize,
     members: Option<Arc<BTreeSet<NodeId>>>,
 }
 
 impl Peers {
-    pub(super) fn new(max: usize, members: Option<Arc<BTreeSet<NodeId>>>) -> Peers {
+    /// At most so many nodes, of which strangers share a few places where the network's own are known.
+    pub fn new(max: usize, members: Option<Arc<BTreeSet<NodeId>>>) -> Peers {
         Peers {
             known: Arc::default(),
             max,
@@ -48,7 +49,7 @@ impl Peers {
 
     /// Remembers a node as long as the returned entry lives; `None` when as many are known as may be, or the node has as
     /// many connections as it may.
-    pub(super) fn enter(&self, public: &NodePublic) -> Option<Entry> {
+    pub fn enter(&self, public: &NodePublic) -> Option<Entry> {
         let id = public.node_id();
         let mut known = self.known.lock();
         let full = match known.get(&id) {
@@ -75,14 +76,15 @@ impl Peers {
         })
     }
 
-    pub(super) fn public(&self, id: &NodeId) -> Option<NodePublic> {
+    /// The keys of a connected node.
+    pub fn public(&self, id: &NodeId) -> Option<NodePublic> {
         self.known.lock().get(id).map(|known| known.public.clone())
     }
 }
 
 /// One connection's share in a [`Peers`] entry.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub struct Entry {
     peers: Peers,
     id: NodeId,
     unread: Unread,

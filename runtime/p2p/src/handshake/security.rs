@@ -211,7 +211,11 @@ impl Security {
             lane: Semaphore::new(config.lane.max(1)),
             farewells: Semaphore::new(FAREWELLS),
             serial: AtomicU64::new(0),
-            buffers: Buffers::new(BUFFER, config.idle_buffers),
+            buffers: if env.is_simulated() {
+                Buffers::of_the_process(BUFFER, config.idle_buffers)
+            } else {
+                Buffers::new(BUFFER, config.idle_buffers)
+            },
             members: config.members,
             dialled: Meters::new(&env, &[("side", "dialling")]),
             answered: Meters::new(&env, &[("side", "answering")]),
@@ -282,7 +286,7 @@ impl Security {
     }
 
     /// The network's own nodes, where they are known.
-    pub(crate) fn members(&self) -> Option<Arc<BTreeSet<NodeId>>> {
+    pub fn members(&self) -> Option<Arc<BTreeSet<NodeId>>> {
         self.members.clone()
     }
 
@@ -553,12 +557,12 @@ impl Step {
             retry,
             env,
         } = self;
-        let began = env.now();
-        let step = responder.on_message(began, &carrier, admission, &retry.read(), &message);
+        let began = env.computing();
+        let step = responder.on_message(env.now(), &carrier, admission, &retry.read(), &message);
         Stepped {
             responder,
             step,
-            took: env.now().saturating_sub(began),
+            took: env.computing().saturating_sub(began),
         }
     }
 }

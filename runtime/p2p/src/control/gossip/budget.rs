@@ -24,17 +24,20 @@ const MILLI: i64 = 1000;
 
 /// What one RPC holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Load {
-    pub(super) elements: u32,
-    pub(super) grafts: u32,
-    pub(super) bytes: u64,
+pub struct Load {
+    /// Messages, subscriptions and control messages.
+    pub elements: u32,
+    /// GRAFTs among them.
+    pub grafts: u32,
+    /// Bytes of the messages.
+    pub bytes: u64,
     /// It holds a control message that the negotiated version does not know.
-    pub(super) foreign: bool,
+    pub foreign: bool,
 }
 
 /// What becomes of a connection that brought an RPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Charge {
+pub enum Charge {
     /// Read on.
     Free,
     /// Read on after so long.
@@ -47,16 +50,20 @@ pub(super) enum Charge {
 
 /// What a peer sent in gossip RPCs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::control) struct Sent {
-    pub(in crate::control) rpcs: u64,
-    pub(in crate::control) elements: u64,
-    pub(in crate::control) bytes: u64,
-    pub(in crate::control) throttled: u64,
+pub struct Sent {
+    /// RPCs.
+    pub rpcs: u64,
+    /// Messages, subscriptions and control messages in them.
+    pub elements: u64,
+    /// Bytes of the messages in them.
+    pub bytes: u64,
+    /// Times it had to wait because its budget was spent.
+    pub throttled: u64,
 }
 
 /// One peer's budget, over all its connections.
 #[derive(Clone, Debug)]
-pub(super) struct Budget {
+pub struct Budget {
     /// Thousandths of elements; below zero while it has to wait.
     milli: i64,
     refilled: Duration,
@@ -71,7 +78,7 @@ pub(super) struct Budget {
 
 impl Budget {
     /// A full one.
-    pub(super) fn new(now: Duration) -> Budget {
+    pub fn new(now: Duration) -> Budget {
         Budget {
             milli: i64::from(BURST) * MILLI,
             refilled: now,
@@ -83,12 +90,13 @@ impl Budget {
         }
     }
 
-    pub(super) fn sent(&self) -> Sent {
+    /// What it has sent.
+    pub fn sent(&self) -> Sent {
         self.sent
     }
 
     /// Books an RPC that arrived on a connection.
-    pub(super) fn charge(&mut self, now: Duration, connection: u64, load: Load) -> Charge {
+    pub fn charge(&mut self, now: Duration, connection: u64, load: Load) -> Charge {
         self.refill(now);
         self.sent.rpcs += 1;
         self.sent.elements += u64::from(load.elements);

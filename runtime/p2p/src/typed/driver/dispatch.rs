@@ -17,6 +17,9 @@ pub(super) const WRONG_CLASS: WireError = WireError::Invalid {
     problem: "not this message's",
 };
 
+/// What an answer is called where messages have names.
+const ANSWER: &str = "answer";
+
 impl Driver {
     pub(super) fn on_tell(&mut self, message: Inbound) {
         let lane = (message.service, message.class);
@@ -38,6 +41,8 @@ impl Driver {
             incarnation: message.incarnation,
         };
         let told = if handler.class() == message.class {
+            let (shared, payload) = (&self.shared, &message.payload);
+            shared.env().passed_on(shared.path(), name, payload);
             handler.tell(message.payload, under, waiting)
         } else {
             Err(WRONG_CLASS)
@@ -97,6 +102,8 @@ impl Driver {
             trace: message.trace,
             incarnation: message.incarnation,
         };
+        let (shared, payload) = (&self.shared, &message.payload);
+        shared.env().passed_on(shared.path(), name, payload);
         match handler.ask(message.payload, under, remaining) {
             Ok(Asked::Taken(answer)) => {
                 let answered: Boxed<(u64, Answer)> = Box::pin(async move { (id, answer.await) });
@@ -114,6 +121,10 @@ impl Driver {
     }
 
     pub(super) fn on_answer(&mut self, sink: Option<Box<dyn Sink>>, answer: Answer) {
+        if let Answer::Ok(payload) = &answer {
+            let shared = &self.shared;
+            shared.env().passed_on(shared.path(), ANSWER, payload);
+        }
         let fault = sink.and_then(|sink| sink.answer(answer).err());
         if let Some(fault) = fault {
             self.shared.inner.lock().link.fail(fault);

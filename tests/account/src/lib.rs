@@ -1,7 +1,14 @@
 //! Who was promised what, and what became of it.
+//!
+//! - [`Account`] is judged at the end: what was sent, acknowledged, delivered, stored, and what is on the disks.
+//! - [`Running`] is judged while it is written.
+
+mod running;
 
 use std::collections::BTreeMap;
 use std::fmt;
+
+pub use running::{Broken, Running};
 
 /// One channel's account. Messages are numbered by the test, from 0; offsets are the network's, from 1.
 #[derive(Debug, Default)]

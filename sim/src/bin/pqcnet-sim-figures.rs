@@ -1,0 +1,271 @@
+//! The simulator's figures: how long worlds of whole nodes take to boot and to live, and in how much memory.
+//!
+//! `pqcnet-sim-figures` measures every row, each in a process of its own, so that peaks of memory do not mix;
+//! `pqcnet-sim-figures NODES CRYPTO SECONDS` measures one; `pqcnet-sim-figures costs` what cryptography costs this machine.
+//! Every client reads a channel of its own and publishes to it.
+
+use std::hint::black_box;
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use pqcnet_actor::{Env, Stopwatch};
+use pqcnet_client::{Client, ClientConfig};
+use pqcnet_crypto::{AeadAlgorithm, AeadKey, KemSecret, NodeKeys, encapsulate};
+use pqcnet_messages::{ChannelName, Role};
+use pqcnet_p2p::streams::Streams;
+use pqcnet_sim::crypto::Crypto;
+use pqcnet_sim::net::{Link, Uniform};
+use pqcnet_sim::world::{NodeNo, NodeSpec, NodeState, World, WorldConfig};
+use rand_core::Rng as _;
+
+/// Rows measured without arguments: nodes, cryptography, simulated seconds.
+const ROWS: [(usize, Crypto, u64); 5] = [
+    (1_000, Crypto::Memo, 60),
+    (1_000, Crypto::Modelled, 60),
+    (100, Crypto::Modelled, 60),
+    (10_000, Crypto::Modelled, 20),
+    (100, Crypto::Memo, 60),
+];
+
+/// Bytes of a message.
+const PAYLOAD: usize = 256;
+/// Between two messages of a client.
+const APART: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match words.as_slice() {
+        [] => all(),
+        [word] if word == "costs" => costs(),
+        [nodes, crypto, seconds] => one(nodes, crypto, seconds),
+        _ => Err(anyhow::anyhow!(
+            "usage: pqcnet-sim-figures [costs | NODES real|memo|modelled SECONDS]"
+        )),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell(&format!("pqcnet-sim-figures: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are what this prints")]
+fn tell(line: &str) {
+    println!("{line}");
+}
+
+fn all() -> Result<()> {
+    tell(
+        "| nodes | cryptography | boot, s | simulated, s | real, s | times real time | events | events/s | us an event | messages acked | peak RSS, MB |",
+    );
+    tell("|---|---|---|---|---|---|---|---|---|---|---|");
+    let program = std::env::current_exe().context("where is this program?")?;
+    for (nodes, crypto, seconds) in ROWS {
+        let mut child = Command::new(&program);
+        child.args([&nodes.to_string(), crypto.name(), &seconds.to_string()]);
+        let status = child.status().context("cannot start a measurement")?;
+        ensure!(
+            status.success(),
+            "{nodes} nodes, {}: {status}",
+            crypto.name()
+        );
+    }
+    Ok(())
+}
+
+fn one(nodes: &str, crypto: &str, seconds: &str) -> Result<()> {
+    let nodes: usize = nodes.parse().context("NODES")?;
+    let seconds: u64 = seconds.parse().context("SECONDS")?;
+    let Some(crypto) = Crypto::named(crypto) else {
+        bail!("cryptography is real, memo or modelled");
+    };
+    let booting = Stopwatch::start();
+    let (mut world, clients) = town(nodes, crypto)?;
+    boot(&mut world)?;
+    let acked: Arc<AtomicU64> = Arc::default();
+    load(&mut world, &clients, &acked)?;
+    // The first connections are the boot's.
+    world.run_for(Duration::from_secs(5))?;
+    let boot = booting.elapsed().as_secs_f64();
+    let (events, before) = (world.ledger().events(), acked.load(Relaxed));
+    let living = Stopwatch::start();
+    world.run_for(Duration::from_secs(seconds))?;
+    let real = living.elapsed().as_secs_f64();
+    let events = world.ledger().events() - events;
+    let (many, times) = (events as f64, seconds as f64 / real);
+    tell(&format!(
+        "| {nodes} | {} | {boot:.1} | {seconds} | {real:.1} | {times:.1} | {events} | {:.0} | {:.2} | {} | {} |",
+        crypto.name(),
+        many / real,
+        real * 1e6 / many,
+        acked.load(Relaxed) - before,
+        peak_mb().unwrap_or(0),
+    ));
+    Ok(())
+}
+
+/// A hundredth of the nodes relay, at most ten; a fifth are sentries, at most 190 and the rest of a tenth; the others clients.
+fn town(nodes: usize, crypto: Crypto) -> Result<(World, Vec<NodeNo>)> {
+    let relayers = (nodes / 100).clamp(2, 10);
+    let sentries = (nodes / 5).min(200 + nodes / 20) - relayers;
+    let mut config = WorldConfig::new(1);
+    config.crypto = crypto;
+    config.last_events = 0;
+    config.links = Box::new(Uniform(Link {
+        latency: Duration::from_millis(20),
+        jitter: Duration::from_millis(2),
+        ..Link::default()
+    }));
+    let mut world = World::new(config);
+    let mut clients = Vec::new();
+    for n in 0..nodes {
+        let (name, role) = match n {
+            _ if n < relayers => (format!("relayer-{n}"), Role::Relayer),
+            _ if n < relayers + sentries => (format!("sentry-{n}"), Role::Sentry),
+            _ => (format!("client-{n}"), Role::Client),
+        };
+        let mut spec = NodeSpec::new(name, role);
+        spec.bootstrap = n < 4.min(relayers);
+        let node = world.add(spec)?;
+        if role == Role::Client {
+            clients.push(node);
+        }
+    }
+    Ok((world, clients))
+}
+
+fn boot(world: &mut World) -> Result<()> {
+    let members: Vec<NodeNo> = world
+        .nodes()
+        .filter(|node| world.spec(*node).role != Role::Client)
+        .collect();
+    for node in &members {
+        world.start(*node)?;
+    }
+    for _ in 0..600 {
+        world.run_for(Duration::from_millis(100))?;
+        if members
+            .iter()
+            .all(|node| world.state(*node) == NodeState::Up)
+        {
+            // Links between sentries and relayers, and the mesh.
+            world.run_for(Duration::from_secs(5))?;
+            return Ok(());
+        }
+    }
+    bail!("not all nodes are up after a minute")
+}
+
+/// Every client reads its own channel and publishes to it.
+fn load(world: &mut World, clients: &[NodeNo], acked: &Arc<AtomicU64>) -> Result<()> {
+    let sentries: Vec<_> = world
+        .nodes()
+        .filter(|node| world.spec(*node).role == Role::Sentry)
+        .map(|node| world.id(node))
+        .collect();
+    for (n, &node) in clients.iter().enumerate() {
+        world.start(node)?;
+        let mut config = world.client_config(node)?;
+        // Clients spread over sentries, each with one to turn to.
+        config.sentries = vec![sentries[n % sentries.len()]];
+        let Some(env) = world.env(node) else {
+            bail!("a client is down");
+        };
+        let (streams, acked) = (world.streams(node), acked.clone());
+        world.spawn(node, async move {
+            if let Err(error) = live(env, streams, config, acked).await {
+                tracing::warn!(%error, "a client gave up");
+            }
+        });
+    }
+    Ok(())
+}
+
+async fn live(
+    env: Env,
+    streams: Arc<dyn Streams>,
+    config: ClientConfig,
+    acked: Arc<AtomicU64>,
+) -> Result<()> {
+    let mut dice = env.rng("load");
+    let spread = |dice: &mut pqcnet_actor::StreamRng, time: Duration| {
+        time.mul_f64(f64::from(dice.next_u32()) / f64::from(u32::MAX))
+    };
+    env.sleep(spread(&mut dice, Duration::from_secs(2))).await;
+    let client = Client::connect_over(env.clone(), streams, config).await?;
+    let channel = ChannelName::new("c")?;
+    let own = client.channel(channel.clone());
+    let mut reading = client.subscribe(&own, 0).await?;
+    env.spawn(async move { while reading.next().await.is_ok() {} });
+    env.sleep(spread(&mut dice, APART)).await;
+    loop {
+        client.publish(&channel, vec![7; PAYLOAD]).await?;
+        acked.fetch_add(1, Relaxed);
+        env.sleep(APART).await;
+    }
+}
+
+/// What each operation costs this machine: the constants of `pqcnet_sim::crypto::Costs` are such a run's.
+fn costs() -> Result<()> {
+    const TIMES: u32 = 2_000;
+    let each = |name: &str, work: &mut dyn FnMut()| {
+        work();
+        let watch = Stopwatch::start();
+        for _ in 0..TIMES {
+            work();
+        }
+        let took = watch.elapsed() / TIMES;
+        tell(&format!("{name:<20}{:>10.2} us", took.as_secs_f64() * 1e6));
+    };
+    let keys = NodeKeys::generate();
+    let message = [1; 200];
+    let hybrid = keys.sign(&message);
+    let alone = keys.sign_ml_dsa(&message);
+    let public = keys.public();
+    each("ML-DSA sign", &mut || {
+        drop(black_box(keys.sign_ml_dsa(&message)))
+    });
+    each("both sign", &mut || drop(black_box(keys.sign(&message))));
+    each("ML-DSA verify", &mut || {
+        black_box(public.ml_dsa.verify(&message, &alone).is_ok());
+    });
+    each("both verify", &mut || {
+        black_box(public.verify(&message, &hybrid).is_ok());
+    });
+    let secret = KemSecret::generate();
+    let (ciphertext, _) = encapsulate(secret.public())?;
+    each("X-Wing keys", &mut || {
+        drop(black_box(KemSecret::generate()))
+    });
+    each("X-Wing encapsulate", &mut || {
+        black_box(encapsulate(secret.public()).is_ok());
+    });
+    each("X-Wing decapsulate", &mut || {
+        black_box(secret.decapsulate(&ciphertext).is_ok());
+    });
+    let new = || AeadKey::new(AeadAlgorithm::Aes256Gcm, &[1; 32]);
+    each("AES key", &mut || drop(black_box(new())));
+    let key = new();
+    for len in [64, 16_384, 65_536] {
+        let mut text = vec![0; len];
+        each(&format!("seal {len}"), &mut || {
+            black_box(key.seal_in_place(&[0; 12], b"head", &mut text));
+        });
+    }
+    Ok(())
+}
+
+/// The most memory that this process has had.
+fn peak_mb() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kb: u64 = peak.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kb / 1_000)
+}

@@ -1,0 +1,214 @@
+//! What is looked at every so often.
+
+use std::time::Duration;
+
+use pqcnet_actor::{ActorInfo, Class};
+use pqcnet_crypto::NodeId;
+use pqcnet_link::Role;
+use pqcnet_log::keys;
+use pqcnet_relay::core::channel::channel_id;
+use pqcnet_store::{ReadError, Scan, View};
+
+use super::Oracle;
+use super::lane::Lane;
+use crate::world::{NodeNo, SimTime, Stopped, World};
+
+/// Measures the process's memory, in bytes.
+pub type Measure = fn() -> u64;
+
+/// What must hold beside what always must.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long a message may take from its publisher to the disk, and from the disk to its subscriber, with the way open.
+    pub grace: Option<Duration>,
+    /// Messages in any lane of any mailbox; an actor's own bound holds anyway.
+    pub mailbox: Option<usize>,
+    /// Bytes of the process, and what measures them.
+    pub memory: Option<(Measure, u64)>,
+}
+
+impl Default for Limits {
+    /// Half a minute: dead links are noticed, dialled again and caught up within it.
+    fn default() -> Limits {
+        Limits {
+            grace: Some(Duration::from_secs(30)),
+            mailbox: None,
+            memory: None,
+        }
+    }
+}
+
+impl Oracle {
+    /// Looks at disks, time, mailboxes and memory.
+    ///
+    /// # Errors
+    /// An invariant is broken; the world has stopped.
+    pub fn look(&mut self, world: &mut World) -> Result<(), Stopped> {
+        let found = self
+            .disks(world)
+            .or_else(|| self.lateness(world))
+            .or_else(|| self.memory());
+        if let Some(found) = found {
+            self.ledger.stop(found);
+            return world.run_for(Duration::ZERO);
+        }
+        self.mailboxes(world)
+    }
+
+    /// Every acknowledged entry is on its owner's disk. Entries are counted on disks that crashed since the last look.
+    fn disks(&mut self, world: &World) -> Option<String> {
+        let mut crashed = Vec::new();
+        for node in world.nodes() {
+            if world.spec(node).role == Role::Relayer {
+                let crashes = world.disk(node).counts().crashes;
+                if self.crashes.insert(node, crashes) != Some(crashes) {
+                    crashed.push(node);
+                }
+            }
+        }
+        for lane in &self.lanes {
+            let Some(owner) = lane.owner else { continue };
+            let entries = crashed.contains(&owner);
+            let found = match durable(world, owner, lane, entries) {
+                Ok(durable) => lane.state().account.on_disk(durable),
+                Err(error) => return Some(format!("{lane}: {error}")),
+            };
+            if let Err(broken) = found {
+                return Some(lane.told(&broken));
+            }
+        }
+        None
+    }
+
+    fn lateness(&self, world: &World) -> Option<String> {
+        let grace = self.limits.grace?;
+        let now = world.now();
+        for lane in &self.lanes {
+            let state = lane.state();
+            let of_publisher = self.open(world, lane, lane.spec.publisher, state.publishes_by);
+            let of_subscriber = self.open(world, lane, lane.spec.subscriber, state.reads_by);
+            let found = state.account.answered(now, of_publisher, grace);
+            let found = found.and_then(|()| state.account.in_time(now, of_subscriber, grace));
+            if let Err(broken) = found {
+                return Some(lane.told(&broken));
+            }
+        }
+        None
+    }
+
+    /// Since when nothing stands between a client and the lane's disk.
+    fn open(
+        &self,
+        world: &World,
+        lane: &Lane,
+        client: NodeNo,
+        (sentry, since): (Option<NodeId>, SimTime),
+    ) -> Option<SimTime> {
+        let mut open = self.weather.fair_since(client)?;
+        open = open.max(self.weather.fair_since(lane.owner?)?);
+        match sentry {
+            Some(sentry) => {
+                let node = world.nodes().find(|node| world.id(*node) == sentry)?;
+                open = open.max(self.weather.fair_since(node)?).max(since);
+            }
+            // It is on its way to any of them: all must be well.
+            None => {
+                for node in world.nodes() {
+                    if world.spec(node).role == Role::Sentry {
+                        open = open.max(self.weather.fair_since(node)?);
+                    }
+                }
+            }
+        }
+        Some(open)
+    }
+
+    fn memory(&self) -> Option<String> {
+        let (measure, most) = self.limits.memory?;
+        let bytes = measure();
+        (bytes > most)
+            .then(|| format!("the process has {bytes} bytes of memory, {most} are allowed"))
+    }
+
+    fn mailboxes(&self, world: &mut World) -> Result<(), Stopped> {
+        let Some(most) = self.limits.mailbox else {
+            return Ok(());
+        };
+        for node in world.nodes() {
+            let Some(started) = world.started(node) else {
+                continue;
+            };
+            let actors = world.wait(async move { started.running.inspect().await })?;
+            if let Some(found) = overfull(&actors, most) {
+                let name = world.spec(node).name.clone();
+                self.ledger.stop(format!("{name}: {found}"));
+                return world.run_for(Duration::ZERO);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first mailbox with more in one class than its own bound, or than `most`.
+fn overfull(actors: &[ActorInfo], most: usize) -> Option<String> {
+    for actor in actors {
+        let bounds = [
+            actor.bounds.control,
+            actor.bounds.request,
+            actor.bounds.bulk,
+        ];
+        for (index, class) in Class::ALL.into_iter().enumerate() {
+            let bound = usize::try_from(bounds[index]).unwrap_or(usize::MAX).max(1);
+            let depth = actor.depth[index];
+            if depth > bound.min(most) {
+                let path = &actor.path;
+                let bound = bound.min(most);
+                return Some(format!(
+                    "{depth} {class:?} messages wait for {}, {bound} may",
+                    path.as_str()
+                ));
+            }
+        }
+    }
+    None
+}
+
+/// Up to which offset the lane's entries are on its owner's disk: what the head says, and if `entries`, what is there.
+fn durable(world: &World, owner: NodeNo, lane: &Lane, entries: bool) -> Result<u64, ReadError> {
+    let id = channel_id(&lane.channel);
+    let shard = lane.shard;
+    let mut durable = 0;
+    let mut read = |view: &dyn View| {
+        let number = |bytes: Option<Vec<u8>>| {
+            let bytes = bytes?;
+            Some(u64::from_be_bytes(*bytes.first_chunk()?))
+        };
+        durable = number(view.get(keys::HEAD, &keys::channel(shard, &id))?).unwrap_or(0);
+        if !entries || durable == 0 {
+            return Ok(());
+        }
+        let first = number(view.get(keys::FIRST, &keys::channel(shard, &id))?).unwrap_or(1);
+        let from = keys::numbered(shard, &id, first);
+        let to = keys::numbered(shard, &id, durable + 1);
+        let (mut next, mut hole) = (first, false);
+        view.scan(
+            keys::ENTRY,
+            Scan {
+                from: &from,
+                to: &to,
+            },
+            &mut |key, _| {
+                hole |= keys::split(key).and_then(|(_, offset)| offset) != Some(next);
+                next += u64::from(!hole);
+                std::ops::ControlFlow::Continue(())
+            },
+        )?;
+        durable = next - 1;
+        Ok(())
+    };
+    match world.disk(owner).reader().view(&mut read) {
+        // It has never been mounted: nothing is on it.
+        Ok(()) | Err(ReadError::UnknownFamily(_)) => Ok(durable),
+        Err(error) => Err(error),
+    }
+}
