@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use pqcnet_log::StreamRetention;
 use pqcnet_qstp::Suite;
-use pqcnet_roles::core::levels::Lines;
 use pqcnet_roles::Reach;
+use pqcnet_roles::core::levels::Lines;
 use pqcnet_roles::watchman::Limits;
 use pqcnet_telemetry::{Endpoint, LogFormat, LogLevel, Ratio};
 
