@@ -206,8 +206,8 @@ impl Operator {
         }
         let directives = table.iter().map(|signed| &signed.directive);
         let standings = Standings::new(self.network.clone(), directives);
-        let succeeds = standings.successor(node.id) == got
-            && standings.valid(got, self.env.wall_ms()).is_ok();
+        let succeeds =
+            standings.successor(node.id) == got && standings.valid(got, self.env.wall_ms()).is_ok();
         succeeds.then_some(link)
     }
 

@@ -106,6 +106,8 @@ fn run(role: Role, args: &ServiceArgs) -> Result<Exit, Failed> {
 /// What a node with as many links as it takes has open, 16,384 clients and their strangers and its store's tables
 /// included, without being near the line below which it takes no new ones.
 const DESCRIPTORS: u64 = 32_768;
+/// With fewer it says so when it starts.
+const FEW_DESCRIPTORS: u64 = 16_384;
 
 /// A connection is a descriptor, and so is a table of the store. The soft limit of an ordinary login, 1,024, is met long
 /// before this node's own limits on connections, and then the store fails too; so it goes up as far as it may.
@@ -119,7 +121,7 @@ fn raise_descriptor_limit() {
         Ok(soft.max(wanted))
     });
     match raised {
-        Ok(descriptors) if descriptors < DESCRIPTORS => {
+        Ok(descriptors) if descriptors < FEW_DESCRIPTORS => {
             tracing::warn!(
                 descriptors,
                 wanted = DESCRIPTORS,
@@ -269,7 +271,9 @@ async fn start(
                 .with_mesh(&config.mesh)
                 .with_reserve(config.reserve_bytes);
             if let Some(file) = &config.broker {
-                machine = machine.with_broker(broker(file, &setup.network)?);
+                let mut broker = broker(file, &setup.network)?;
+                broker.retention = config.retention;
+                machine = machine.with_broker(broker);
             }
             pqcnet_roles::relayer(&machine, setup, storage).await
         }

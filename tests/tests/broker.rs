@@ -6,75 +6,120 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
 use anyhow::Result;
 use pqcnet_actor::Env;
 use pqcnet_messages::Role;
 use pqcnet_p2p::network::Admission;
 use pqcnet_tests::disk::files_with;
+use pqcnet_tests::ledger::Verdict;
 use pqcnet_tests::load::{Load, PATIENCE, SECRET};
 use pqcnet_tests::network::Network;
 use pqcnet_tests::private_broker::Broker;
 
 const CUSTOMERS: usize = 2;
 const CHANNELS: usize = 4;
-const MESSAGES: u64 = 1_400;
-/// Messages of a channel that may be sent between two events.
-const STRETCH: u64 = 200;
+const LANES: u64 = (CUSTOMERS * CHANNELS) as u64;
 
-async fn run(broker: &mut Broker) -> Result<pqcnet_tests::ledger::Verdict> {
+/// How long a run is.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// In each the broker dies once and relayers four times.
+    cycles: u64,
+    /// Messages of a channel that may be sent between two events; eleven halves of it a cycle.
+    stretch: u64,
+    /// Messages of a channel in all.
+    messages: u64,
+}
+
+async fn run(broker: &mut Broker, plan: Plan) -> Result<Verdict> {
     let network = Network::create(1, 2, Admission::Any)?;
     network.put_on_broker(&broker.uri())?;
     network.start_all().await?;
     let network = Arc::new(network);
-    let load = Load::start(network.clone(), CUSTOMERS, CHANNELS, MESSAGES).await?;
+    let load = Load::start(network.clone(), CUSTOMERS, CHANNELS, plan.messages).await?;
     let (progress, env) = (load.progress.clone(), Env::plain());
     let settled = |more: u64| {
         let goal = progress.settled.load(SeqCst) + more;
         progress.reach(&progress.settled, goal)
     };
-    // The first records reach the broker; then it dies under way, and everything goes on without it.
-    load.allow(STRETCH);
-    settled(STRETCH).await;
-    broker.kill();
-    load.allow(2 * STRETCH);
-    settled(STRETCH * load.lanes()).await;
-    // A relayer dies with a full spill and no broker, and starts like this.
-    network.node(Role::Relayer, 1).kill().await?;
-    network.node(Role::Relayer, 1).start().await?;
-    load.allow(STRETCH);
-    settled(STRETCH).await;
-    broker.resume();
-    let back = env.now();
-    // While the spills drain, the other relayer dies, then each again, then the broker.
-    for relayer in [2, 1, 2] {
-        load.allow(STRETCH / 2);
-        settled(STRETCH).await;
-        network.node(Role::Relayer, relayer).kill().await?;
-        network.node(Role::Relayer, relayer).start().await?;
+    let stretch = plan.stretch;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..plan.cycles {
+        // Records reach the broker; it dies under way, and everything goes on without it.
+        load.allow(stretch);
+        settled(stretch).await;
+        broker.kill();
+        load.allow(2 * stretch);
+        settled(stretch * LANES).await;
+        // A relayer dies with a full spill and no broker, and starts like this.
+        network.node(Role::Relayer, 1).kill().await?;
+        network.node(Role::Relayer, 1).start().await?;
+        load.allow(stretch);
+        settled(stretch).await;
+        broker.resume();
+        let back = env.now();
+        // While the spills drain, the other relayer dies, then each again.
+        for relayer in [2, 1, 2] {
+            load.allow(stretch / 2);
+            settled(stretch).await;
+            network.node(Role::Relayer, relayer).kill().await?;
+            network.node(Role::Relayer, relayer).start().await?;
+        }
+        slowest = slowest.max(env.now().saturating_sub(back));
     }
-    let flowed = env.now().saturating_sub(back);
-    broker.kill();
-    broker.resume();
-    load.allow(MESSAGES);
-    println!("broker kill -9: 2, relayer kill -9: 4; {flowed:?} from the first return of the broker past three kills");
-    load.finish().await
+    load.allow(plan.messages);
+    let verdict = load.finish().await?;
+    println!(
+        "kill -9: broker {}, relayers {}; at most {slowest:?} from the broker's return past three of them",
+        plan.cycles,
+        4 * plan.cycles
+    );
+    println!("{verdict}");
+    Ok(verdict)
 }
 
-// 2 customers, 8 channels, 11,200 messages over one sentry and two relayers whose logs are on one broker. What is
+fn holds(plan: Plan, verdict: &Verdict) {
+    assert!(verdict.is_clean(), "{verdict}");
+    let sent = LANES * plan.messages;
+    assert_eq!(
+        (verdict.sent, verdict.acked, verdict.failed),
+        (sent, sent, 0)
+    );
+    assert_eq!((verdict.stored, verdict.on_disk), (sent, sent));
+    assert_eq!(verdict.delivered, sent);
+}
+
+// 2 customers, 8 channels, 9,600 messages over one sentry and two relayers whose logs are on one broker. What is
 // acknowledged while the broker is dead outlives the relayer's death too; in the end all of it is in the streams, in order,
 // once, and the broker's files hold no payload in clear.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dying_broker_loses_nothing_acknowledged() -> Result<()> {
     let mut broker = Broker::start();
-    let verdict = tokio::time::timeout(PATIENCE, run(&mut broker)).await??;
-    println!("{verdict}");
-    assert!(verdict.is_clean(), "{verdict}");
-    let sent = (CUSTOMERS * CHANNELS) as u64 * MESSAGES;
-    assert_eq!((verdict.sent, verdict.acked, verdict.failed), (sent, sent, 0));
-    assert_eq!((verdict.stored, verdict.on_disk), (sent, sent));
-    assert_eq!(verdict.delivered, sent);
+    let plan = Plan {
+        cycles: 1,
+        stretch: 200,
+        messages: 1_200,
+    };
+    let verdict = tokio::time::timeout(PATIENCE, run(&mut broker, plan)).await??;
+    holds(plan, &verdict);
     let clear = files_with(&broker.data(), SECRET)?;
     assert!(clear.is_empty(), "payloads in clear in {clear:?}");
+    Ok(())
+}
+
+/// The same for longer: 15 deaths of the broker, 60 of relayers, 1,000,000 messages. `make soak`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes many minutes"]
+async fn soak() -> Result<()> {
+    let mut broker = Broker::start();
+    let plan = Plan {
+        cycles: 15,
+        stretch: 1_500,
+        messages: 125_000,
+    };
+    let verdict = run(&mut broker, plan).await?;
+    holds(plan, &verdict);
     Ok(())
 }

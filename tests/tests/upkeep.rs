@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command as Blocking, Output};
 use std::sync::Arc;
@@ -386,6 +387,10 @@ async fn a_copy_made_by_hand_is_restored_whole_or_not_at_all() -> Result<()> {
     assert_eq!(String::from_utf8(copied.stdout)?.trim(), shown(&copy));
     let again = pqcnet(&arguments, None).await?;
     assert_eq!(again.status.code(), Some(2), "{}", said(&again));
+    for folder in [&store, &copy] {
+        let mode = fs::metadata(folder)?.permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{}", folder.display());
+    }
     let sound = pqcnet(&["db", "check", &shown(&copy)], None).await?;
     assert!(sound.status.success(), "{}", said(&sound));
 
@@ -402,7 +407,8 @@ async fn a_copy_made_by_hand_is_restored_whole_or_not_at_all() -> Result<()> {
             Ok(fs::write(&table, &whole[..whole.len() / 2])?)
         }),
         ("gone", &table, &|| Ok(fs::remove_file(&table)?)),
-        ("the list", &list, &|| flip(&list).map(drop)),
+        // The list vouches for the files, so without it the folder is nothing.
+        ("the list", &copy, &|| flip(&list).map(drop)),
     ];
     for (what, file, damage) in damages {
         damage()?;

@@ -127,8 +127,10 @@ impl Holder {
             tracing::info!(version, "the shard map that holds");
         }
         self.tenure.enforce(force);
-        self.show();
         self.pause.reset();
+        if !self.busy {
+            self.show();
+        }
         let now = cx.now();
         self.alarm.set(cx, Some(now));
         let changed = async move { map.changed().await.map(|()| map) };
@@ -145,6 +147,10 @@ impl Holder {
     fn round(&mut self, cx: &mut Cx<Self>) {
         if self.asking {
             return;
+        }
+        if self.busy {
+            let again = cx.now() + PAUSE.0;
+            return self.alarm.set(cx, Some(again));
         }
         let wanted = self.tenure.wanted(cx.wall_ms());
         if !wanted.is_empty() {
@@ -288,32 +294,21 @@ impl Holder {
         );
     }
 
-    /// What is on the disk is not known: nothing is served from here before it has been read again, by a new incarnation.
+    /// What is on the disk is not known: nothing more is changed before it has been read again.
     fn forget(&mut self, error: String, cx: &mut Cx<Self>) {
         tracing::error!(error, "whose shards are whose is not kept");
-        cx.stop();
+        self.read(cx);
     }
-}
 
-impl Behaviour for Holder {
-    const NAME: &'static str = "Holder";
-
-    fn started(&mut self, cx: &mut Cx<Self>) {
+    fn read(&mut self, cx: &mut Cx<Self>) {
+        self.busy = true;
         let load = self.config.load.clone();
         cx.offload(
             move || load(),
             |holder, loaded, cx| {
                 let loaded = loaded.map_err(|error| error.to_string());
                 match loaded.and_then(|loaded| loaded) {
-                    Ok(tenure) => {
-                        holder.tenure = tenure;
-                        holder.busy = false;
-                        holder.follow(holder.config.map.clone(), cx);
-                        let shards: Vec<ShardId> = holder.config.workers.keys().copied().collect();
-                        for shard in shards {
-                            holder.wake(shard);
-                        }
-                    }
+                    Ok(tenure) => holder.begin(tenure, cx),
                     Err(error) => {
                         tracing::error!(
                             error,
@@ -324,6 +319,29 @@ impl Behaviour for Holder {
                 }
             },
         );
+    }
+
+    fn begin(&mut self, tenure: Tenure, cx: &mut Cx<Self>) {
+        let force = self.config.map.borrow().clone();
+        self.tenure = tenure;
+        self.tenure.enforce(force);
+        self.busy = false;
+        self.show();
+        let shards: Vec<ShardId> = self.config.workers.keys().copied().collect();
+        for shard in shards {
+            self.wake(shard);
+        }
+        let soon = cx.now() + PAUSE.0;
+        self.alarm.set(cx, Some(soon));
+    }
+}
+
+impl Behaviour for Holder {
+    const NAME: &'static str = "Holder";
+
+    fn started(&mut self, cx: &mut Cx<Self>) {
+        self.follow(self.config.map.clone(), cx);
+        self.read(cx);
     }
 
     fn describe(&self) -> String {

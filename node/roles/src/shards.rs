@@ -10,7 +10,7 @@ use pqcnet_actor::{Addr, Behaviour, Cx, Env, On, Ref, Reply, Spec, Tree};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::{Reason, ServiceId};
 use pqcnet_mesh::shelf::Kind;
-use pqcnet_mesh::{Authority, Shelf};
+use pqcnet_mesh::{Authority, Shelf, ShelfError};
 use pqcnet_messages::relay::ReleaseShard;
 use pqcnet_messages::{Refusal, Role, ShardId, ShardMap};
 use pqcnet_relay::{AskShard, Holder, HolderConfig, MapInForce, Release, ShardWorker, Tenure};
@@ -157,9 +157,15 @@ impl Tenancy {
 }
 
 fn load(shelf: &Shelf, seat: NodeId, first: ShardMap) -> Result<Tenure, String> {
-    let kept = shelf
-        .load(Kind::Shards)
-        .map_err(|error| error.to_string())?;
+    let kept = shelf.load(Kind::Shards).map_err(|error| match error {
+        ShelfError::Damaged { path, problem } => {
+            let path = path.display();
+            format!(
+                "{path}: {problem}; restore it from a backup: without it this relayer may store in shards that it gave away"
+            )
+        }
+        io @ ShelfError::Io { .. } => io.to_string(),
+    })?;
     Tenure::new(seat, first, kept).map_err(str::to_owned)
 }
 

@@ -169,10 +169,13 @@ impl Steward {
         }
     }
 
+    /// Whether there is a link to it, or to whoever has its place now.
     fn linked(&self, peer: NodeId, plane: Plane) -> bool {
-        self.links
-            .values()
-            .any(|link| link.plane == plane && link.handle.peer().node_id == peer)
+        let standings = self.config.authority.standings();
+        let seat = standings.seat(peer);
+        let of_seat = |link: &OpenLink| standings.seat(link.handle.peer().node_id) == seat;
+        let mut links = self.links.values();
+        links.any(|link| link.plane == plane && of_seat(link))
     }
 
     fn serving(&self) -> bool {

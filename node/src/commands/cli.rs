@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use pqcnet_telemetry::{LogFormat, LogLevel, logs};
 
 use super::{
-    bundle, config, db, doctor, keys, network, pages, ping, publish, root, status, subscribe, top, ui, up,
-    upkeep,
+    bundle, config, db, doctor, keys, network, pages, ping, publish, root, status, subscribe, top,
+    ui, up, upkeep,
 };
 use crate::demo;
 use crate::exit::{Exit, Failed};

@@ -65,7 +65,9 @@ pub async fn ping(args: &PingArgs) -> Result<Exit, Failed> {
 
 /// The node under the identity that answered.
 fn now<'a>(node: &'a NodeEntry, outcome: &'a Result<Measured, NoAnswer>) -> &'a NodeEntry {
-    outcome.as_ref().map_or(node, |measured| &measured.link.node)
+    outcome
+        .as_ref()
+        .map_or(node, |measured| &measured.link.node)
 }
 
 async fn measure(

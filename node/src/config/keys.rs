@@ -150,6 +150,18 @@ pub const KEYS: &[Key] = &[
         "A file, mode 0600, with one line like amqp://user:password@127.0.0.1:5672/%2f: the shard log is on that RabbitMQ.",
     ),
     key(
+        "store.broker_keep_mib",
+        Type::Number(0, 1 << 30),
+        Some("0"),
+        "New streams of that RabbitMQ keep so much a shard, whole segments of the oldest go beyond it; 0: all.",
+    ),
+    key(
+        "store.broker_keep_hours",
+        Type::Number(0, 1 << 20),
+        Some("0"),
+        "The same by age; 0: for ever.",
+    ),
+    key(
         "store.backups",
         Type::Path,
         Some("backups"),

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pqcnet_log::StreamRetention;
 use pqcnet_qstp::Suite;
 use pqcnet_roles::Reach;
 use pqcnet_roles::core::levels::Lines;
@@ -46,6 +47,8 @@ pub struct NodeConfig {
     pub store: PathBuf,
     /// Where the address of the broker stands that has the shard log; without one the store has it.
     pub broker: Option<PathBuf>,
+    /// How long that broker's new streams keep what is in them.
+    pub retention: StreamRetention,
     /// What the mesh keeps: the root's directives and the peer book.
     pub mesh: PathBuf,
     /// Whether the LAN is searched for nodes.
@@ -272,6 +275,11 @@ impl NodeConfig {
             },
             store: read.value("store.path")?,
             broker: read.optional("store.broker").map(PathBuf::from),
+            retention: StreamRetention {
+                bytes: limit(read.value("store.broker_keep_mib")?).map(|mib| mib << 20),
+                age: limit(read.value("store.broker_keep_hours")?)
+                    .map(|hours| Duration::from_secs(hours * 3600)),
+            },
             lan: read.value("mesh.lan")?,
             reach: read.value("mesh.reach")?,
             mesh: match read.optional("mesh.path") {
@@ -297,6 +305,11 @@ impl NodeConfig {
             customer_channels: read.value("limits.customer_channels")?,
         })
     }
+}
+
+/// A limit, of which 0 is none.
+fn limit(number: u64) -> Option<u64> {
+    (number > 0).then_some(number)
 }
 
 /// Typed access to checked layers.

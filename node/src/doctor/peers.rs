@@ -50,9 +50,7 @@ pub(super) async fn check(
     let bootstrap = network.bootstrap().into_iter();
     let bootstrap: Vec<NodeId> = bootstrap.map(|node| standings.successor(node.id)).collect();
     let data = join_all(tried.iter().map(|node| data(&operator, node, role))).await;
-    let neighbours = tried
-        .iter()
-        .filter(|node| bootstrap.contains(&node.id));
+    let neighbours = tried.iter().filter(|node| bootstrap.contains(&node.id));
     let mut checks: Vec<Check> = data;
     // A node that is not there at all is one finding, not one for each of its ports.
     let down = |node: &NodeEntry, checks: &[Check]| {
@@ -61,9 +59,7 @@ pub(super) async fn check(
             .iter()
             .any(|check| check.code == Code::PeerUnreachable.name() && check.what.contains(&who))
     };
-    let neighbours: Vec<&NodeEntry> = neighbours
-        .filter(|node| !down(node, &checks))
-        .collect();
+    let neighbours: Vec<&NodeEntry> = neighbours.filter(|node| !down(node, &checks)).collect();
     checks.extend(join_all(neighbours.into_iter().map(control)).await);
     checks
 }

@@ -1,6 +1,6 @@
 //! Open asks: ours, with their deadlines, and the peer's.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::error::Fault;
@@ -80,7 +80,8 @@ impl Sent {
 /// Asks the peer sent.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
-    last_id: u64,
+    /// By class: a more urgent ask overtakes others that wait for the socket, so ids rise within a class only.
+    last_ids: BTreeMap<Class, u64>,
     open: HashMap<u64, (u32, Class)>,
     used: u32,
 }
@@ -97,15 +98,15 @@ impl Received {
         class: Class,
         window: u32,
     ) -> Result<(), Fault> {
-        if id <= self.last_id {
-            let last = self.last_id;
+        let last = self.last_ids.get(&class).copied().unwrap_or(0);
+        if id <= last || self.open.contains_key(&id) {
             return Err(Fault::BadAskId { id, last });
         }
         let used = self.used.saturating_add(units);
         if used > window {
             return Err(Fault::AsksExceeded { window });
         }
-        self.last_id = id;
+        self.last_ids.insert(class, id);
         self.used = used;
         self.open.insert(id, (units, class));
         Ok(())

@@ -44,7 +44,10 @@ async fn main() {
     }
     let (bare, adapter, out) = (middle(bare), middle(adapter), middle(out));
     println!("bare lapin loop   {bare:>9.0} messages/s in");
-    println!("log on the broker {adapter:>9.0} messages/s in, {:.2} of it", adapter / bare);
+    println!(
+        "log on the broker {adapter:>9.0} messages/s in, {:.2} of it",
+        adapter / bare
+    );
     println!("log on the broker {out:>9.0} messages/s out");
     stream.delete().await;
 }
@@ -118,7 +121,9 @@ impl Bare {
 
     async fn delete(&self) {
         for stream in [&self.stream, &self.shard] {
-            let deleted = self.channel.queue_delete(stream.as_str().into(), Default::default());
+            let deleted = self
+                .channel
+                .queue_delete(stream.as_str().into(), Default::default());
             deleted.await.unwrap();
         }
     }

@@ -4,19 +4,19 @@
 
 #[macro_use]
 mod rules;
-mod support;
 #[path = "support/broker.rs"]
 mod on_broker;
 #[path = "support/private_broker.rs"]
 #[allow(dead_code, reason = "each test binary uses its part")]
 mod private_broker;
+mod support;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use pqcnet_log::broker::local;
-use pqcnet_log::{BrokerLog, LogError, ShardLog, ShardNo};
+use pqcnet_log::{BrokerConfig, BrokerLog, LogError, ShardLog, ShardNo};
 use pqcnet_store::{RocksStore, Scan, Store as _};
 use private_broker::Broker;
 use rules::Fixture;
@@ -107,8 +107,29 @@ async fn append_each(log: &BrokerLog, generation: u32, head: u64, texts: &[&str]
     }
 }
 
+/// Opens the shard; again as long as it fails, as a worker does.
 async fn opened(log: &BrokerLog) -> u32 {
-    soon(log.open(S, [7; 16])).await.unwrap().generation
+    soon(async {
+        loop {
+            if let Ok(opened) = log.open(S, [7; 16]).await {
+                return opened.generation;
+            }
+        }
+    })
+    .await
+}
+
+/// Opens the shard again and again until it is refused in these words.
+async fn refused(log: &BrokerLog, words: &str) {
+    soon(async {
+        loop {
+            let refused = log.open(S, [0; 16]).await.unwrap_err();
+            if refused.to_string().contains(words) {
+                return;
+            }
+        }
+    })
+    .await;
 }
 
 /// What is read from the beginning, made again while the log says that the broker is busy.
@@ -141,18 +162,31 @@ fn waiting(store: &RocksStore) -> usize {
     count
 }
 
+/// Waits until everything is with the broker.
+async fn drained(store: &RocksStore) {
+    soon(async {
+        while waiting(store) > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 // The broker dies under the log. What is appended then is durable all the same: it outlives the log's own death, is read, and
 // when the broker is back it goes there in order, before anything new.
 async fn an_outage_is_spilled_and_drained(broker: &mut Broker) -> OnBroker {
     let here = OnBroker::new(&broker.uri());
     let generation = opened(&here.log).await;
     append_each(&here.log, generation, 0, &["a", "b"]).await;
-    assert_eq!(waiting(&here.store), 0);
+    drained(&here.store).await;
     broker.kill();
     append_each(&here.log, generation, 2, &["c", "d", "e"]).await;
     assert_eq!(waiting(&here.store), 3);
     let late = soon(read(&here.log, S, A, 2)).await.unwrap();
-    assert_eq!(late, [3, 4, 5].map(|o| (o, ["c", "d", "e"][o as usize - 3].to_owned())));
+    assert_eq!(
+        late,
+        [3, 4, 5].map(|o| (o, ["c", "d", "e"][o as usize - 3].to_owned()))
+    );
     let here = here.restarted().await;
     let again = opened(&here.log).await;
     assert_eq!(again, generation + 1);
@@ -160,14 +194,13 @@ async fn an_outage_is_spilled_and_drained(broker: &mut Broker) -> OnBroker {
     assert_eq!(waiting(&here.store), 4);
     assert_eq!(soon(read(&here.log, S, A, 0)).await, Err(LogError::Busy));
     broker.resume();
-    soon(async {
-        while waiting(&here.store) > 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    drained(&here.store).await;
     append_each(&here.log, again, 6, &["g"]).await;
-    assert_eq!(all_texts(&here.log).await, ["a", "b", "c", "d", "e", "f", "g"]);
+    drained(&here.store).await;
+    assert_eq!(
+        all_texts(&here.log).await,
+        ["a", "b", "c", "d", "e", "f", "g"]
+    );
     here
 }
 
@@ -177,30 +210,62 @@ async fn an_empty_store_takes_over(here: OnBroker) {
     let before = soon(here.log.heads(S)).await.unwrap();
     let (uri, prefix, old) = here.ended().await;
     let dir = tempfile::tempdir().unwrap();
-    let (log, _store) = on_broker::log(&uri, dir.path(), &prefix);
+    let (log, store) = on_broker::log(&uri, dir.path(), &prefix);
     let generation = opened(&log).await;
     assert!(generation > 1 << 20, "{generation}");
     assert_eq!(soon(log.heads(S)).await.unwrap(), before);
     append_each(&log, generation, 7, &["h"]).await;
-    assert_eq!(all_texts(&log).await, ["a", "b", "c", "d", "e", "f", "g", "h"]);
+    assert_eq!(
+        all_texts(&log).await,
+        ["a", "b", "c", "d", "e", "f", "g", "h"]
+    );
     let second = tempfile::tempdir().unwrap();
     let (rival, _rivals) = on_broker::log(&uri, second.path(), &prefix);
-    let refused = soon(rival.open(S, [0; 16])).await.unwrap_err();
-    assert!(refused.to_string().contains("holds the lock"), "{refused}");
+    refused(&rival, "holds the lock").await;
     append_each(&log, generation, 8, &["i"]).await;
+    drained(&store).await;
     drop((log, rival));
     let (stale, _stale) = on_broker::log(&uri, old.path(), &prefix);
-    let refused = soon(async {
+    refused(&stale, "somebody else has written").await;
+}
+
+// A stream that keeps half a MiB: when its front is gone, reading starts with the first entry left and goes on without a hole,
+// offsets stay, and a log with an empty store, which could not know what the front held, takes over nothing.
+async fn a_front_that_the_broker_removed_is_passed_over(uri: &str) {
+    const EACH: u64 = 64;
+    let mut config = BrokerConfig::new(uri, "kept-short").unwrap();
+    config.retention.bytes = Some(512 << 10);
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _store) = on_broker::with(config.clone(), dir.path());
+    let generation = opened(&log).await;
+    let text = "x".repeat(4 << 10);
+    let texts = vec![text.as_str(); EACH as usize];
+    let mut head = 0;
+    let first = soon(async {
         loop {
-            // Until the broker has noticed that the others are gone, it is the lock that is held.
-            let refused = stale.open(S, [0; 16]).await.unwrap_err();
-            if !refused.to_string().contains("holds the lock") {
-                return refused;
+            let appended = log.append(batch(S, generation, A, head, &texts)).unwrap();
+            appended.await.unwrap();
+            head += EACH;
+            let read = read(&log, S, A, 0).await.unwrap();
+            if read[0].0 > 1 {
+                return read[0].0;
             }
         }
     })
     .await;
-    assert!(refused.to_string().contains("somebody else has written"), "{refused}");
+    let mut next = first;
+    while next <= head {
+        let found = soon(read(&log, S, A, next - 1)).await.unwrap();
+        for (offset, _) in found {
+            assert_eq!(offset, next);
+            next += 1;
+        }
+    }
+    assert_eq!(soon(read(&log, S, A, head)).await.unwrap(), []);
+    drop(log);
+    let empty = tempfile::tempdir().unwrap();
+    let (log, _store) = on_broker::with(config, empty.path());
+    refused(&log, "front was removed").await;
 }
 
 // The suite, and what only a broker can do to a log.
@@ -208,6 +273,7 @@ async fn an_empty_store_takes_over(here: OnBroker) {
 async fn the_log_on_a_broker_conforms_and_outlives_it() {
     let mut broker = Broker::start();
     all(&broker.uri()).await;
+    a_front_that_the_broker_removed_is_passed_over(&broker.uri()).await;
     let drained = an_outage_is_spilled_and_drained(&mut broker).await;
     an_empty_store_takes_over(drained).await;
 }

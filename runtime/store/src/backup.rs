@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use pqcnet_crypto::Sha256;
 
 use crate::Schema;
-use crate::folder::{DB_FOLDER, write_stamp};
+use crate::folder::{self, DB_FOLDER, write_stamp};
 
 const MANIFEST_FILE: &str = "BACKUP";
 const MAGIC: &str = "pqcnet-backup 1";
@@ -288,7 +288,7 @@ fn begin(to: &Path) -> Result<PathBuf, BackupError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         Err(e) => return Err(io("removing", &part)(e)),
     }
-    fs::create_dir_all(&part).map_err(io("creating", &part))?;
+    folder::create(&part).map_err(io("creating", &part))?;
     Ok(part)
 }
 

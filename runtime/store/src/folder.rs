@@ -1,7 +1,8 @@
 //! The store's folder: who holds it and what is in it, settled before RocksDB touches anything.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::OpenError;
@@ -19,10 +20,16 @@ pub(crate) struct Folder {
     _lock: File,
 }
 
+/// Makes a folder that only its owner enters, and those above it: records are sealed, but who else is on the machine need not
+/// see how many there are, nor when they came.
+pub(crate) fn create(path: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 impl Folder {
     /// Creates or checks the folder at `path`, takes its lock, and checks or writes its stamp.
     pub(crate) fn open(path: &Path, kind: &'static str, version: u32) -> Result<Self, OpenError> {
-        fs::create_dir_all(path).map_err(io("creating", path))?;
+        create(path).map_err(io("creating", path))?;
         let stamp = read_stamp(path)?;
         if stamp.is_none() && holds_anything_else(path)? {
             return Err(OpenError::NotAStore { path: path.into() });

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use bytes::Bytes;
 use pqcnet_crypto::keystore::{self, Unlock, WrappingKey};
 use pqcnet_crypto::{MlDsaKeyPair, NodeId, NodeKeys, NodeSecrets, seeded};
-use pqcnet_log::{ChannelId, ShardNo};
+use pqcnet_log::{AppendBatch, Base, ChannelId, ShardNo};
 use pqcnet_messages::{Channel, ChannelName, Role};
 use pqcnet_p2p::network::{Address, Admission, NetworkFile, NetworkParts, NodeEntry};
 use pqcnet_relay::core::channel::About;
@@ -157,6 +158,28 @@ pub const LOG_KEYS: Target = Target {
             pqcnet_log::keys::numbered(ShardNo(3), &ChannelId([9; 32]), 7).to_vec(),
             about.encode(),
         ]
+    },
+};
+
+/// Records of a log on a broker, as a broker or a spill gives them back.
+pub const LOG_RECORD: Target = Target {
+    name: "log_record",
+    body: |data| {
+        if let Some(again) = pqcnet_log::broker::reencoded(data) {
+            assert_eq!(again, data);
+        }
+    },
+    seeds: || {
+        let empty = AppendBatch::new(ShardNo(3), 1);
+        let mut full = AppendBatch::new(ShardNo(3), 2);
+        let slot = full.channel(ChannelId([9; 32]), Base::default());
+        full.push(slot, (5, 1), 8, |_, out| out.extend_from_slice(b"one"));
+        full.push(slot, (5, 2), 9, |_, out| out.extend_from_slice(b"two"));
+        full.forget(slot, 3);
+        full.set_about(slot, Bytes::from_static(b"about"));
+        [empty, full]
+            .map(|batch| pqcnet_log::broker::encoded(batch, [7; 16]))
+            .into()
     },
 };
 

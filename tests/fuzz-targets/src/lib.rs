@@ -44,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     files::ADDRESS,
     files::KEYSTORE,
     files::LOG_KEYS,
+    files::LOG_RECORD,
     files::SEALED_ENTRY,
     #[cfg(feature = "node")]
     files::CONFIG,

@@ -6,7 +6,7 @@ use futures::FutureExt as _;
 use pqcnet_actor::Cx;
 use pqcnet_crypto::NodeId;
 use pqcnet_link::Reason;
-use pqcnet_mesh::Authority;
+use pqcnet_mesh::{Authority, Standing};
 
 use super::Steward;
 use crate::core::pairs::{PairLink, surplus};
@@ -91,7 +91,11 @@ impl Steward {
 
     /// Whether a link to a node is to be had at all.
     pub(super) fn is_expected(&self, peer: NodeId) -> bool {
-        self.config.authority.valid(peer).is_ok()
+        match self.config.authority.valid(peer) {
+            // That it is not wanted for a while does not make it dispensable.
+            Ok(()) | Err(Standing::Banned { .. }) => true,
+            Err(_) => false,
+        }
     }
 
     pub(super) fn mesh_counters(&self) -> Vec<(String, u64)> {

@@ -500,3 +500,19 @@ fn unread_replies_make_busy() {
     let answer = Answer::Busy;
     assert_eq!(answers[3], Event::Answer { id: 2, answer });
 }
+
+/// A request waits for the socket, and a control ask that comes later overtakes it: the peer takes both, the later id first.
+#[test]
+fn an_urgent_ask_overtakes() {
+    let mut pair = Pair::open();
+    for (class, id) in [(R, 1), (Class::Control, 2)] {
+        let asked = (pair.a).send_ask(pair.now, S, 4, class, None, ms(1500), Bytes::new());
+        assert_eq!(asked, Ok(id));
+    }
+    pair.carry();
+    let came = events(&mut pair.b).into_iter().map(|event| match event {
+        Event::Ask { id, .. } => id,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(came.collect::<Vec<u64>>(), [2, 1]);
+}

@@ -28,6 +28,8 @@ use crate::{ChannelId, ShardNo};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Between attempts to connect: the flow is back soon after the broker is.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// Attempts that fail before it is said that the broker is not there; the quick ones take less than a second.
+const TRIES: u32 = 3;
 /// Messages that the broker sends a reader ahead: a stream needs a limit, and this many hide a round trip.
 const PREFETCH: u16 = 256;
 /// Read messages acknowledged together.
@@ -94,7 +96,7 @@ pub(crate) async fn keep_connected(
     purpose: &'static str,
     line: watch::Sender<Line>,
 ) {
-    let mut pause = RETRY.0;
+    let (mut pause, mut failed) = (RETRY.0, 0_u32);
     while !line.is_closed() {
         match in_time(connect(&config, purpose)).await {
             Ok(connection) => {
@@ -114,7 +116,10 @@ pub(crate) async fn keep_connected(
             }
             Err(error) => {
                 tracing::debug!(purpose, %error, "no connection to the broker");
-                line.send_if_modified(|line| !std::mem::replace(&mut line.tried, true));
+                failed = failed.saturating_add(1);
+                if failed >= TRIES {
+                    line.send_if_modified(|line| !std::mem::replace(&mut line.tried, true));
+                }
             }
         }
         tokio::select! {
@@ -235,7 +240,12 @@ fn stamped(stamp: Stamp) -> FieldTable {
 /// Whether a message was confirmed; false for a nack or a return.
 pub(crate) type Confirming = Pin<Box<dyn Future<Output = Result<bool, AmqpError>> + Send>>;
 
-fn publish(channel: &Channel, stream: &ShortString, body: Bytes, headers: FieldTable) -> Confirming {
+fn publish(
+    channel: &Channel,
+    stream: &ShortString,
+    body: Bytes,
+    headers: FieldTable,
+) -> Confirming {
     let (channel, stream) = (channel.clone(), stream.clone());
     async move {
         let options = BasicPublishOptions {

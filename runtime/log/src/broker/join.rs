@@ -52,9 +52,7 @@ pub(crate) enum JoinError {
 }
 
 /// The connection, once there is one.
-async fn connected(
-    line: &mut watch::Receiver<Line>,
-) -> Result<Arc<lapin::Connection>, AmqpError> {
+async fn connected(line: &mut watch::Receiver<Line>) -> Result<Arc<lapin::Connection>, AmqpError> {
     let closed = |_| AmqpError::Broker("the log is closed".to_owned());
     let line = line
         .wait_for(|line| line.connection.is_some())
@@ -136,8 +134,13 @@ impl Joining {
         let connection = connected(&mut self.publishing).await?;
         let channel = in_time(sit(&connection, &self.config, self.shard)).await?;
         let reading = connected(&mut self.reading).await?;
-        let mut messages =
-            in_time(Messages::open(&reading, &self.config, self.shard, Start::First)).await?;
+        let mut messages = in_time(Messages::open(
+            &reading,
+            &self.config,
+            self.shard,
+            Start::First,
+        ))
+        .await?;
         let mut taking = Taking::new(self.shard);
         let writer = self.random();
         loop {
@@ -187,6 +190,8 @@ struct Taking {
     /// Records that may turn out to be void: number, facts, and epoch, first sequence and place.
     uncertain: VecDeque<(u64, Facts, (u64, u64, u64))>,
     salts: BTreeMap<u32, [u8; 16]>,
+    /// Its first message was looked at, and is the first that ever was.
+    begins_at_0: bool,
 }
 
 impl Taking {
@@ -197,6 +202,7 @@ impl Taking {
             begun: (0, 0),
             uncertain: VecDeque::new(),
             salts: BTreeMap::new(),
+            begins_at_0: false,
         }
     }
 
@@ -204,15 +210,21 @@ impl Taking {
     fn take(&mut self, message: Message) -> Result<Option<Batch>, LogError> {
         let shard = self.shard;
         let damaged = |detail: String| LogError::DamagedShard { shard, detail };
+        let gone = |what: String| {
+            damaged(format!(
+                "{what}: the stream's front was removed, and this store has no heads; restore the relayer's own store"
+            ))
+        };
+        // Taken for empty, or begun in the middle, what is left would be void.
+        if !std::mem::replace(&mut self.begins_at_0, true) && message.position > 0 {
+            return Err(gone(format!("it begins at {}", message.position)));
+        }
         let (first, closed) = match self.fold.take(message.stamp) {
             Took::Ignored | Took::Claimed => return Ok(None),
             Took::Part { first } => (first, false),
             Took::Closed { first } => (first, true),
             Took::Missing { expected } => {
-                return Err(damaged(format!(
-                    "the stream has no record {expected}: its front was removed, and this store has no heads; \
-                     restore the store from its backup"
-                )));
+                return Err(gone(format!("there is no record {expected}")));
             }
         };
         let record = message.stamp.record;

@@ -28,6 +28,8 @@ use crate::{LogError, ShardNo};
 
 /// Between attempts to take the seat while the broker answers and something is wrong.
 const RETRY: Duration = Duration::from_millis(200);
+/// Attempts while another connection holds the lock: a predecessor's may take a moment to be noticed gone.
+const LOCKED: u32 = 15;
 /// Until a full queue of the local store is tried again.
 const BUSY: Duration = Duration::from_millis(5);
 
@@ -60,6 +62,8 @@ enum Wrote {
     Epoch(Duration),
 }
 
+/// A record from the spill: its sequence, its number, what was found.
+type Loaded = (u64, u64, Result<Record, LogError>);
 type Joined = Result<(Seat, Option<Standing>), JoinError>;
 
 pub(crate) struct Keeper {
@@ -78,9 +82,11 @@ pub(crate) struct Keeper {
     ready: Vec<oneshot::Sender<Result<(), LogError>>>,
     /// Whether a seat was taken, or could not be, since the start.
     attempted: bool,
+    /// Attempts that met the lock, one after the other.
+    locked: u32,
     last_error: Option<LogError>,
     join: Option<BoxFuture<'static, Joined>>,
-    load: Option<BoxFuture<'static, (u64, u64, Result<Record, LogError>)>>,
+    load: Option<BoxFuture<'static, Loaded>>,
     confirms: FuturesOrdered<BoxFuture<'static, Result<bool, AmqpError>>>,
     /// Delivery tag of the last confirm awaited.
     tag: u64,
@@ -107,6 +113,7 @@ impl Keeper {
             appending: None,
             ready: Vec::new(),
             attempted: false,
+            locked: 0,
             last_error: None,
             join: None,
             load: None,
@@ -177,10 +184,7 @@ impl Keeper {
                 Err(refused) => {
                     let error = match refused {
                         Refused::Busy => LogError::Full {
-                            detail: format!(
-                                "{} records wait for the broker",
-                                self.owner.waiting()
-                            ),
+                            detail: format!("{} records wait for the broker", self.owner.waiting()),
                         },
                         Refused::Over => self.why_over(),
                     };
@@ -212,7 +216,8 @@ impl Keeper {
         } else if self.known {
             Ok(())
         } else {
-            let detail = "the store has nothing of this shard, and the broker that may is not there";
+            let detail =
+                "the store has nothing of this shard, and the broker that may is not there";
             let detail = detail.to_owned();
             Err(self
                 .last_error
@@ -312,6 +317,13 @@ impl Keeper {
     }
 
     fn joined(&mut self, joined: Joined) {
+        if let Err(JoinError::Amqp(AmqpError::Locked { .. })) = &joined
+            && self.locked < LOCKED
+        {
+            self.locked += 1;
+            return self.start_join(RETRY);
+        }
+        self.locked = 0;
         self.attempted = true;
         match joined {
             Ok((seat, taken_over)) => {

@@ -18,7 +18,7 @@ pub mod local;
 mod read;
 mod record;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -35,7 +35,9 @@ use self::amqp::{Line, keep_connected};
 use self::join::Joining;
 use self::keeper::{Command, Keeper};
 use self::local::put_trim;
+use self::read::Parked;
 use self::record::Record;
+pub use self::record::{encoded, reencoded};
 use crate::core::owner::OwnerLimits;
 use crate::embedded::off_thread;
 use crate::embedded::read::{bounds, generations, heads};
@@ -136,6 +138,7 @@ struct Inner {
     publishing: watch::Receiver<Line>,
     reading: watch::Receiver<Line>,
     readers: Semaphore,
+    parked: Mutex<VecDeque<Parked>>,
     shards: Mutex<BTreeMap<ShardNo, Shard>>,
 }
 
@@ -163,6 +166,7 @@ impl BrokerLog {
             publishing,
             reading,
             readers: Semaphore::new(READERS),
+            parked: Mutex::default(),
             shards: Mutex::default(),
         }))
     }
@@ -310,7 +314,10 @@ mod tests {
         }
         let config = BrokerConfig::new("amqp://me:secret@127.0.0.1:9", "net").unwrap();
         let shown = format!("{config:?}");
-        assert!(!shown.contains("secret") && shown.contains("net"), "{shown}");
+        assert!(
+            !shown.contains("secret") && shown.contains("net"),
+            "{shown}"
+        );
         assert_eq!(
             BrokerConfig::new("amqp://10.0.0.1:5672/%2f", "x").unwrap_err(),
             AddressError::NotLoopback {
@@ -319,7 +326,10 @@ mod tests {
         );
         for bad in ["amqps://127.0.0.1", "http://127.0.0.1", "127.0.0.1"] {
             let refused = BrokerConfig::new(bad, "x").unwrap_err();
-            assert!(matches!(refused, AddressError::Syntax(_)), "{bad}: {refused}");
+            assert!(
+                matches!(refused, AddressError::Syntax(_)),
+                "{bad}: {refused}"
+            );
         }
     }
 }

@@ -8,12 +8,14 @@ use super::BrokerLog;
 use super::amqp::{AmqpError, Message, Messages, Start, in_time};
 use super::local::{MAX_RUNS, Placed, placed, spilled_entries, storage};
 use crate::embedded::read::bounds;
-use crate::{Entries, LogError, ReadRequest};
+use crate::{ChannelId, Entries, LogError, ReadRequest, ShardNo};
 
 /// How long a read waits for a broker that is not there before it is answered `Busy`, to be made again.
 const WAIT: Duration = Duration::from_secs(1);
 /// Messages of other channels that are rather passed over than a new reader started behind them.
 const GAP: u64 = 4096;
+/// Readers kept between reads, each with a channel and what the broker sent it ahead.
+const PARKED: usize = 32;
 
 impl BrokerLog {
     pub(super) async fn read_entries(&self, request: ReadRequest) -> Result<Entries, LogError> {
@@ -90,6 +92,24 @@ impl BrokerLog {
         runs: &[Placed],
         next: u64,
     ) -> Result<(Entries, u64), LogError> {
+        let parked = self.unpark(want, next);
+        let resumed = parked.is_some();
+        match self.fetch_from(parked, want, runs, next).await {
+            // Or the broker removed what came next from under the reader: a new one sees which.
+            Err(LogError::Damaged { .. }) if resumed => {
+                self.fetch_from(None, want, runs, next).await
+            }
+            fetched => fetched,
+        }
+    }
+
+    async fn fetch_from(
+        &self,
+        parked: Option<Parked>,
+        want: &ReadRequest,
+        runs: &[Placed],
+        next: u64,
+    ) -> Result<(Entries, u64), LogError> {
         let busy = |error: AmqpError| {
             tracing::debug!(%error, "a read waits for the broker");
             LogError::Busy
@@ -104,18 +124,24 @@ impl BrokerLog {
         let permit = self.0.readers.acquire().await;
         let _permit = permit.map_err(|_| LogError::Closed)?;
         let mut reading = Reading::new(want, next);
-        let mut messages: Option<Messages> = None;
-        let mut at = 0;
+        let (mut messages, mut at) = (None, 0);
+        if let Some(parked) = parked {
+            (messages, at) = (Some(parked.messages), parked.at);
+            reading.held = parked.held;
+        }
         for run in runs.iter().filter(|run| run.last >= next) {
             if reading.is_full() {
                 break;
             }
             let far = run.position > at + GAP;
+            let mut begins = false;
             let opened = match messages.take() {
                 Some(open) if !far => open,
                 other => {
+                    begins = true;
+                    reading.held = None;
                     if let Some(open) = other {
-                        open.close().await;
+                        Messages::close(open).await;
                     }
                     let from = Start::Position(run.position);
                     let opening = Messages::open(&connection, &self.0.config, want.shard, from);
@@ -123,14 +149,13 @@ impl BrokerLog {
                 }
             };
             let messages = messages.insert(opened);
-            let mut opens_with = far.then_some(());
             while reading.wants(run) {
                 let message = match reading.held.take() {
                     Some(message) => message,
                     None => in_time(messages.next()).await.map_err(busy)?,
                 };
                 at = message.position;
-                let removed = opens_with.take().is_some() && message.position > run.position;
+                let removed = std::mem::take(&mut begins) && message.position > run.position;
                 match reading.take(run, message, removed) {
                     Took::Goes => {}
                     Took::Gone => break,
@@ -146,10 +171,52 @@ impl BrokerLog {
             }
         }
         if let Some(messages) = messages {
-            messages.close().await;
+            let parked = Parked {
+                shard: want.shard,
+                channel: want.channel,
+                next: reading.next,
+                at,
+                held: reading.held,
+                messages,
+            };
+            self.park(parked).await;
         }
         Ok((reading.entries, reading.next))
     }
+
+    /// A reader that stopped just before this entry.
+    fn unpark(&self, want: &ReadRequest, next: u64) -> Option<Parked> {
+        let mut parked = self.0.parked.lock();
+        let at = parked.iter().position(|reader| {
+            (reader.shard, reader.channel, reader.next) == (want.shard, want.channel, next)
+        })?;
+        parked.remove(at)
+    }
+
+    /// Keeps a reader for whoever goes on where it stopped; the one kept longest goes.
+    async fn park(&self, reader: Parked) {
+        let oldest = {
+            let mut parked = self.0.parked.lock();
+            parked.push_back(reader);
+            (parked.len() > PARKED).then(|| parked.pop_front())
+        };
+        if let Some(oldest) = oldest.flatten() {
+            oldest.messages.close().await;
+        }
+    }
+}
+
+/// A reader of a stream between two reads.
+pub(super) struct Parked {
+    shard: ShardNo,
+    channel: ChannelId,
+    /// The entry that comes next.
+    next: u64,
+    /// Place of the last message taken.
+    at: u64,
+    /// It was taken and not wanted yet.
+    held: Option<Message>,
+    messages: Messages,
 }
 
 enum Took {
@@ -200,11 +267,9 @@ impl Reading {
             return Took::Goes;
         }
         let ours = epoch == run.epoch
-            && message
-                .entry
-                .is_some_and(|(channel, offset, ..)| {
-                    channel == self.want.channel && offset <= run.last
-                });
+            && message.entry.is_some_and(|(channel, offset, ..)| {
+                channel == self.want.channel && offset <= run.last
+            });
         let offset = message.entry.map_or(0, |(_, offset, ..)| offset);
         if ours && offset < self.next {
             return Took::Goes;
@@ -214,6 +279,7 @@ impl Reading {
             let start = buffer.len();
             if !items.is_empty() && start + message.body.len() > self.want.max_bytes {
                 self.full = true;
+                self.held = Some(message);
                 return Took::Goes;
             }
             buffer.extend_from_slice(&message.body);

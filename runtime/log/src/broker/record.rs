@@ -149,7 +149,10 @@ impl Facts {
                     out.extend_from_slice(&number.to_be_bytes());
                 }
             }
-            put32(&mut out, run.about.as_ref().map_or(0, |about| about.len() + 1));
+            put32(
+                &mut out,
+                run.about.as_ref().map_or(0, |about| about.len() + 1),
+            );
             out.extend_from_slice(run.about.as_deref().unwrap_or_default());
         }
         out
@@ -167,7 +170,9 @@ impl Facts {
         for _ in 0..from.count()? {
             let channel = ChannelId(from.take(32)?.try_into().ok()?);
             let [first, head, forgotten_epoch, bytes, newest_ms] = from.numbers()?;
-            let forget = (0..from.count()?).map(|_| from.u64()).collect::<Option<_>>()?;
+            let forget = (0..from.count()?)
+                .map(|_| from.u64())
+                .collect::<Option<_>>()?;
             let mut marks = Vec::new();
             for _ in 0..from.count()? {
                 let [epoch, sequence, offset] = from.numbers()?;
@@ -200,6 +205,22 @@ impl Facts {
         };
         Some((facts, from.0))
     }
+}
+
+/// A batch's facts and metas as the spill keeps them, of a generation with this salt.
+pub fn encoded(batch: AppendBatch, salt: Salt) -> Vec<u8> {
+    encode_spilled(&Record::new(batch, salt))
+}
+
+/// What a broker or a disk brings as such, read and written again; `None` when it is none.
+pub fn reencoded(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (facts, metas) = decode_spilled(bytes)?;
+    let buffer = Bytes::new();
+    Some(encode_spilled(&Record {
+        facts,
+        metas,
+        buffer,
+    }))
 }
 
 /// Facts and metas, as the spill keeps them; the bytes lie with the entries.

@@ -389,5 +389,8 @@ pub async fn a_time_is_found(fixture: impl Fixture) {
     let nothing = Extent { head: 1, ..extent };
     assert_eq!(seek::before(&*log, nothing, 5, |_, _| None).await, Ok(1));
     let closed = seek::before(&*log, extent, 5, |_, _| None).await;
-    assert!(matches!(closed, Err(LogError::Damaged { offset: 4, .. })), "{closed:?}");
+    assert!(
+        matches!(closed, Err(LogError::Damaged { offset: 4, .. })),
+        "{closed:?}"
+    );
 }

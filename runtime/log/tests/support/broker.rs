@@ -22,8 +22,12 @@ pub fn store(env: &Env, path: &Path) -> Arc<RocksStore> {
 
 /// A log on the broker at this address, its names beginning with `prefix`.
 pub fn log(uri: &str, path: &Path, prefix: &str) -> (BrokerLog, Arc<RocksStore>) {
+    with(BrokerConfig::new(uri, prefix).unwrap(), path)
+}
+
+/// A log by this configuration.
+pub fn with(config: BrokerConfig, path: &Path) -> (BrokerLog, Arc<RocksStore>) {
     let env = Env::plain();
     let store = store(&env, path);
-    let config = BrokerConfig::new(uri, prefix).unwrap();
     (BrokerLog::new(&env, store.clone(), config), store)
 }
