@@ -4,8 +4,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pqcnet_actor::latest;
 use pqcnet_p2p::control::ControlEvent;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::peers::{Shared, State, Word};
 use crate::net::Came;
@@ -20,7 +21,7 @@ const FAR: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) async fn run(
     shared: Arc<Shared>,
     outbox: mpsc::Sender<ControlEvent>,
-    mut alive: watch::Receiver<()>,
+    mut alive: latest::Receiver<()>,
 ) {
     let mut sleep = pin!(shared.env.sleep(Duration::ZERO));
     let start = sleep.deadline() - shared.env.now();

@@ -125,7 +125,7 @@ pub const CITIES: &[(&str, Point)] = &[
     ("kampala", Point::new(0.35, 32.58)),
     ("kansas-city", Point::new(39.10, -94.58)),
     ("kiev", Point::new(50.45, 30.52)),
-    ("kuala-lumpur", Point::new(3.14, 101.69)),
+    ("kuala-lumpur", Point::new(3.139, 101.69)),
     ("lahore", Point::new(31.55, 74.34)),
     ("las-vegas", Point::new(36.17, -115.14)),
     ("luxembourg", Point::new(49.61, 6.13)),

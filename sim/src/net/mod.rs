@@ -30,5 +30,5 @@ pub use link::{Bandwidth, Link, LinkModel, Site, Uniform};
 pub use mailbox::{Arrival, Mailbox};
 pub use parcel::{Came, Inbox, Parcel};
 pub use stream::SimStream;
-pub use streams::SimStreams;
 pub(crate) use streams::SimListener;
+pub use streams::SimStreams;
