@@ -28,10 +28,11 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Half a minute: dead links are noticed, dialled again and caught up within it.
+    /// 45 s: a link finds out after 30 s that its peer is silent (pqcnet-link's `silent_after`); what was on it is then
+    /// dialled anew, opened and repeated.
     fn default() -> Limits {
         Limits {
-            grace: Some(Duration::from_secs(30)),
+            grace: Some(Duration::from_secs(45)),
             mailbox: None,
             memory: None,
         }

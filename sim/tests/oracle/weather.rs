@@ -56,7 +56,7 @@ fn many_storms() {
     let mut broken = Vec::new();
     for seed in number(from)..=number(to) {
         if let Err(stopped) = stormy(seed, faults, None) {
-            eprintln!("seed {seed}: {}", stopped.reason);
+            eprintln!("{stopped}");
             broken.push((seed, stopped.reason));
         }
     }
