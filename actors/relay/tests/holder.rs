@@ -48,7 +48,7 @@ struct Side {
 
 impl Side {
     async fn start(env: &Env, me: NodeId, place: &tempfile::TempDir, peers: &Peers) -> Side {
-        let folder = place.path().join(me.short().to_string());
+        let folder = place.path().join(me.short());
         let (_, log) = embedded(env, store_config(&folder)).await;
         let first = map(1, OLD).map;
         let disk = Disk::default();
