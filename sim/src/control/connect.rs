@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use pqcnet_actor::latest;
 use pqcnet_crypto::NodeId;
 use pqcnet_p2p::control::{ControlError, ControlEvent, DialFailure, UpgradeError};
 use pqcnet_p2p::handshake::{HandshakeFailed, Plane};
 use pqcnet_p2p::network::Address;
-use pqcnet_actor::latest;
 
 use super::peers::Shared;
 use crate::net::{SimListener, SimStream};

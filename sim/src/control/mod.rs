@@ -19,6 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use pqcnet_actor::latest;
 use pqcnet_crypto::NodeId;
 use pqcnet_p2p::control::{
     ControlConfig, ControlError, ControlEvents, ControlPlane, DialFailure, PeerCounters,
@@ -26,7 +27,6 @@ use pqcnet_p2p::control::{
 };
 use pqcnet_p2p::network::Address;
 use pqcnet_p2p::streams::BoxStream;
-use pqcnet_actor::latest;
 use tokio::sync::mpsc;
 
 use crate::net::Net;
