@@ -1,5 +1,10 @@
 //! `pqcnet-sentry` with an allocator that counts, for `pqcnet-bench connections`: the bytes allocated stand in
-//! `heap.txt` beside the configuration, written anew every tenth of a second.
+//! `heap.txt` beside the configuration, written anew every tenth of a second. With `sessions KIND COUNT` it counts what
+//! sessions cost in this process instead, and prints resident and allocated bytes of one.
+#![allow(clippy::print_stdout, reason = "the figures are this program's data")]
+
+mod pair;
+mod sessions;
 
 use std::alloc::System;
 use std::path::PathBuf;
@@ -25,6 +30,22 @@ fn live() -> usize {
     reason = "the count is read beside the node, not by it"
 )]
 fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [what, kind, count] = &words[..]
+        && what == "sessions"
+    {
+        let counted = count.parse().map_err(anyhow::Error::new);
+        return match counted.and_then(|count| sessions::count(kind, count, live)) {
+            Ok([resident, allocated]) => {
+                println!("{resident} {allocated}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let config = std::env::args().skip_while(|arg| arg != "--config").nth(1);
     if let Some(config) = config {
         let file = PathBuf::from(config).with_file_name("heap.txt");

@@ -5,20 +5,14 @@
 //! signature; the pinned variant saves it, as raw keys do in QSTP. Contenders take turns; medians count.
 
 use std::io::{Read, Write};
-use std::sync::Arc;
 use std::time::Duration;
-
-use anyhow::{Context as _, anyhow, bail};
-use pqcnet_crypto::NodeKeys;
-use pqcnet_qstp::{
-    Admission, Config, Initiator, InitiatorStep, Profile, Responder, ResponderStep, RetryKeys,
-    Suite,
-};
 
 use crate::Args;
 use crate::cpu::{self, median};
+use crate::pair::Qstp;
 use crate::row::Row;
 use crate::tls::Tls;
+use anyhow::{Context as _, bail};
 
 const GROUP: &str = "handshake";
 
@@ -39,7 +33,7 @@ pub fn run(args: &Args) -> anyhow::Result<Vec<Row>> {
     let ml_dsa = Tls::mutual(&rcgen::PKCS_ML_DSA_65)?;
     let pinned = Tls::pinned(&rcgen::PKCS_ML_DSA_65)?;
     let contenders: [&dyn Fn() -> anyhow::Result<usize>; 4] = [
-        &|| qstp.shake(),
+        &|| Ok(qstp.shake()?.1),
         &|| tls_shake(&ed25519),
         &|| tls_shake(&ml_dsa),
         &|| tls_shake(&pinned),
@@ -84,55 +78,6 @@ fn measure(count: u32, shake: &dyn Fn() -> anyhow::Result<usize>) -> anyhow::Res
     }
     cost.cpu = (cpu::thread()? - start) / count;
     Ok(cost)
-}
-
-/// Two nodes of one network.
-struct Qstp {
-    initiator: Arc<Config>,
-    responder: Arc<Config>,
-    retry: RetryKeys,
-}
-
-impl Qstp {
-    fn new() -> anyhow::Result<Qstp> {
-        let node = || {
-            let keys = Arc::new(NodeKeys::generate());
-            Config::new([7; 32], vec![Suite::Aes256Gcm], keys, Profile::Link).map(Arc::new)
-        };
-        Ok(Qstp {
-            initiator: node()?,
-            responder: node()?,
-            retry: RetryKeys::new(Duration::ZERO),
-        })
-    }
-
-    fn shake(&self) -> anyhow::Result<usize> {
-        let expect = self.responder.keys().node_id();
-        let failed = |failure: pqcnet_qstp::Failure| anyhow!("QSTP: {}", failure.error);
-        let (mut initiator, m1) =
-            Initiator::new(self.initiator.clone(), expect).map_err(|error| anyhow!("{error}"))?;
-        let mut responder = Responder::new(self.responder.clone());
-        let mut respond = |message: &[u8]| {
-            responder.on_message(
-                Duration::ZERO,
-                b"bench",
-                Admission::Accept,
-                &self.retry,
-                message,
-            )
-        };
-        let ResponderStep::Reply(m2) = respond(&m1).map_err(failed)? else {
-            bail!("no M2");
-        };
-        let InitiatorStep::Done { send: m3, .. } = initiator.on_message(&m2).map_err(failed)?
-        else {
-            bail!("no M3");
-        };
-        let ResponderStep::Done { .. } = respond(&m3).map_err(failed)? else {
-            bail!("not done");
-        };
-        Ok(m1.len() + m2.len() + m3.len())
-    }
 }
 
 /// Both sides until each has verified the other.

@@ -11,6 +11,7 @@ mod cpu;
 mod crypto;
 mod flow;
 mod handshake;
+mod pair;
 mod row;
 mod stream;
 mod tls;
@@ -58,7 +59,7 @@ pub enum Group {
     Tracing,
     /// Remote asks beside tonic over rustls.
     Ask,
-    /// Memory of a sentry with thousands of idle clients.
+    /// Memory of a sentry with thousands of idle clients, of its links with other nodes, and of a session.
     Connections,
 }
 
