@@ -1,6 +1,7 @@
 //! Shards that change hands: two relayers' holders and workers, real actors, real RocksDB; only the link between them is not there.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[allow(dead_code, reason = "each test binary uses its part")]
 mod support;
 
 use std::collections::BTreeMap;

@@ -93,6 +93,10 @@ impl AeadKey {
     ) -> [u8; TAG_LEN] {
         #[cfg(feature = "simulation")]
         crate::simulation::charge(crate::simulation::Op::Seal, text.len());
+        #[allow(
+            clippy::infallible_destructuring_match,
+            reason = "a simulation has other engines"
+        )]
         let key = match &self.key {
             Engine::Real(key) => key,
             #[cfg(feature = "simulation")]
@@ -119,6 +123,10 @@ impl AeadKey {
         }
         #[cfg(feature = "simulation")]
         crate::simulation::charge(crate::simulation::Op::Open, sealed.len());
+        #[allow(
+            clippy::infallible_destructuring_match,
+            reason = "a simulation has other engines"
+        )]
         let key = match &self.key {
             Engine::Real(key) => key,
             #[cfg(feature = "simulation")]

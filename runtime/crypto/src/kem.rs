@@ -208,6 +208,10 @@ impl KemSecret {
         if crate::simulation::models(crate::simulation::Op::Decapsulate) {
             return Ok(modelled_secret(&self.public, ciphertext));
         }
+        #[allow(
+            clippy::infallible_destructuring_match,
+            reason = "a simulation has other engines"
+        )]
         let x25519_key = match &self.x25519 {
             X25519Half::Real(key) => key,
             // Made in another mode than it is used in.

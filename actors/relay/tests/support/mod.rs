@@ -1,5 +1,4 @@
 //! A relayer of one shard with real actors and a real store, and a sentry's end of its link.
-#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
