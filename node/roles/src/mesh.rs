@@ -23,8 +23,8 @@ use pqcnet_mesh::gossip::{
     NotSent, PeerLinked, PeerUnlinked, Publish, Sighted, read,
 };
 use pqcnet_mesh::{
-    Announce, Authority, Herald, HeraldConfig, Registrar, RegistrarConfig, Rulings, Shelf, ShelfError, View,
-    Wanted, load_directives,
+    Announce, Authority, Herald, HeraldConfig, Registrar, RegistrarConfig, Rulings, Shelf,
+    ShelfError, View, Wanted, load_directives,
 };
 use pqcnet_messages::{Advert, PullAdverts, PullDirectives, Role, SignedAdvert, SubmitDirective};
 use pqcnet_p2p::control::{ControlError, ControlPlane, Gossip, RecordCheck, Verdict};

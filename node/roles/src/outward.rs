@@ -111,44 +111,74 @@ impl Outward {
     ) -> BoxFuture<'static, Result<Linked<LinkHandle>, NotLinked>> {
         let outward = self.clone();
         async move {
-            // The other side may have dialled first: one link is enough, and this one is made when that ends.
+            // The other side may have dialled first, or an heir's link be made as the heir's own: one link is enough, and
+            // this one is made when that ends.
             let mut linked = outward.steward.linked.clone();
-            let free = linked.wait_for(|linked| !linked.contains(&peer)).await;
+            let heir = outward.authority.standings().successor(peer);
+            let free = linked
+                .wait_for(|linked| !linked.contains(&peer) && !linked.contains(&heir))
+                .await;
             drop(free.map_err(|_| "this node is stopping")?);
-            (outward.authority)
-                .valid(peer)
-                .map_err(|standing| standing.to_string())?;
-            let addresses = match outward.route(&peer).control {
-                known if known.is_empty() => outward.look_up(peer).await.control,
-                known => known,
+            if heir == peer {
+                return outward.control_link(peer, &[]).await;
+            }
+            // The heir answers where its predecessor did.
+            let known = outward.route(&peer).control;
+            let of_heir = match outward.control_link(heir, &known).await {
+                Ok(linked) => return Ok(linked),
+                Err(error) => error,
             };
-            outward.connect(peer, &addresses).await?;
-            let stream = outward
-                .control
-                .open(peer)
-                .await
-                .map_err(|error| error.to_string())?;
-            let authority = outward.authority.clone();
-            let check = move |peer: NodeId, hello: &PeerHello| {
-                granted(&authority, peer, hello)?;
-                if hello.role != Role::Client {
-                    return Ok(());
-                }
-                Err(RoleRefused::new(format!("not dialled as a {}", hello.role)))
+            // Whoever answers at the shared address is one of the two: the other has done nothing wrong.
+            let of_peer = match outward.control_link(peer, &[]).await {
+                Ok(linked) => return Ok(linked),
+                Err(error) => error,
             };
-            let config = outward.link(Vec::new());
-            let accepted = establish(&outward.env, stream, peer, config, check)
-                .await
-                .map_err(|error| error.to_string())?;
-            // The steward hears of it as the dialler's user.
-            let handle = accepted.start(outward.steward.bindings());
-            let closed = handle.closed().map(|reason| reason.to_string()).boxed();
-            Ok(Linked {
-                link: handle,
-                closed,
-            })
+            Err(format!("{}, {}", of_heir.reason, of_peer.reason).into())
         }
         .boxed()
+    }
+
+    /// A link with this identity, at its own addresses or these.
+    async fn control_link(
+        &self,
+        peer: NodeId,
+        others: &[Address],
+    ) -> Result<Linked<LinkHandle>, NotLinked> {
+        (self.authority)
+            .valid(peer)
+            .map_err(|standing| standing.to_string())?;
+        let mut addresses = self.route(&peer).control;
+        let new = others.iter().filter(|at| !addresses.contains(at));
+        let new: Vec<Address> = new.cloned().collect();
+        addresses.extend(new);
+        if addresses.is_empty() {
+            addresses = self.look_up(peer).await.control;
+        }
+        self.connect(peer, &addresses).await?;
+        let stream = self
+            .control
+            .open(peer)
+            .await
+            .map_err(|error| error.to_string())?;
+        let authority = self.authority.clone();
+        let check = move |peer: NodeId, hello: &PeerHello| {
+            granted(&authority, peer, hello)?;
+            if hello.role != Role::Client {
+                return Ok(());
+            }
+            Err(RoleRefused::new(format!("not dialled as a {}", hello.role)))
+        };
+        let config = self.link(Vec::new());
+        let accepted = establish(&self.env, stream, peer, config, check)
+            .await
+            .map_err(|error| error.to_string())?;
+        // The steward hears of it as the dialler's user.
+        let handle = accepted.start(self.steward.bindings());
+        let closed = handle.closed().map(|reason| reason.to_string()).boxed();
+        Ok(Linked {
+            link: handle,
+            closed,
+        })
     }
 
     /// A connection on the control plane: at an address, else through a relay.
