@@ -62,6 +62,7 @@ endif
 soak: deps
 	@$(CARGO) build --locked --release -p pqcnet-node --bins
 	@SOAK_KILLS="$(or $(KILLS),250)" $(CARGO) test --locked --release -p pqcnet-tests --tests -- --ignored --nocapture
+	@$(CARGO) test --locked --release -p pqcnet-log --test broker -- --ignored --nocapture
 	@$(CARGO) test --locked --release -p pqcnet-qstp --lib -- --ignored --exact --nocapture \
 		tests::ledger::ten_million_seals_repeat_nothing
 	@$(CARGO) build --locked --release -p pqcnet-sim

@@ -95,6 +95,7 @@ fn holds(plan: Plan, verdict: &Verdict) {
 // acknowledged while the broker is dead outlives the relayer's death too; in the end all of it is in the streams, in order,
 // once, and the broker's files hold no payload in clear.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "part of `make soak`: RabbitMQ 3.10 does not always bring a stream back after a SIGKILL, and the test then waits for it in vain"]
 async fn a_dying_broker_loses_nothing_acknowledged() -> Result<()> {
     let mut broker = Broker::start();
     let plan = Plan {

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use pqcnet_node::Role;
@@ -103,7 +104,16 @@ fn messages_go_through_and_resume() {
     let (code, text, err) = output(pqcnet(&[&stranger[..], &state].concat()));
     assert_eq!((code, text.as_str()), (Some(5), ""), "{err}");
 
-    let (code, document, _) = output(pqcnet(&[&["status", "-o", "json"][..], &state].concat()));
+    // Who dials whom on the control plane is settled within seconds of the start.
+    let ask = || output(pqcnet(&[&["status", "-o", "json"][..], &state].concat()));
+    let (mut code, mut document, _) = ask();
+    for _ in 0..30 {
+        if code == Some(0) {
+            break;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        (code, document, _) = ask();
+    }
     let all: serde_json::Value = serde_json::from_str(&document).unwrap();
     let reports = all["nodes"].as_array().unwrap().clone();
     assert_eq!((code, reports.len()), (Some(0), 3), "{document}");

@@ -268,12 +268,19 @@ async fn a_front_that_the_broker_removed_is_passed_over(uri: &str) {
     refused(&log, "front was removed").await;
 }
 
-// The suite, and what only a broker can do to a log.
+// The suite, and a stream that the broker has cut at its front.
 #[tokio::test]
-async fn the_log_on_a_broker_conforms_and_outlives_it() {
-    let mut broker = Broker::start();
+async fn the_log_on_a_broker_conforms() {
+    let broker = Broker::start();
     all(&broker.uri()).await;
     a_front_that_the_broker_removed_is_passed_over(&broker.uri()).await;
+}
+
+// What only a broker can do to a log: it dies, and somebody else takes over.
+#[tokio::test]
+#[ignore = "part of `make soak`: RabbitMQ 3.10 does not always bring a stream back after a SIGKILL, and the test then waits for it in vain"]
+async fn the_log_outlives_its_broker() {
+    let mut broker = Broker::start();
     let drained = an_outage_is_spilled_and_drained(&mut broker).await;
     an_empty_store_takes_over(drained).await;
 }

@@ -12,6 +12,7 @@
 //! | messages for it, unread | 5,000 | [`QUEUE`] |
 //! | ids it does not want (IDONTWANT) | 10,000 | closed: the negotiated version has no such message |
 //! | IWANTs we send after its IHAVEs | 5,000 a heartbeat | [`IDS`] a heartbeat |
+//! | IWANTs it leaves unanswered | forever, without scores | [the followup time](even_scores) of them |
 //!
 //! So it is tied by a wrapper around its behaviour and its connection handler, and takes part only with nodes that may
 //! ([`super::ControlConfig::gossips_with`]): with others there is no gossip substream at all.
@@ -25,7 +26,7 @@ use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::gossipsub::{
     self, ConfigBuilder, IdentTopic, IdentityTransform, MessageAuthenticity, MessageId,
-    ValidationMode, Version, WhitelistSubscriptionFilter,
+    PeerScoreParams, PeerScoreThresholds, ValidationMode, Version, WhitelistSubscriptionFilter,
 };
 use libp2p::swarm::{
     CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler,
@@ -126,12 +127,33 @@ fn inner(config: &GossipConfig) -> Result<Inner, String> {
     let built = settings(config)?;
     let topics = config.topics.iter();
     let topics = topics.map(|topic| IdentTopic::new(topic).hash()).collect();
-    Inner::new_with_subscription_filter(
+    let mut inner = Inner::new_with_subscription_filter(
         MessageAuthenticity::Anonymous,
         built,
         WhitelistSubscriptionFilter(topics),
     )
-    .map_err(str::to_owned)
+    .map_err(str::to_owned)?;
+    let (scores, thresholds) = even_scores();
+    inner.with_peer_score(scores, thresholds)?;
+    Ok(inner)
+}
+
+/// Scores that are the same for everybody: whom to trust is the mesh's to say. Without any, gossipsub never forgets what it
+/// has asked a peer for in vain, and never asks another for it.
+fn even_scores() -> (PeerScoreParams, PeerScoreThresholds) {
+    let scores = PeerScoreParams {
+        app_specific_weight: 0.0,
+        ip_colocation_factor_weight: 0.0,
+        behaviour_penalty_weight: 0.0,
+        slow_peer_weight: 0.0,
+        retain_score: Duration::ZERO,
+        ..PeerScoreParams::default()
+    };
+    let thresholds = PeerScoreThresholds {
+        opportunistic_graft_threshold: 0.0,
+        ..PeerScoreThresholds::default()
+    };
+    (scores, thresholds)
 }
 
 /// What the behaviour tells the driver.

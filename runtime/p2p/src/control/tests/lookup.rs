@@ -216,12 +216,13 @@ fn dials_nobody_unasked() {
     }
 }
 
-/// A record is put at a few nodes, however many are known: each is a handshake.
+/// A record is put at a few nodes, however many are known: each is a handshake. Beside those that keep it, a walk that stalls may
+/// ask as many again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dials_no_more_than_needed() {
     let most = crate::control::lookup::REPLICAS.get();
     let mut nodes = Vec::new();
-    for _ in 0..most + 4 {
+    for _ in 0..3 * most {
         nodes.push(member().await);
     }
     let mut asker = member().await;
@@ -239,5 +240,5 @@ async fn dials_no_more_than_needed() {
             other => panic!("{other:?}"),
         }
     }
-    assert!((1..=most).contains(&dialled.len()), "{}", dialled.len());
+    assert!((1..=2 * most).contains(&dialled.len()), "{}", dialled.len());
 }
