@@ -56,7 +56,7 @@ pub struct Router {
     pub(super) backoffs: Backoffs,
     pub(super) cache: Cache,
     seen: Seen,
-    /// Asked for and not yet come. Without scores the library forgets none.
+    /// Asked for and not yet come. None is forgotten, as by a library without scores.
     promised: HashSet<Key, ByKey>,
     /// Peers that something may be sent to.
     ready: VecDeque<Peer>,
