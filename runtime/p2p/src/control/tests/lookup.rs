@@ -215,30 +215,3 @@ fn dials_nobody_unasked() {
         }
     }
 }
-
-/// A record is put at a few nodes, however many are known: each is a handshake. Beside those that keep it, a walk that stalls may
-/// ask as many again.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dials_no_more_than_needed() {
-    let most = crate::control::lookup::REPLICAS.get();
-    let mut nodes = Vec::new();
-    for _ in 0..3 * most {
-        nodes.push(member().await);
-    }
-    let mut asker = member().await;
-    for node in &nodes {
-        learns(&asker, node).await;
-    }
-    asker.plane.announce(record(&asker.id(), 1)).await.unwrap();
-    let (mut dialled, mut closed) = (std::collections::BTreeSet::new(), 0);
-    while dialled.is_empty() || closed < dialled.len() {
-        match asker.events.next().await.unwrap() {
-            ControlEvent::PeerUp { peer } => {
-                dialled.insert(peer.node_id());
-            }
-            ControlEvent::PeerDown { .. } => closed += 1,
-            other => panic!("{other:?}"),
-        }
-    }
-    assert!((1..=2 * most).contains(&dialled.len()), "{}", dialled.len());
-}
