@@ -222,6 +222,12 @@ const COUNTS: &[Count] = &[
         rises: false,
     },
     Count {
+        name: "shard_map_version",
+        metric: "shard_map_version",
+        help: "Version of the shard map in force",
+        rises: false,
+    },
+    Count {
         name: "peers_banned",
         metric: "mesh_peers_banned",
         help: "Nodes that misbehaved and are not wanted for a while",
