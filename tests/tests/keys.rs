@@ -4,8 +4,9 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use pqcnet_crypto::{NodeId, NodeKeys};
 use pqcnet_messages::{ChannelName, Role};
 use pqcnet_p2p::network::Admission;
@@ -41,6 +42,20 @@ fn pqcnet(folder: &Path, arguments: &[&str]) -> Result<String> {
 /// Runs `pqcnet keys …` in a folder; what it printed.
 fn keys(folder: &Path, arguments: &[&str]) -> Result<String> {
     pqcnet(folder, &[&["keys"], arguments].concat())
+}
+
+/// Waits until `pqcnet status` has no problem to tell of.
+async fn well(folder: &Path, operator: &[&str]) -> Result<()> {
+    let mut told = String::new();
+    for _ in 0..60 {
+        let (code, printed) = run(folder, &[&["status"][..], operator].concat())?;
+        if code == Some(0) {
+            return Ok(());
+        }
+        told = printed;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    bail!("the network is not well a minute after the rotation:\n{told}")
 }
 
 /// The relayer's identity is rotated in the three steps of the operator's guide: it prepares, the root lets it succeed, it
@@ -104,6 +119,7 @@ async fn an_identity_is_rotated_under_a_running_network() -> Result<()> {
         !told.contains("node-refuses") && !told.contains("node-unreachable"),
         "{told}"
     );
+    well(&office.folder, &operator).await?;
     let told = pqcnet(&office.folder, &[&["ping"][..], &operator].concat())?;
     assert!(told.contains(&new.short()), "{told}");
     let told = pqcnet(relayer.folder(), &["doctor", "node.toml"])?;

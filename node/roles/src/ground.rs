@@ -247,6 +247,11 @@ impl Ground {
         })
     }
 
+    /// The listed identity that this node stands in for: its own, or the one that its line succeeded.
+    fn seat(&self) -> NodeId {
+        self.mesh.authority.standings().seat(self.node_id)
+    }
+
     /// The steward; it stops before the actors that were added earlier.
     pub(crate) fn steward(
         &self,
@@ -256,14 +261,15 @@ impl Ground {
         store: Option<Arc<RocksStore>>,
     ) -> (Addr<Steward>, StewardRefs) {
         let mut expected = expected;
+        let seat = self.seat();
         let neighbours = self.network.bootstrap();
         expected.extend(
             neighbours
                 .iter()
                 .map(|node| (node.id, Plane::Control))
-                .filter(|(id, _)| *id != self.node_id),
+                .filter(|(id, _)| *id != seat),
         );
-        let bootstrap = bootstrap(&self.network, self.node_id);
+        let bootstrap = bootstrap(&self.network, seat);
         let mesh = self.mesh.plant(
             tree,
             self.keys.clone(),
@@ -375,7 +381,7 @@ impl Ground {
             up: steward.of(),
             down: steward.of(),
         };
-        let neighbours = bootstrap(&self.network, self.node_id);
+        let neighbours = bootstrap(&self.network, self.seat());
         let users = neighbours
             .into_iter()
             .map(|peer| (peer, user.clone()))
@@ -389,7 +395,7 @@ impl Ground {
             Dialler::new(config.clone())
         }));
         if self.reach == Reach::Relayed {
-            let relays = bootstrap(&self.network, self.node_id);
+            let relays = bootstrap(&self.network, self.seat());
             let announce = outward.steward.mesh.announce();
             keep_places(outward, relays, self.advert(), announce);
         }
@@ -447,8 +453,8 @@ pub(crate) struct Watched {
     pub(crate) workers: Vec<Ref<Room>>,
 }
 
-/// The bootstrap nodes that this one dials. Of two bootstrap nodes the one with the lower id dials, so that a pair has one
-/// link.
+/// The bootstrap nodes that this one dials, which goes by its listed identity. Of two bootstrap nodes the one with the lower id
+/// dials, so that a pair has one link.
 fn bootstrap(network: &NetworkFile, own: NodeId) -> Vec<NodeId> {
     let bootstrap: Vec<NodeId> = network.bootstrap().iter().map(|node| node.id).collect();
     let listed = bootstrap.contains(&own);
