@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `edge` | a client and its sentry | [`edge`] |
 //! | `relay` | a sentry and a relayer | [`relay`] |
+//! | `relay` | two relayers | [`moving`], [`relay::ReleaseShard`] |
 //! | `control` | any two nodes, operators | [`control`] |
 //! | none | actors of one process | [`mesh`] |
 //!
@@ -23,6 +24,7 @@ mod directive;
 pub mod edge;
 mod grant;
 pub mod mesh;
+pub mod moving;
 pub mod orders;
 mod problem;
 mod record;

@@ -74,8 +74,8 @@ pub enum Refusal {
     /// The customer has as many of these as it may have.
     #[error("the customer's quota is used up")]
     Quota,
-    /// The shard has records, which cannot be moved yet: it stays where it is.
-    #[error("the shard has records and stays here")]
+    /// The shard has records that the asker has no copy of: it stays where it is until it has.
+    #[error("the shard has records and stays here until they are copied")]
     HoldsRecords,
     /// A code of a later version.
     #[error("refused with unknown code {0}")]

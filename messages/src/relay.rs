@@ -10,12 +10,12 @@ use pqcnet_protos::common::v1 as common;
 use pqcnet_protos::relay::v1::{self as pb, Type};
 
 use crate::channel::{Channel, ChannelName};
-use crate::codec::{invalid, message, node_bytes, node_id, required, same_fields, wire};
+use crate::codec::{array, invalid, message, node_bytes, node_id, required, same_fields, wire};
 use crate::edge::{MAX_READERS, ProducerOpened, Published, Subscribed, check_batch};
 use crate::grant::Grant;
 use crate::record::{MAX_BATCH_RECORDS, Record, records_from_proto, records_to_proto};
 use crate::refusal::Refusal;
-use crate::shard::ShardId;
+use crate::shard::{ShardId, shard_id};
 
 /// Opens a client's session at a relayer, which verifies the grant itself.
 #[derive(Clone, Debug)]
@@ -135,6 +135,8 @@ pub struct ReleaseShard {
     pub shard: ShardId,
     /// Of the map that says so.
     pub map_version: u64,
+    /// Digest of the asker's own copy of the shard, if it has made one.
+    pub copied: Option<[u8; 32]>,
 }
 
 /// The asker has it now, and the one that was asked has it no more.
@@ -333,6 +335,9 @@ impl From<&ReleaseShard> for pb::ReleaseShard {
         Self {
             shard: release.shard.0.into(),
             map_version: release.map_version,
+            copied: release
+                .copied
+                .map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(&digest)),
         }
     }
 }
@@ -341,10 +346,11 @@ impl TryFrom<pb::ReleaseShard> for ReleaseShard {
     type Error = WireError;
 
     fn try_from(release: pb::ReleaseShard) -> Result<Self, WireError> {
-        let shard = u16::try_from(release.shard).map_err(|_| invalid("shard", "too large"))?;
+        let copied = Some(release.copied).filter(|digest| !digest.is_empty());
         Ok(ReleaseShard {
-            shard: ShardId(shard),
+            shard: shard_id(release.shard)?,
             map_version: release.map_version,
+            copied: copied.map(|digest| array("copied", &digest)).transpose()?,
         })
     }
 }

@@ -131,14 +131,46 @@ impl Message for Room {
 }
 
 /// To a shard's worker: store nothing more, and go to rest once what was admitted is stored. Refused, and nothing is
-/// changed, while the shard has records, or is not open.
+/// changed, while the shard is not open, or has records of which its next owner has no copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rest;
+pub struct Rest {
+    /// Digest of the next owner's copy.
+    pub copied: Option<[u8; 32]>,
+}
 
 impl Message for Rest {
     type Reply = Result<(), Refusal>;
     const NAME: &'static str = "relay.Rest";
     const CLASS: pqcnet_actor::Class = pqcnet_actor::Class::Control;
+}
+
+/// To a shard's worker: store nothing more until it is to rest, or to [`Wake`]. Answered once what was admitted is stored.
+/// What is stored is delivered on, and shown to the next owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence;
+
+impl Message for Fence {
+    type Reply = Result<(), Refusal>;
+    const NAME: &'static str = "relay.Fence";
+    const CLASS: pqcnet_actor::Class = pqcnet_actor::Class::Control;
+}
+
+/// To the worker of a shard that is elsewhere: how many channels of it are still stored here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CountLeft;
+
+impl Message for CountLeft {
+    type Reply = Result<u64, Refusal>;
+    const NAME: &'static str = "relay.CountLeft";
+}
+
+/// To the worker of a shard that is elsewhere, durably: remove what is still stored of it here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Discard;
+
+impl Message for Discard {
+    type Reply = Result<(), Refusal>;
+    const NAME: &'static str = "relay.Discard";
 }
 
 /// To a shard's worker: whether it rests or works is to be as this relayer's tenure says now.

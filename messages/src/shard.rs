@@ -3,8 +3,10 @@
 use std::fmt;
 
 use pqcnet_crypto::{NodeId, sha256};
+use pqcnet_link::WireError;
 
 use crate::channel::Channel;
+use crate::codec::invalid;
 
 /// A virtual shard's number. How many there are is fixed when a network is created; only owners move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,6 +16,12 @@ impl fmt::Display for ShardId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
     }
+}
+
+/// A shard's number off the wire.
+pub(crate) fn shard_id(number: u32) -> Result<ShardId, WireError> {
+    let number = u16::try_from(number).map_err(|_| invalid("shard", "too large"))?;
+    Ok(ShardId(number))
 }
 
 /// The owner of every shard.

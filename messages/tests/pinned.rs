@@ -10,6 +10,10 @@ use pqcnet_messages::edge::{
     Attach, Attached, Consumed, Deliver, OpenProducer, ProducerOpened, Publish, Published,
     SetReaders, Subscribe, Subscribed, SubscriptionEnded, Unsubscribe,
 };
+use pqcnet_messages::moving::{
+    ChannelFacts, FenceShard, Held, Mark, ReadShard, Run, ShardEntries, ShardHeld, ShardSurvey,
+    Stretch, SurveyShard,
+};
 use pqcnet_messages::orders::{BackUp, BackUpState, Drain, DrainBegun};
 use pqcnet_messages::relay::{
     CloseSession, OpenSession, RelayConsumed, RelayDeliver, RelayOpenProducer, RelayPublish,
@@ -294,13 +298,72 @@ fn every_message() {
     table.message(&ReleaseShard {
         shard: ShardId(9),
         map_version: 5,
+        copied: None,
     });
     table.reply("ShardReleased", ShardReleased { moves: 2 });
+    moving(&mut table);
     for refusal in refusals() {
         table.row(&format!("{refusal:?}").replace(' ', ""), &refusal);
     }
     let pinned = include_str!("pinned.txt");
     assert_eq!(table.0, pinned, "the table is now:\n{}", table.0);
+}
+
+/// What two relayers say of a shard with records.
+fn moving(table: &mut Table) {
+    let (shard, map_version) = (ShardId(9), 5);
+    table.message(&ReleaseShard {
+        shard,
+        map_version,
+        copied: Some([4; 32]),
+    });
+    let after = Some([7; 32]);
+    table.message(&SurveyShard {
+        shard,
+        map_version,
+        after,
+    });
+    let facts = ChannelFacts {
+        channel: channel(),
+        readers: vec![NodeId::from_bytes([3; 32])],
+        head: 4,
+        bytes: 500,
+        newest_ms: 9,
+        forgotten_epoch: 1,
+        marks: vec![Mark {
+            epoch: 2,
+            sequence: 3,
+            offset: 4,
+        }],
+    };
+    let survey = ShardSurvey {
+        generation: 6,
+        channels: vec![facts],
+        more: true,
+    };
+    table.reply("ShardSurvey", survey);
+    let stretch = Stretch {
+        channel: [7; 32],
+        after: 1,
+        up_to: 4,
+    };
+    table.message(&ReadShard {
+        shard,
+        map_version,
+        stretches: vec![stretch],
+    });
+    let run = Run {
+        first: 2,
+        texts: vec![Bytes::from_static(b"12345678a")],
+    };
+    let entries = ShardEntries {
+        runs: vec![run],
+        digest: [8; 32],
+    };
+    table.reply("ShardEntries", entries);
+    table.message(&FenceShard { shard, map_version });
+    table.message(&ShardHeld { shard, moves: 2 });
+    table.reply("Held", Held(true));
 }
 
 fn refusals() -> Vec<Refusal> {

@@ -169,10 +169,7 @@ async fn read_back(client: &Client, lane: &Lane) -> Result<()> {
 }
 
 /// Reads the same from the stopped relayers' stores; no payload may lie there in clear.
-async fn read_disks(network: &Network, lanes: &[Arc<Lane>]) -> Result<()> {
-    let relayers = network.file.relayers();
-    let ids = relayers.iter().map(|node| node.id);
-    let map = ShardMap::from_relayers(network.file.shards(), ids)?;
+async fn read_disks(network: &Network, lanes: &[Arc<Lane>], map: &ShardMap) -> Result<()> {
     for node in network
         .nodes
         .iter()
@@ -266,7 +263,15 @@ impl Load {
     }
 
     /// Waits until all is sent and delivered, reads everything back, stops the network, reads its disks, and judges.
-    pub async fn finish(mut self) -> Result<Verdict> {
+    pub async fn finish(self) -> Result<Verdict> {
+        let relayers = self.network.file.relayers();
+        let ids = relayers.iter().map(|node| node.id);
+        let first = ShardMap::from_relayers(self.network.file.shards(), ids)?;
+        self.finish_by(&first).await
+    }
+
+    /// The same where shards are at the end as this map says.
+    pub async fn finish_by(mut self, map: &ShardMap) -> Result<Verdict> {
         while let Some(flow) = self.flows.join_next().await {
             flow??;
         }
@@ -284,7 +289,7 @@ impl Load {
         try_join_all(self.lanes.iter().map(read)).await?;
         drop(clients);
         self.network.stop().await?;
-        read_disks(&self.network, &self.lanes).await?;
+        read_disks(&self.network, &self.lanes, map).await?;
         let mut verdict = Verdict::default();
         for lane in &self.lanes {
             lane.account().judge(&mut verdict);

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use pqcnet_actor::latest;
-use pqcnet_actor::{AskError, Env, Pause, Step, StepKind, TraceCx};
+use pqcnet_actor::{AskError, Counter, Env, Pause, Step, StepKind, TraceCx};
 use pqcnet_messages::edge::{OpenProducer, Publish, Published as Stored};
 use pqcnet_messages::{Channel, MAX_BATCH_BYTES, MAX_PAYLOAD, Refusal};
 use rand::Rng;
@@ -239,6 +239,11 @@ pub(crate) fn start(shared: &Arc<Shared>, channel: Channel) -> Arc<Intake> {
             },
             Pause::new(shared.config.pause.0, shared.config.pause.1),
         ),
+        unanswered: shared.env.counter(
+            "publish_unacknowledged_messages",
+            "Messages of attempts to publish that were not acknowledged: refused, or lost with their answer",
+            &[],
+        ),
     };
     shared.env.spawn(driver.run(incoming, shared.stopped()));
     Arc::new(Intake {
@@ -261,6 +266,7 @@ struct Driver {
     live: latest::Receiver<Option<Live>>,
     answers: FuturesUnordered<BoxFuture<'static, Answered>>,
     producer: Producer<Ticket>,
+    unanswered: Counter,
 }
 
 /// Items taken from the queue at once.
@@ -300,6 +306,10 @@ impl Driver {
                     match answered {
                         Answered::Opened(answer) => self.producer.on_opened(now, random, answer),
                         Answered::Sent(attempt, answer) => {
+                            if !matches!(answer, Answer::Given(Ok(_))) {
+                                let messages = self.producer.tickets(attempt).count();
+                                self.unanswered.add(messages as u64);
+                            }
                             self.producer.on_answer(now, random, attempt, answer);
                         }
                     }

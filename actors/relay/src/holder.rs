@@ -1,46 +1,40 @@
 //! Takes over the shards that the root's map gives to this relayer, and gives away those that it gives to others.
 //!
-//! Rules: [`crate::core::tenure`]. Spec: docs/spec/relay.md, "Owners". Started by: `roles::relayer`, before whoever serves
-//! shards. Hears from: other relayers ([`ReleaseShard`]), the root's map as it comes. Sends to: the other relayers, the
-//! [`ShardWorker`](crate::ShardWorker)s, and whoever watches the [`Tenure`]: intakes, workers, reports.
+//! Rules: [`crate::core::tenure`], [`crate::core::moving`]. Spec: docs/spec/relay.md, "Owners". Started by: `roles::relayer`, before whoever
+//! serves shards. Hears from: other relayers, by their [`Envoy`](crate::Envoy)s; the root's map as it comes. Sends to: the other relayers, the
+//! [`ShardWorker`]s, and whoever watches the [`Tenure`]: intakes, workers, reports.
 //!
 //! ```text
 //!   map ─▶ wanted ─ ReleaseShard ─▶ whoever has it ─▶ leaving ─ Rest ─▶ worker ─▶ on the disk ─▶ ShardReleased ─▶ on the disk ─▶ Wake
+//!               └─ it has records: copy (SurveyShard, ReadShard, FenceShard), then ReleaseShard with the copy's digest
+//!   given ─ ShardHeld ─▶ whoever it was given to ─▶ on its disk ─▶ Discard
 //! ```
 //!
 //! Of what it changes it does one thing at a time, and nothing is said before it is on the disk. Mailbox: usual bounds; full
-//! means `Busy`, and the asker asks again. A restart reads the file again; a release that was under way is asked for again.
+//! means `Busy`, and the asker asks again. A restart reads the file again; a release that was under way is asked for again, a
+//! copy gone on with.
+
+mod giving;
+mod taking;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use pqcnet_actor::latest;
-use pqcnet_actor::{Alarm, AskError, Behaviour, Cx, On, Pause, Promise, Ref, Reply};
+use pqcnet_actor::{Addr, Alarm, Behaviour, Cx, Pause};
 use pqcnet_crypto::NodeId;
-use pqcnet_messages::relay::{ReleaseShard, ShardReleased};
-use pqcnet_messages::relay_local::{Rest, Wake};
-use pqcnet_messages::{Refusal, ShardId};
-use rand_core::Rng as _;
+use pqcnet_messages::ShardId;
+use pqcnet_messages::relay_local::Wake;
 
-use crate::core::tenure::{Asked, MapInForce, Tenure};
+use crate::ShardWorker;
+use crate::copy::{Place, Reach};
+use crate::core::tenure::{MapInForce, Tenure};
 
-/// What was admitted is stored by then; a disk that takes longer keeps its shard.
-const REST_WITHIN: Duration = Duration::from_secs(10);
 /// Between rounds over the shards that are still elsewhere: soon at first, since their owner may only not have heard of the map.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
-/// Asks a relayer to release a shard. An error is a reason for the log.
-pub type AskShard = Arc<
-    dyn Fn(
-            NodeId,
-            ReleaseShard,
-        ) -> BoxFuture<'static, Result<Result<ShardReleased, Refusal>, String>>
-        + Send
-        + Sync,
->;
 /// Reads what was kept of the tenure; blocks.
 pub type LoadTenure = Arc<dyn Fn() -> Result<Tenure, String> + Send + Sync>;
 /// Keeps it, synced; blocks.
@@ -58,9 +52,11 @@ pub struct HolderConfig {
     /// Where the tenure is shown.
     pub show: latest::Sender<Arc<Tenure>>,
     /// The worker of each shard.
-    pub workers: BTreeMap<ShardId, (Ref<Rest>, Ref<Wake>)>,
+    pub workers: BTreeMap<ShardId, Addr<ShardWorker>>,
+    /// Where copies are made.
+    pub place: Place,
     /// The other relayers.
-    pub ask: AskShard,
+    pub reach: Reach,
     /// Who asks over a link is told from its peer; this names the listed identity behind one that succeeded it.
     pub seat: Arc<dyn Fn(NodeId) -> NodeId + Send + Sync>,
 }
@@ -72,24 +68,15 @@ pub struct Holder {
     tenure: Tenure,
     /// Something of it is being changed.
     busy: bool,
-    /// A round over what is wanted is under way.
+    /// A round over what is wanted, and over what may be discarded, is under way.
     asking: bool,
     pause: Pause,
     alarm: Alarm<Self>,
-}
-
-/// A request to release a shard, by a peer whose keys are known.
-#[derive(Debug)]
-pub struct Release {
-    /// By whom.
-    pub asker: NodeId,
-    /// What.
-    pub request: ReleaseShard,
-}
-
-impl pqcnet_actor::Message for Release {
-    type Reply = Result<ShardReleased, Refusal>;
-    const NAME: &'static str = "relay.Release";
+    /// Shards in which nothing is stored for a while: for whom, and until when.
+    fences: BTreeMap<ShardId, giving::Fenced>,
+    fence_alarm: Alarm<Self>,
+    /// Shards given away of which something is stored here, as far as is known.
+    left: BTreeMap<ShardId, (NodeId, u8)>,
 }
 
 impl Holder {
@@ -102,6 +89,9 @@ impl Holder {
             asking: false,
             pause: Pause::new(PAUSE.0, PAUSE.1),
             alarm: Alarm::new(Self::round),
+            fences: BTreeMap::new(),
+            fence_alarm: Alarm::new(Self::unfence),
+            left: BTreeMap::new(),
             config,
         }
     }
@@ -113,8 +103,8 @@ impl Holder {
     }
 
     fn wake(&self, shard: ShardId) {
-        if let Some((_, wake)) = self.config.workers.get(&shard)
-            && let Err(error) = wake.try_tell(Wake)
+        if let Some(worker) = self.config.workers.get(&shard)
+            && let Err(error) = worker.of().try_tell(Wake)
         {
             tracing::error!(%shard, %error, "a shard's worker was not woken");
         }
@@ -139,140 +129,6 @@ impl Holder {
                 holder.follow(map, cx);
             }
         });
-    }
-
-    // ---- taking over ----
-
-    /// Asks for every shard that is to be here, one after the other.
-    fn round(&mut self, cx: &mut Cx<Self>) {
-        if self.asking {
-            return;
-        }
-        if self.busy {
-            let again = cx.now() + PAUSE.0;
-            return self.alarm.set(cx, Some(again));
-        }
-        let wanted = self.tenure.wanted(cx.wall_ms());
-        if !wanted.is_empty() {
-            self.asking = true;
-            self.ask_next(wanted, cx);
-        }
-    }
-
-    fn ask_next(&mut self, mut wanted: Vec<(ShardId, NodeId)>, cx: &mut Cx<Self>) {
-        let Some((shard, whom)) = wanted.pop() else {
-            self.asking = false;
-            if !self.tenure.wanted(cx.wall_ms()).is_empty() {
-                let random = cx.rng().next_u64();
-                let again = self.pause.until(cx.now(), random);
-                self.alarm.set(cx, Some(again));
-            }
-            return;
-        };
-        let map_version = self.tenure.map().version();
-        let asked = (self.config.ask)(whom, ReleaseShard { shard, map_version });
-        cx.spawn(asked, move |holder, answer, cx| {
-            match answer {
-                Ok(Ok(released)) => return holder.take(shard, released, wanted, cx),
-                Ok(Err(Refusal::NotOwner(redirect))) => {
-                    holder
-                        .tenure
-                        .told(shard, redirect.map(|redirect| redirect.owner));
-                    holder.show();
-                }
-                Ok(Err(refusal)) => {
-                    tracing::debug!(%shard, %whom, %refusal, "a shard is not released yet");
-                    holder.tenure.refused(shard);
-                }
-                Err(reason) => tracing::debug!(%shard, %whom, reason, "a shard was not asked for"),
-            }
-            holder.ask_next(wanted, cx);
-        });
-    }
-
-    fn take(
-        &mut self,
-        shard: ShardId,
-        released: ShardReleased,
-        wanted: Vec<(ShardId, NodeId)>,
-        cx: &mut Cx<Self>,
-    ) {
-        if self.busy {
-            // It stays released: the next round gets the same answer.
-            return self.ask_next(wanted, cx);
-        }
-        self.tenure.take(shard, released.moves);
-        self.keep(cx, move |holder, kept, cx| {
-            match kept {
-                Ok(()) => {
-                    tracing::info!(%shard, moves = released.moves, "a shard is here now");
-                    holder.pause.reset();
-                    holder.show();
-                    holder.wake(shard);
-                }
-                Err(error) => holder.forget(error, cx),
-            }
-            holder.ask_next(wanted, cx);
-        });
-    }
-
-    // ---- giving away ----
-
-    fn release(
-        &mut self,
-        asker: NodeId,
-        request: ReleaseShard,
-        promise: Promise<Release>,
-        cx: &mut Cx<Self>,
-    ) {
-        let shard = request.shard;
-        let Some(rest) = self
-            .config
-            .workers
-            .get(&shard)
-            .map(|(rest, _)| rest.clone())
-        else {
-            return promise.fulfil(Err(Refusal::NotOwner(None)));
-        };
-        self.busy = true;
-        self.tenure.leave(shard);
-        self.show();
-        cx.ask(
-            &rest,
-            Rest,
-            REST_WITHIN,
-            move |holder, rested: Result<Result<(), Refusal>, AskError>, cx| {
-                // The map may have changed meanwhile.
-                let rested = rested.unwrap_or(Err(Refusal::Unavailable)).and_then(|()| {
-                    holder.tenure.stay(shard);
-                    match holder.tenure.asked(shard, asker, request.map_version) {
-                        Asked::Begin => Ok(()),
-                        Asked::Done { .. } => Err(Refusal::Busy),
-                        Asked::Refuse(refusal) => Err(refusal),
-                    }
-                });
-                if let Err(refusal) = rested {
-                    tracing::debug!(%shard, %asker, %refusal, "a shard stays here");
-                    holder.tenure.stay(shard);
-                    holder.busy = false;
-                    holder.show();
-                    holder.wake(shard);
-                    return promise.fulfil(Err(refusal));
-                }
-                let moves = holder.tenure.give(shard, asker);
-                holder.keep(cx, move |holder, kept, cx| match kept {
-                    Ok(()) => {
-                        tracing::info!(%shard, %asker, moves, "a shard was given away");
-                        holder.show();
-                        promise.fulfil(Ok(ShardReleased { moves }));
-                    }
-                    Err(error) => {
-                        holder.forget(error, cx);
-                        promise.fulfil(Err(Refusal::Storage));
-                    }
-                });
-            },
-        );
     }
 
     // ---- disk ----
@@ -326,6 +182,10 @@ impl Holder {
         self.tenure = tenure;
         self.tenure.enforce(force);
         self.busy = false;
+        self.fences.clear();
+        self.left = (self.tenure.given())
+            .map(|(shard, to, moves)| (shard, (to, moves)))
+            .collect();
         self.show();
         let shards: Vec<ShardId> = self.config.workers.keys().copied().collect();
         for shard in shards {
@@ -347,31 +207,9 @@ impl Behaviour for Holder {
     fn describe(&self) -> String {
         let (here, overdue) = (self.tenure.held().count(), self.tenure.overdue().count());
         let version = self.tenure.map().version();
-        format!("map {version}: {here} shards here, {overdue} of them to be elsewhere")
-    }
-}
-
-impl On<Release> for Holder {
-    fn on(&mut self, msg: Release, cx: &mut Cx<Self>) -> Reply<Release> {
-        if self.busy {
-            return Reply::Now(Err(Refusal::Busy));
-        }
-        let asker = (self.config.seat)(msg.asker);
-        let ReleaseShard { shard, map_version } = msg.request;
-        let verdict = self.tenure.asked(shard, asker, map_version);
-        match verdict {
-            Asked::Done { moves } => Reply::Now(Ok(ShardReleased { moves })),
-            Asked::Refuse(refusal) => {
-                // It may have been given here by an answer that was lost.
-                let now = cx.now();
-                self.alarm.set(cx, Some(now + PAUSE.0));
-                Reply::Now(Err(refusal))
-            }
-            Asked::Begin => {
-                let (promise, reply) = Reply::later();
-                self.release(asker, msg.request, promise, cx);
-                reply
-            }
-        }
+        let left = self.left.len();
+        format!(
+            "map {version}: {here} shards here, {overdue} of them to be elsewhere; {left} given away and not discarded"
+        )
     }
 }

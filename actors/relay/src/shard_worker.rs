@@ -17,19 +17,25 @@ use pqcnet_actor::{
     Stopping, TellError, TraceCx,
 };
 use pqcnet_crypto::StorageMasterKey;
-use pqcnet_log::{AppendBatch, AppendError, ChannelId, LogError, Salt, ShardLog, ShardNo};
+use pqcnet_log::{
+    AppendBatch, AppendError, ChannelId, Entries, LogError, ReadRequest, Salt, ShardLog, ShardNo,
+};
 use pqcnet_messages::control::ShardStatus;
 use pqcnet_messages::edge::{ProducerOpened, Published, Subscribed};
+use pqcnet_messages::moving::{
+    MAX_TEXT_BYTES, MAX_TEXTS, ReadShard, ShardEntries, Stretch, SurveyShard,
+};
 use pqcnet_messages::relay::{RelayDeliver, RelaySubscriptionEnded};
 use pqcnet_messages::relay_local::{
-    Admit, Consume, DescribeShard, Follow, IssueEpoch, ReplaceReaders, Rest, Room, ShardAccount,
-    Unfollow, Wake,
+    Admit, Consume, CountLeft, DescribeShard, Discard, Fence, Follow, IssueEpoch, ReplaceReaders,
+    Rest, Room, ShardAccount, Unfollow, Wake,
 };
 use pqcnet_messages::{Record, Refusal, ShardId};
 use rand_core::Rng as _;
 
 use crate::core::channel::channel_id;
 use crate::core::delivery::Delivered;
+use crate::core::moving::digest;
 use crate::core::pending::Stored;
 use crate::core::seal::ShardKeys;
 use crate::core::shard::{Effect, NewRecords, Shard, ShardLimits};
@@ -58,9 +64,18 @@ pub struct ShardWorkerConfig {
 /// Whether a worker works.
 enum Duty {
     Works,
-    /// It stores what was admitted, then rests and says so.
-    Settles(Promise<Rest>),
+    /// It stores what was admitted, then says so.
+    Settles(Settling),
+    /// It stores nothing more, and delivers what is stored.
+    Fenced,
     Rests,
+}
+
+/// Why it settles.
+enum Settling {
+    /// To rest, if whoever is next has a copy with this digest.
+    ToRest(Promise<Rest>, Option<[u8; 32]>),
+    ToFence(Promise<Fence>),
 }
 
 /// The owner of one shard.
@@ -154,30 +169,64 @@ impl ShardWorker {
                 self.drive(cx);
             }
             (Duty::Settles(_), true) => self.settled(Err(Refusal::Unavailable), cx),
-            (Duty::Works, _) | (Duty::Settles(_) | Duty::Rests, false) => {}
+            (Duty::Fenced, true) => self.resume(cx),
+            (Duty::Works, _) | (Duty::Settles(_) | Duty::Fenced | Duty::Rests, false) => {}
         }
+    }
+
+    fn resume(&mut self, cx: &mut Cx<Self>) {
+        self.core.resume();
+        self.duty = Duty::Works;
+        self.drive(cx);
     }
 
     /// What was admitted is stored. Something may have been stored that was on its way when the rest was ordered.
     fn settled(&mut self, mut outcome: Result<(), Refusal>, cx: &mut Cx<Self>) {
-        if self.core.holdings().channels > 0 {
-            outcome = Err(Refusal::HoldsRecords);
-        } else if self.core.phase() != "draining" {
+        if outcome.is_ok() && self.core.phase() != "draining" {
             // The log failed meanwhile: what is stored is not known.
             outcome = Err(Refusal::Unavailable);
         }
-        let rests = outcome.is_ok();
-        if let Duty::Settles(promise) = std::mem::replace(&mut self.duty, Duty::Rests) {
-            promise.fulfil(outcome);
+        let Duty::Settles(settling) = std::mem::replace(&mut self.duty, Duty::Fenced) else {
+            return;
+        };
+        match settling {
+            Settling::ToFence(promise) if outcome.is_ok() => promise.fulfil(outcome),
+            Settling::ToFence(promise) => {
+                promise.fulfil(outcome);
+                self.resume(cx);
+            }
+            Settling::ToRest(promise, copied) => {
+                let outcome = outcome.and_then(|()| self.may_leave(copied));
+                let rests = outcome.is_ok();
+                promise.fulfil(outcome);
+                if rests {
+                    self.duty = Duty::Rests;
+                    self.core = fresh(&self.config);
+                    self.links.clear();
+                    self.alarm.set(cx, None);
+                } else {
+                    self.resume(cx);
+                }
+            }
         }
-        if rests {
-            self.core = fresh(&self.config);
-            self.links.clear();
-            self.alarm.set(cx, None);
-        } else {
-            self.core.resume();
-            self.duty = Duty::Works;
-            self.drive(cx);
+    }
+
+    /// Nothing is stored of which whoever is next has no copy.
+    fn may_leave(&self, copied: Option<[u8; 32]>) -> Result<(), Refusal> {
+        if self.core.holdings().channels == 0 {
+            return Ok(());
+        }
+        let digest = self.core.digest().ok_or(Refusal::Unavailable)?;
+        match copied {
+            Some(copied) if copied == digest => Ok(()),
+            Some(_) => {
+                tracing::warn!(
+                    shard = self.shard.0,
+                    "the next owner's copy of a shard is not what is stored"
+                );
+                Err(Refusal::HoldsRecords)
+            }
+            None => Err(Refusal::HoldsRecords),
         }
     }
 
@@ -531,7 +580,7 @@ impl On<Unfollow> for ShardWorker {
 }
 
 impl On<Rest> for ShardWorker {
-    fn on(&mut self, _: Rest, cx: &mut Cx<Self>) -> Reply<Rest> {
+    fn on(&mut self, msg: Rest, cx: &mut Cx<Self>) -> Reply<Rest> {
         match self.duty {
             // It has not looked what is stored.
             Duty::Rests => return Reply::Now(Err(Refusal::Unavailable)),
@@ -539,15 +588,145 @@ impl On<Rest> for ShardWorker {
             Duty::Works if self.core.phase() != "ready" => {
                 return Reply::Now(Err(Refusal::Unavailable));
             }
-            Duty::Works if self.core.holdings().channels > 0 => {
+            Duty::Works if msg.copied.is_none() && self.core.holdings().channels > 0 => {
                 return Reply::Now(Err(Refusal::HoldsRecords));
             }
-            Duty::Works => {}
+            Duty::Works | Duty::Fenced => {}
         }
         let (promise, reply) = Reply::later();
         self.core.drain();
-        self.duty = Duty::Settles(promise);
+        self.duty = Duty::Settles(Settling::ToRest(promise, msg.copied));
         self.drive(cx);
+        reply
+    }
+}
+
+impl On<Fence> for ShardWorker {
+    fn on(&mut self, _: Fence, cx: &mut Cx<Self>) -> Reply<Fence> {
+        match self.duty {
+            Duty::Fenced => return Reply::Now(Ok(())),
+            Duty::Settles(_) => return Reply::Now(Err(Refusal::Busy)),
+            Duty::Works if self.core.phase() == "ready" => {}
+            Duty::Works | Duty::Rests => return Reply::Now(Err(Refusal::Unavailable)),
+        }
+        let (promise, reply) = Reply::later();
+        self.core.drain();
+        self.duty = Duty::Settles(Settling::ToFence(promise));
+        self.drive(cx);
+        reply
+    }
+}
+
+impl On<SurveyShard> for ShardWorker {
+    fn on(&mut self, msg: SurveyShard, _cx: &mut Cx<Self>) -> Reply<SurveyShard> {
+        if matches!(self.duty, Duty::Rests) {
+            return Reply::Now(Err(Refusal::Unavailable));
+        }
+        Reply::Now(self.core.survey(msg.after))
+    }
+}
+
+impl On<ReadShard> for ShardWorker {
+    fn on(&mut self, msg: ReadShard, cx: &mut Cx<Self>) -> Reply<ReadShard> {
+        if matches!(self.duty, Duty::Rests) {
+            return Reply::Now(Err(Refusal::Unavailable));
+        }
+        let (promise, reply) = Reply::later();
+        let (log, shard, wanted) = (self.log.clone(), self.shard, msg.stretches.clone());
+        let reading = async move { read_stretches(&*log, shard, &wanted).await };
+        cx.spawn(reading, move |worker, read, cx| {
+            promise.fulfil(worker.in_clear(&msg.stretches, read));
+            worker.drive(cx);
+        });
+        reply
+    }
+}
+
+/// The entries of the first stretches that fit into an answer; the last of them may be cut short.
+async fn read_stretches(
+    log: &dyn ShardLog,
+    shard: ShardNo,
+    stretches: &[Stretch],
+) -> Result<Vec<Entries>, LogError> {
+    let (mut records, mut bytes) = (MAX_TEXTS, MAX_TEXT_BYTES);
+    let mut read = Vec::new();
+    for stretch in stretches {
+        let whole = usize::try_from(stretch.up_to - stretch.after).unwrap_or(usize::MAX);
+        let request = ReadRequest {
+            shard,
+            channel: ChannelId(stretch.channel),
+            after: stretch.after,
+            max_records: whole.min(records),
+            max_bytes: bytes,
+        };
+        let entries = log.read(request).await?;
+        let last = entries
+            .items
+            .last()
+            .map_or(stretch.up_to, |(offset, _)| *offset);
+        records -= entries.items.len().min(records);
+        bytes -= entries.buffer.len().min(bytes);
+        read.push(entries);
+        if last < stretch.up_to || records == 0 || bytes == 0 {
+            break;
+        }
+    }
+    Ok(read)
+}
+
+impl ShardWorker {
+    fn in_clear(
+        &mut self,
+        stretches: &[Stretch],
+        read: Result<Vec<Entries>, LogError>,
+    ) -> Result<ShardEntries, Refusal> {
+        let read = read.map_err(|error| match error {
+            LogError::Busy => Refusal::Busy,
+            error => {
+                let shard = self.shard.0;
+                tracing::error!(shard, %error, "a shard can not be copied to its next owner");
+                Refusal::Storage
+            }
+        })?;
+        let runs = stretches.iter().zip(read);
+        let runs = runs.map(|(stretch, entries)| self.core.in_clear(stretch, entries));
+        let runs = runs.collect::<Result<Vec<_>, _>>()?;
+        let digest = digest(stretches, &runs);
+        Ok(ShardEntries { runs, digest })
+    }
+}
+
+impl On<CountLeft> for ShardWorker {
+    fn on(&mut self, _: CountLeft, cx: &mut Cx<Self>) -> Reply<CountLeft> {
+        if !matches!(self.duty, Duty::Rests) {
+            return Reply::Now(Err(Refusal::Busy));
+        }
+        let (promise, reply) = Reply::later();
+        cx.spawn(self.log.heads(self.shard), |_, heads, _| {
+            promise.fulfil(match heads {
+                Ok(heads) => Ok(heads.len() as u64),
+                Err(LogError::Busy) => Err(Refusal::Busy),
+                Err(_) => Err(Refusal::Storage),
+            });
+        });
+        reply
+    }
+}
+
+impl On<Discard> for ShardWorker {
+    fn on(&mut self, _: Discard, cx: &mut Cx<Self>) -> Reply<Discard> {
+        let works = (self.config.tenure.borrow()).works(ShardId(self.shard.0));
+        if works || !matches!(self.duty, Duty::Rests) {
+            return Reply::Now(Err(Refusal::Busy));
+        }
+        let (promise, reply) = Reply::later();
+        let shard = self.shard.0;
+        cx.spawn(self.log.discard(self.shard), move |_, discarded, _| {
+            if let Err(error) = &discarded {
+                tracing::warn!(shard, %error, "what is left of a shard that was given away stays");
+            }
+            promise.fulfil(discarded.map_err(|_| Refusal::Storage));
+        });
         reply
     }
 }

@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pqcnet_actor::{
-    Alarm, AskError, Behaviour, Bounds, Cx, Env, Histogram, Message as _, On, Promise, Reply,
-    TraceCx,
+    Alarm, AskError, Behaviour, Bounds, Counter, Cx, Env, Histogram, Message as _, On, Promise,
+    Reply, TraceCx,
 };
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::edge::{
@@ -111,6 +111,15 @@ pub(crate) fn acks(env: &Env) -> Histogram {
     )
 }
 
+/// The same of records that a subscription missed while it had no feed, and got when it began again.
+pub(crate) fn replayed(env: &Env) -> Counter {
+    env.counter(
+        "feed_replayed_records",
+        "Records that subscriptions missed while they had no relayer or sentry, and got when they began again",
+        &[],
+    )
+}
+
 /// When a publish came, and in which trace.
 #[derive(Clone, Copy)]
 struct Came {
@@ -159,6 +168,7 @@ pub struct ClientSession {
     /// The subscription whose records are being handed over now, in the trace that runs now.
     forwarding: Option<u32>,
     acks: Histogram,
+    replayed: Counter,
     alarm: Alarm<Self>,
     /// Goes off shortly before the grant's end.
     grant_end: Alarm<Self>,
@@ -189,6 +199,7 @@ impl ClientSession {
             blocked: false,
             forwarding: None,
             acks: Histogram::default(),
+            replayed: Counter::default(),
             alarm: Alarm::new(Self::drive),
             grant_end: Alarm::new(Self::on_grant_end),
         }
@@ -400,6 +411,7 @@ impl Behaviour for ClientSession {
 
     fn started(&mut self, cx: &mut Cx<Self>) {
         self.acks = acks(cx.env());
+        self.replayed = replayed(cx.env());
         let me = cx.me();
         for uplink in self.shared.uplinks.values() {
             let join = Join {

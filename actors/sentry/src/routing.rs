@@ -58,7 +58,10 @@ impl Routing {
     pub fn redirected(&self, shard: ShardId, to: Redirect) {
         let map = self.map.borrow();
         if map.owner_of(shard).is_some() {
-            self.moved(map.version()).owners.insert(shard, to.owner);
+            let before = self.moved(map.version()).owners.insert(shard, to.owner);
+            if before != Some(to.owner) {
+                tracing::info!(%shard, owner = %to.owner.short(), "a shard is asked for where it is said to be");
+            }
         }
     }
 

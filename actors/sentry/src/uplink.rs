@@ -304,6 +304,7 @@ impl Behaviour for Uplink {
 
     fn started(&mut self, cx: &mut Cx<Self>) {
         drop(crate::client_session::acks(cx.env()));
+        drop(crate::client_session::replayed(cx.env()));
     }
 
     fn describe(&self) -> String {

@@ -13,7 +13,7 @@ use pqcnet_mesh::{Authority, Dialler, DiallerConfig, ShelfError, Standing, User}
 use pqcnet_messages::Role;
 use pqcnet_messages::control::Plane;
 use pqcnet_messages::relay_local::Room;
-use pqcnet_messages::{Advert, KemAdvert};
+use pqcnet_messages::{Advert, KemAdvert, SubmitDirective};
 use pqcnet_p2p::control::{ControlConfig, ControlError, ControlPlane, GossipConfig, LookupConfig};
 use pqcnet_p2p::endpoint::Endpoint;
 use pqcnet_p2p::handshake::{Security, SecurityConfig};
@@ -147,6 +147,8 @@ pub struct Started {
     pub data: Address,
     /// What may change while it runs, and what it may be ordered.
     pub live: Live,
+    /// Takes the root's directives, as from an operator.
+    pub directives: Ref<SubmitDirective>,
 }
 
 /// Bound sockets and everything a tree is made from.
@@ -433,6 +435,7 @@ impl Ground {
         self.control.keep_records(check).await?;
         let taught = teach(self.control.clone(), self.mesh.view.clone());
         self.env.spawn(taught);
+        let directives = mesh.submit();
         let (control, data) = self.bound;
         Ok(Started {
             node_id: self.node_id,
@@ -442,6 +445,7 @@ impl Ground {
             control,
             data,
             live: self.live,
+            directives,
         })
     }
 }

@@ -66,6 +66,13 @@ pub struct MeshRefs {
     announce: Ref<Announce>,
 }
 
+impl MeshRefs {
+    /// Takes the root's directives.
+    pub(crate) fn submit(&self) -> Ref<SubmitDirective> {
+        self.submit.clone()
+    }
+}
+
 impl Mesh {
     /// Reads what the root has ordered so far, so that nobody is let in who is revoked.
     pub(crate) async fn prepare(

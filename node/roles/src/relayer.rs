@@ -21,19 +21,20 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _, join_all};
-use pqcnet_actor::{Addr, Env, Nursery, Ref, Spec, Strategy, Tree};
+use pqcnet_actor::{Addr, Env, Nursery, Spec, Strategy, Tree};
 use pqcnet_crypto::{NodeId, StorageMasterKey};
 use pqcnet_link::ServiceId;
 use pqcnet_log::ShardNo;
 use pqcnet_mesh::Authority;
 use pqcnet_messages::control::Plane;
-use pqcnet_messages::relay;
 use pqcnet_messages::relay_local::DescribeShard;
 use pqcnet_messages::{Role, ShardId};
+use pqcnet_messages::{moving, relay};
 use pqcnet_p2p::typed::{Bindings, LinkHandle, PeerInfo};
 use pqcnet_relay::core::shard::ShardLimits;
 use pqcnet_relay::{
-    Admits, Domain, Intake, IntakeConfig, IntakeLimits, Release, ShardWorker, ShardWorkerConfig,
+    Admits, CopyPlace, Domain, Envoy, Holder, Intake, IntakeConfig, IntakeLimits, ShardWorker,
+    ShardWorkerConfig,
 };
 
 use crate::gate::{Reception, TurnedAway, close_with_actor, no_room};
@@ -41,7 +42,7 @@ use crate::ground::{Ground, Setup, StartError, Started, Watched};
 use crate::keeper::StoreKeeper;
 use crate::platform::{Platform, Storage};
 use crate::problem::{Code, Problem};
-use crate::shards::{Envoy, Tenancy, asking, problems};
+use crate::shards::{Tenancy, problems, reach};
 use crate::steward::{Accounts, Collected};
 use crate::watchman::FreeBytes;
 
@@ -107,8 +108,12 @@ pub async fn relayer(
     };
     let intakes = tree.nursery("intakes", MAX_SENTRIES);
     let dials = Arc::new(OnceLock::new());
-    let ask = asking(dials.clone());
-    let holder = tenancy.plant(&mut tree, ground.authority(), &workers, ask);
+    let place = CopyPlace {
+        log,
+        storage_key: storage,
+    };
+    let reach = reach(dials.clone());
+    let holder = tenancy.plant(&mut tree, ground.authority(), &workers, place, reach);
     let domain = Domain {
         admits: admits(ground.authority()),
         network_id: ground.network.network_id().0,
@@ -146,7 +151,7 @@ struct Sentries {
     domain: Arc<Domain>,
     authority: Authority,
     /// Gives shards to other relayers.
-    holder: Ref<Release>,
+    holder: Addr<Holder>,
 }
 
 impl Sentries {
@@ -171,14 +176,17 @@ impl Sentries {
         bindings: Bindings,
     ) -> Result<Bindings, TurnedAway> {
         let (holder, remote) = (self.holder.clone(), link.remote());
-        let spec = Spec::new("envoy", move |_| Envoy {
-            asker,
-            holder: holder.clone(),
-            link: remote.clone(),
+        let spec = Spec::new("envoy", move |_| {
+            Envoy::new(asker, holder.clone(), Some(remote.clone()))
         });
         let envoy = (self.nursery.spawn(spec)).map_err(|full| no_room(&full))?;
         close_with_actor(&self.env, &envoy.of::<relay::ReleaseShard>(), link);
-        Ok(bindings.serve::<relay::ReleaseShard>(envoy.of()))
+        Ok(bindings
+            .serve::<relay::ReleaseShard>(envoy.of())
+            .serve::<moving::SurveyShard>(envoy.of())
+            .serve::<moving::ReadShard>(envoy.of())
+            .serve::<moving::FenceShard>(envoy.of())
+            .serve::<moving::ShardHeld>(envoy.of()))
     }
 }
 

@@ -2,25 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use futures::future::FutureExt as _;
 use pqcnet_actor::latest;
-use pqcnet_actor::{Addr, Behaviour, Cx, Env, On, Ref, Reply, Spec, Tree};
+use pqcnet_actor::{Addr, Env, Spec, Tree};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::{Reason, ServiceId};
 use pqcnet_mesh::shelf::Kind;
 use pqcnet_mesh::{Authority, Shelf, ShelfError};
-use pqcnet_messages::relay::ReleaseShard;
-use pqcnet_messages::{Refusal, Role, ShardId, ShardMap};
-use pqcnet_relay::{AskShard, Holder, HolderConfig, MapInForce, Release, ShardWorker, Tenure};
+use pqcnet_messages::{Role, ShardId, ShardMap};
+use pqcnet_p2p::typed::LinkHandle;
+use pqcnet_relay::{
+    CopyPlace, Counterpart, Holder, HolderConfig, MapInForce, Reach, ShardWorker, Tenure,
+};
 
 use crate::ground::StartError;
 use crate::outward::Outward;
 use crate::problem::{Code, Problem};
-
-/// A relayer answers once what it admitted is stored and it has said so on its disk.
-const RELEASED_WITHIN: Duration = Duration::from_secs(20);
 
 /// The map that holds by these standings; the network file's own where the root's cannot be used.
 fn in_force(authority: &Authority) -> Result<MapInForce, StartError> {
@@ -127,8 +125,9 @@ impl Tenancy {
         tree: &mut Tree,
         authority: &Authority,
         workers: &BTreeMap<ShardId, Addr<ShardWorker>>,
-        ask: AskShard,
-    ) -> Ref<Release> {
+        place: CopyPlace,
+        reach: Reach,
+    ) -> Addr<Holder> {
         let (seat, shelf) = (self.seat, self.shelf.clone());
         let (reading, keeping) = (authority.clone(), shelf.clone());
         let load = move || {
@@ -145,14 +144,12 @@ impl Tenancy {
             keep: Arc::new(keep),
             map: self.map.clone(),
             show: self.show.clone(),
-            workers: (workers.iter())
-                .map(|(shard, worker)| (*shard, (worker.of(), worker.of())))
-                .collect(),
-            ask,
+            workers: workers.clone(),
+            place,
+            reach,
             seat: Arc::new(move |node| asking.standings().seat(node)),
         };
-        let holder = tree.child(Spec::new("holder", move |_| Holder::new(config.clone())));
-        holder.of()
+        tree.child(Spec::new("holder", move |_| Holder::new(config.clone())))
     }
 }
 
@@ -169,54 +166,34 @@ fn load(shelf: &Shelf, seat: NodeId, first: ShardMap) -> Result<Tenure, String> 
     Tenure::new(seat, first, kept).map_err(str::to_owned)
 }
 
-/// Asks other relayers over a data link of its own, which ends with the answer. Whoever dials is there once the tree is whole.
-pub(crate) fn asking(outward: Arc<OnceLock<Outward>>) -> AskShard {
-    Arc::new(move |whom: NodeId, request: ReleaseShard| {
+/// Reaches other relayers, each time over a data link of its own. Whoever dials is there once the tree is whole.
+pub(crate) fn reach(outward: Arc<OnceLock<Outward>>) -> Reach {
+    Arc::new(move |whom: NodeId| {
         let outward = outward.get().cloned();
         async move {
             let outward = outward.ok_or("this node is starting")?;
             let services = vec![ServiceId::RELAY];
             let made = outward.data(whom, Role::Relayer, services, |_, bindings| bindings);
             let link = made.await.map_err(|failed| failed.reason)?;
-            let to = link.remote::<ReleaseShard>();
-            let answer = to.ask(request, RELEASED_WITHIN).await;
-            let answer = answer.map_err(|error| error.to_string());
-            link.close(Reason::Closed);
-            answer
+            Ok(Counterpart {
+                release: link.remote(),
+                survey: link.remote(),
+                read: link.remote(),
+                fence: link.remote(),
+                held: link.remote(),
+                link: Box::new(Closes(link)),
+            })
         }
         .boxed()
     })
 }
 
-/// Says who asks: one a relayer's link. Started by the gate's reception, in the nursery of the intakes; ends with its link.
-pub(crate) struct Envoy {
-    /// The peer, as its channel proved it.
-    pub(crate) asker: NodeId,
-    /// Whom it asks.
-    pub(crate) holder: Ref<Release>,
-    /// Ends with the link.
-    pub(crate) link: Ref<pqcnet_messages::control::Ping>,
-}
+/// Closes a link with whoever used it.
+struct Closes(LinkHandle);
 
-impl Behaviour for Envoy {
-    const NAME: &'static str = "Envoy";
-
-    fn started(&mut self, cx: &mut Cx<Self>) {
-        let link = self.link.clone();
-        cx.watch(&link, |_, _, cx| cx.stop());
-    }
-}
-
-impl On<ReleaseShard> for Envoy {
-    fn on(&mut self, request: ReleaseShard, cx: &mut Cx<Self>) -> Reply<ReleaseShard> {
-        let (promise, reply) = Reply::later();
-        let asker = self.asker;
-        let release = Release { asker, request };
-        let to = self.holder.clone();
-        cx.ask(&to, release, RELEASED_WITHIN, move |_, answer, _| {
-            promise.fulfil(answer.unwrap_or(Err(Refusal::Unavailable)));
-        });
-        reply
+impl Drop for Closes {
+    fn drop(&mut self) {
+        self.0.close(Reason::Closed);
     }
 }
 
@@ -238,7 +215,7 @@ pub(crate) fn problems(authority: &Authority, tenure: &Tenure) -> Vec<Problem> {
         problems.push(
             Code::ShardNotMoved
                 .problem(format!("{count} shards that map {version} gives to others are still here"))
-                .because("they have records, which do not move yet, or the new owner has not asked; they are served here")
+                .because("their records are being copied, or their new owner has not asked; they are served here")
                 .explaining(overdue),
         );
     }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::{ChannelHead, ChannelId, ShardNo};
+use crate::{ChannelHead, ChannelId, ProducerMark, ShardNo};
 
 /// A channel's place in a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,11 @@ pub(crate) struct Run {
     pub forgotten_epoch: u64,
     pub newest_ms: u64,
     pub forget: Vec<u64>,
+    /// Marks that came without their entries.
+    pub marks: Vec<ProducerMark>,
     pub about: Option<Bytes>,
+    /// What is below `first` is not kept.
+    pub skips: bool,
 }
 
 #[derive(Debug)]
@@ -47,6 +51,9 @@ pub(crate) struct Entry {
     /// End of its bytes; the start is the previous entry's end.
     pub end: usize,
 }
+
+/// Epoch and sequence of an entry whose producer's mark comes by itself. No epoch is 0.
+pub(crate) const NO_PRODUCER: (u64, u64) = (0, 0);
 
 /// Entries and channel changes that become durable together.
 pub struct AppendBatch {
@@ -95,7 +102,9 @@ impl AppendBatch {
                 forgotten_epoch: base.forgotten_epoch,
                 newest_ms: base.newest_ms,
                 forget: Vec::new(),
+                marks: Vec::new(),
                 about: None,
+                skips: false,
             });
             runs.len() - 1
         }))
@@ -125,6 +134,34 @@ impl AppendBatch {
             end: self.buffer.len(),
         });
         offset
+    }
+
+    /// The same for an entry that was stored elsewhere before; [`mark`](Self::mark) says how far its producer got.
+    pub fn push_copy(
+        &mut self,
+        slot: ChannelSlot,
+        at_ms: u64,
+        write: impl FnOnce(u64, &mut Vec<u8>),
+    ) -> u64 {
+        self.push(slot, NO_PRODUCER, at_ms, write)
+    }
+
+    /// How far a producer got whose entries were stored elsewhere before.
+    pub fn mark(&mut self, slot: ChannelSlot, mark: ProducerMark) {
+        self.runs[slot.0].marks.push(mark);
+    }
+
+    /// The channel's numbers after the batch, as they were elsewhere; its head is what its entries make it.
+    pub fn settle_as(&mut self, slot: ChannelSlot, base: Base) {
+        let run = &mut self.runs[slot.0];
+        run.bytes = base.bytes;
+        run.forgotten_epoch = base.forgotten_epoch;
+        run.newest_ms = base.newest_ms;
+    }
+
+    /// Nothing at or below the base that the channel was given is kept.
+    pub fn skip_to_base(&mut self, slot: ChannelSlot) {
+        self.runs[slot.0].skips = true;
     }
 
     /// Replaces what is stored about the channel.

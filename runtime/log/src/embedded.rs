@@ -12,7 +12,7 @@ use pqcnet_store::{Batch, Store, SubmitError};
 use self::read::{bounds, generations, heads, read};
 use self::write::{encode, settled, submit};
 use crate::fence::Fences;
-use crate::keys::{self, ENTRY, FIRST, GENERATION};
+use crate::keys::{self, ABOUT, ENTRY, FIRST, GENERATION, HEAD, MARK};
 use crate::{
     AppendBatch, AppendError, ChannelHead, ChannelId, Entries, LogError, Opened, Pending,
     ReadRequest, Salt, ShardLog, ShardNo,
@@ -67,7 +67,7 @@ pub(crate) fn off_thread<T: Send + 'static>(
 }
 
 impl ShardLog for EmbeddedLog {
-    fn open(&self, shard: ShardNo, salt: Salt) -> Pending<Opened> {
+    fn open_above(&self, shard: ShardNo, salt: Salt, floor: u32) -> Pending<Opened> {
         // Fences off the earlier generation before its successor's number is known.
         let call = self.fences.shut(shard);
         let log = self.clone();
@@ -75,6 +75,7 @@ impl ShardLog for EmbeddedLog {
         async move {
             let mut salts = stored.await?;
             let newest = salts.last().map_or(0, |(generation, _)| *generation);
+            let newest = newest.max(floor);
             let generation = log.fences.number(shard, call, newest)?;
             let mut batch = Batch::new();
             batch.put(GENERATION, &keys::generation(shard, generation), &salt);
@@ -138,5 +139,17 @@ impl ShardLog for EmbeddedLog {
             settled(submit(&*store, batch)?).await
         }
         .boxed()
+    }
+
+    fn discard(&self, shard: ShardNo) -> Pending<()> {
+        self.fences.shut(shard);
+        let mut batch = Batch::new();
+        let (from, to) = keys::shard_range(shard);
+        for family in [ENTRY, HEAD, FIRST, MARK, ABOUT] {
+            batch.delete_range(family, &from, &to);
+        }
+        // Behind whatever an earlier generation had queued.
+        let commit = submit(&*self.store, batch);
+        async move { settled(commit?).await }.boxed()
     }
 }

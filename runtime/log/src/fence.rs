@@ -78,7 +78,8 @@ impl Fences {
         }
         for run in &batch.runs {
             let expected = fence.heads.get(&run.channel).map_or(1, |head| head + 1);
-            if run.first != expected {
+            let fits = run.first == expected || (run.skips && run.first > expected);
+            if !fits {
                 return Err(AppendError::NotNext {
                     shard,
                     channel: run.channel,

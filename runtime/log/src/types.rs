@@ -38,7 +38,12 @@ pub type Pending<T> = BoxFuture<'static, Result<T, LogError>>;
 pub trait ShardLog: Send + Sync + 'static {
     /// Starts a new generation of `shard`: refuses every earlier one from this call on, waits until what those had
     /// under way has settled, and stores the new number and its salt durably.
-    fn open(&self, shard: ShardNo, salt: Salt) -> Pending<Opened>;
+    fn open(&self, shard: ShardNo, salt: Salt) -> Pending<Opened> {
+        self.open_above(shard, salt, 0)
+    }
+
+    /// The same, with a number above `floor`: for a shard that had generations elsewhere.
+    fn open_above(&self, shard: ShardNo, salt: Salt, floor: u32) -> Pending<Opened>;
 
     /// What is stored for `shard`, channel by channel, ascending.
     fn heads(&self, shard: ShardNo) -> Pending<Vec<ChannelHead>>;
@@ -51,6 +56,15 @@ pub trait ShardLog: Send + Sync + 'static {
 
     /// Removes the entries of `channel` up to and including `up_to`, durably. The offsets of the others stay.
     fn trim(&self, shard: ShardNo, channel: ChannelId, up_to: u64) -> Pending<()>;
+
+    /// Removes everything of `shard` but its generations, durably, all at once. Refuses every generation from this call on.
+    fn discard(&self, shard: ShardNo) -> Pending<()>;
+
+    /// Whether entries lie where a shard's next owner finds them by itself. Such a log takes no copy of a shard from
+    /// elsewhere, and [`discard`](Self::discard) fails.
+    fn is_shared(&self) -> bool {
+        false
+    }
 }
 
 /// A generation that was started.

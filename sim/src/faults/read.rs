@@ -48,6 +48,13 @@ impl Script {
                 (kind, _) => script.one(fault, kind, &nodes, begin, world),
             }
         }
+        for (version, order) in (2..).zip(&loaded.scenario.maps) {
+            let named = order.owners.nodes.iter();
+            let owners: Vec<NodeNo> = named.filter_map(|name| world.find(name)).collect();
+            if !owners.is_empty() {
+                script.add(begin + order.at, Act::Map(version, owners));
+            }
+        }
         for byzantine in &loaded.scenario.byzantine {
             let conduct = match byzantine.behaviour {
                 Behaviour::Drop(share) => Conduct::Loses(share),

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use pqcnet_crypto::NodeId;
+use pqcnet_messages::{Order, ShardMap, SubmitDirective};
+
 use super::byzantine::flood;
 use super::{Conduct, Conducts, Panics, Weather};
 use crate::net::{Cut, Link};
@@ -52,6 +55,9 @@ pub enum Act {
     DiskFails(NodeNo, u32),
     /// A disk says that it synced and does not.
     DiskLies(NodeNo, bool),
+    /// The root signs a map of this version, which gives the shards to these in turn; an operator hands it to the first of them that is
+    /// up, again and again until it is taken.
+    Map(u64, Vec<NodeNo>),
     /// A node stops keeping the rules.
     Falls(NodeNo, Conduct),
     /// It keeps them again.
@@ -62,6 +68,9 @@ pub enum Act {
 pub trait Restarts {
     /// This node has just been started again.
     fn started(&mut self, world: &mut World, node: NodeNo);
+
+    /// From now on any of these may have any shard, beside those that might before.
+    fn ordered(&mut self, _: &World, _: &[NodeNo]) {}
 }
 
 impl Restarts for () {
@@ -74,6 +83,8 @@ enum Undo {
     Links(NodeNo, Vec<(NodeNo, NodeNo, Link)>),
 }
 
+/// A node judges a directive and keeps it.
+const ORDERED_WITHIN: Duration = Duration::from_secs(10);
 /// Between looks at a node that has not stopped yet and is to start.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -269,6 +280,7 @@ impl Script {
                 self.weather.ends(node, now);
             }
             Act::DiskLies(node, lies) => world.disk(node).set_lying(lies),
+            Act::Map(version, owners) => self.order(world, version, &owners, restarts),
             Act::Falls(node, conduct) => {
                 let rng = world.rng(node, "", "conduct");
                 self.conducts.set(node, conduct, rng);
@@ -291,6 +303,44 @@ impl Script {
                 Some(_) | None => {}
             },
         }
+    }
+
+    fn order(
+        &mut self,
+        world: &mut World,
+        version: u64,
+        owners: &[NodeNo],
+        restarts: &mut dyn Restarts,
+    ) {
+        let up = owners
+            .iter()
+            .find(|node| world.state(**node) == NodeState::Up);
+        let (Some(node), Ok(network)) = (up, world.network()) else {
+            let later = world.now() + LOOK;
+            return self.add(later, Act::Map(version, owners.to_vec()));
+        };
+        let ids: Vec<NodeId> = owners.iter().map(|node| world.id(*node)).collect();
+        let shards = (0..usize::from(network.shards())).map(|shard| ids[shard % ids.len()]);
+        let map = ShardMap::new(version, shards.collect());
+        let signed = map
+            .ok()
+            .and_then(|map| world.signed(version, Order::ShardMap(map)));
+        if let (Some(directive), Some(started)) = (signed, world.started(*node)) {
+            let env = world.env(*node);
+            world.spawn(*node, async move {
+                let submit = || SubmitDirective {
+                    directive: directive.clone(),
+                };
+                let Some(env) = env else { return };
+                while !matches!(
+                    started.directives.ask(submit(), ORDERED_WITHIN).await,
+                    Ok(Ok(_))
+                ) {
+                    env.sleep(LOOK).await;
+                }
+            });
+        }
+        restarts.ordered(world, owners);
     }
 
     fn is_down(&mut self, node: NodeNo) {

@@ -68,12 +68,16 @@ impl Oracle {
             }
         }
         for lane in self.judged() {
-            let Some(owner) = lane.owner else { continue };
-            let entries = crashed.contains(&owner);
-            let found = match durable(world, owner, lane, entries) {
-                Ok(durable) => lane.state().account.on_disk(durable),
-                Err(error) => return Some(format!("{lane}: {error}")),
-            };
+            // A shard that moved is whole at one of them.
+            let mut most = None;
+            for owner in self.owners(lane) {
+                let entries = crashed.contains(&owner);
+                match durable(world, owner, lane, entries) {
+                    Ok(durable) => most = most.max(Some(durable)),
+                    Err(error) => return Some(format!("{lane}: {error}")),
+                }
+            }
+            let found = most.map_or(Ok(()), |most| lane.state().account.on_disk(most));
             if let Err(broken) = found {
                 return Some(lane.told(&broken));
             }
@@ -106,7 +110,9 @@ impl Oracle {
         (sentry, since): (Option<NodeId>, SimTime),
     ) -> Option<SimTime> {
         let mut open = self.weather.fair_since(client)?;
-        open = open.max(self.weather.fair_since(lane.owner?)?);
+        for owner in self.owners(lane) {
+            open = open.max(self.weather.fair_since(owner)?).max(self.heirs.1);
+        }
         match sentry {
             Some(sentry) => {
                 let node = world.nodes().find(|node| world.id(*node) == sentry)?;

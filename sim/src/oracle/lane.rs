@@ -51,7 +51,7 @@ pub(super) struct Lane {
     pub(super) spec: LaneSpec,
     pub(super) channel: Channel,
     pub(super) shard: ShardNo,
-    /// The relayer that owns the shard.
+    /// The relayer that has the shard at first.
     pub(super) owner: Option<NodeNo>,
     pub(super) reader: NodeId,
     name: String,

@@ -49,6 +49,8 @@ pub struct Oracle {
     of_client: BTreeMap<NodeNo, Vec<Arc<Lane>>>,
     /// Crashes that each disk has had when it was last looked at.
     crashes: BTreeMap<NodeNo, u64>,
+    /// Whom the root has given shards, and since when a lane's shard may be at any of them.
+    heirs: (BTreeSet<NodeNo>, SimTime),
 }
 
 impl Oracle {
@@ -72,6 +74,7 @@ impl Oracle {
             victims: BTreeSet::new(),
             of_client: BTreeMap::new(),
             crashes: BTreeMap::new(),
+            heirs: (BTreeSet::new(), Duration::ZERO),
         })
     }
 
@@ -152,6 +155,13 @@ impl Oracle {
         Ok(())
     }
 
+    /// Relayers that may have a lane's shard.
+    fn owners(&self, lane: &Lane) -> impl Iterator<Item = NodeNo> {
+        let heirs = self.heirs.0.iter().copied();
+        let first = lane.owner.filter(|owner| !self.heirs.0.contains(owner));
+        first.into_iter().chain(heirs)
+    }
+
     fn is_settled(&self) -> bool {
         self.judged().all(|lane| lane.is_settled())
     }
@@ -174,6 +184,11 @@ impl Oracle {
 }
 
 impl Restarts for Oracle {
+    fn ordered(&mut self, world: &World, owners: &[NodeNo]) {
+        self.heirs.0.extend(owners);
+        self.heirs.1 = world.now();
+    }
+
     fn started(&mut self, world: &mut World, node: NodeNo) {
         if let Err(error) = self.put_on(world, node) {
             self.ledger

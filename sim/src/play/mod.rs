@@ -10,6 +10,7 @@
 //! ```
 
 mod about;
+mod again;
 mod boot;
 mod links;
 mod messages;
@@ -32,6 +33,7 @@ use crate::report::{
 };
 use crate::scenario::Loaded;
 use crate::world::{Difference, NodeName, Stopped, Trace, World, WorldError};
+use again::Again;
 use messages::Messages;
 use meter::Meter;
 
@@ -150,6 +152,7 @@ pub fn play(
         events_before: world.ledger().events(),
         meter: Meter::default(),
         messages: Messages::of(&world, options.messages && record.is_some()),
+        again: Again::default(),
         record,
         world,
     };
@@ -199,6 +202,7 @@ struct Stage<'a> {
     events_before: u64,
     meter: Meter,
     messages: Messages,
+    again: Again,
     record: Option<Record>,
     // Last: the others hold parts of it.
     world: World,
@@ -219,6 +223,7 @@ impl Stage<'_> {
             self.note(until)?;
             let (world, script) = (&mut self.world, &mut self.script);
             let ran = self.oracle.drive(world, script, until, LOOK);
+            self.again.look(&self.world);
             self.write_messages()?;
             if let Err(stopped) = ran {
                 return Ok(Outcome::Broken(self.broken(stopped)));
@@ -227,6 +232,7 @@ impl Stage<'_> {
             sample += SAMPLE;
         }
         let settled = self.oracle.settle(&mut self.world, SETTLE);
+        self.again.look(&self.world);
         self.write_messages()?;
         self.sample(watch)?;
         Ok(match settled {
@@ -311,6 +317,7 @@ impl Stage<'_> {
             events,
             outcome,
             counts: self.counts(),
+            shares: self.shares(),
             times: BTreeMap::new(),
             machine: Machine {
                 boot_seconds: self.booted.as_secs_f64(),
@@ -332,6 +339,19 @@ impl Stage<'_> {
         Ok(Played { run, kept })
     }
 
+    /// What would have been lost, and what was: of all messages sent, those of attempts that were not acknowledged and those that
+    /// a subscriber got only when it came back; and those that it never got.
+    fn shares(&self) -> BTreeMap<String, f64> {
+        let totals = self.oracle.totals();
+        let again = self.again.publishes() + self.again.deliveries();
+        let lost = totals.sent.saturating_sub(totals.delivered);
+        let of_sent = |count: u64| count as f64 / totals.sent.max(1) as f64;
+        BTreeMap::from([
+            ("loss before replay".to_owned(), of_sent(again)),
+            ("loss after replay".to_owned(), of_sent(lost)),
+        ])
+    }
+
     fn counts(&self) -> BTreeMap<String, u64> {
         let net = self.world.net().counts();
         let totals = self.oracle.totals();
@@ -342,6 +362,14 @@ impl Stage<'_> {
             ("load: of unknown outcome".to_owned(), totals.unknown),
             ("load: delivered".to_owned(), totals.delivered),
             ("load: subscriptions begun".to_owned(), totals.resumed),
+            (
+                "replay: messages published again".to_owned(),
+                self.again.publishes(),
+            ),
+            (
+                "replay: records got by coming back".to_owned(),
+                self.again.deliveries(),
+            ),
             ("faults: steps".to_owned(), self.script.done()),
             ("network: segments of streams".to_owned(), net.segments),
             ("network: bytes of streams".to_owned(), net.stream_bytes),

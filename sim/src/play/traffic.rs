@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::PlayError;
+use pqcnet_crypto::NodeId;
 use pqcnet_link::Role;
+use pqcnet_messages::{Channel, ChannelName, ShardMap};
 
 use crate::faults::Weather;
 use crate::oracle::{LaneSpec, Limits, Oracle};
@@ -71,12 +73,16 @@ fn add(
         for channel in 0..traffic.channels {
             // Not all at the same instant: each lane begins at its own part of the pause between two messages.
             let offset = every.mul_f64(lane as f64 / count as f64);
+            let mut name = format!("traffic-{index}/lane-{lane}/{channel}");
+            if let Some(shard) = traffic.shard {
+                name = in_shard(world.id(publisher), &name, (shard, scenario.shards));
+            }
             oracle.add(
                 world,
                 LaneSpec {
                     publisher,
                     subscriber,
-                    channel: format!("traffic-{index}/lane-{lane}/{channel}"),
+                    channel: name,
                     size: traffic.size,
                     every,
                     start: begins + traffic.start + offset,
@@ -86,4 +92,19 @@ fn add(
         }
     }
     Ok(())
+}
+
+/// The first of `name/0`, `name/1`, ... that is in this shard of so many.
+fn in_shard(owner: NodeId, name: &str, (shard, shards): (u32, u32)) -> String {
+    let map = ShardMap::new(1, vec![owner; shards.max(1) as usize]);
+    let names = (0u32..).map(|number| format!("{name}/{number}"));
+    let mut found = names.filter(|name| {
+        let channel = ChannelName::new(name).map(|name| Channel { owner, name });
+        match (&map, channel) {
+            (Ok(map), Ok(channel)) => u32::from(map.shard_of(&channel).0) == shard,
+            // No such channel: whoever adds the lane says so.
+            _ => true,
+        }
+    });
+    found.next().unwrap_or_default()
 }

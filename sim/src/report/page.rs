@@ -195,6 +195,13 @@ fn counts(out: &mut String, run: &Run) {
             format_args!("<tr><th>{name}</th><td class=\"n\">{count}</td></tr>\n"),
         );
     }
+    for (name, share) in &run.shares {
+        let (name, percent) = (escape(name), share * 100.0);
+        put(
+            out,
+            format_args!("<tr><th>{name}</th><td class=\"n\">{percent:.4} %</td></tr>\n"),
+        );
+    }
     out.push_str("</table>\n");
 }
 

@@ -40,6 +40,9 @@ pub struct Run {
     pub outcome: Outcome,
     /// Counts of the workload and the network, by name.
     pub counts: BTreeMap<String, u64>,
+    /// Shares of the workload, by name: what was lost before replay, and after.
+    #[serde(default)]
+    pub shares: BTreeMap<String, f64>,
     /// Percentiles of times, by name.
     pub times: BTreeMap<String, Percentiles>,
     /// What the machine took. The only part that differs from run to run.
@@ -164,6 +167,7 @@ pub(super) fn example() -> Run {
         events: 12_345,
         outcome: Outcome::Held,
         counts: BTreeMap::from([("acked".to_owned(), 100)]),
+        shares: BTreeMap::from([("loss before replay".to_owned(), 0.0125)]),
         times: BTreeMap::from([("publish to delivery".to_owned(), percentiles)]),
         machine: Machine::default(),
     }

@@ -15,6 +15,17 @@ const ALL: &[(&str, &str)] = &[
         include_str!("../../scenarios/relayer-crash.toml"),
     ),
     ("mixed-32", include_str!("../../scenarios/mixed-32.toml")),
+    ("handover", include_str!("../../scenarios/handover.toml")),
+    (
+        "two-owners",
+        include_str!("../../scenarios/two-owners.toml"),
+    ),
+    ("hot-shard", include_str!("../../scenarios/hot-shard.toml")),
+    (
+        "relayer-loss",
+        include_str!("../../scenarios/relayer-loss.toml"),
+    ),
+    ("claim-10k", include_str!("../../scenarios/claim-10k.toml")),
 ];
 
 /// The text of a built-in scenario.

@@ -24,20 +24,20 @@ impl Nodes {
         }
     }
 
-    /// What `nodes = [...]` names: groups, nodes, or `group/4`, the first four of a group.
-    fn targets(&self, fields: &Fields<'_>) -> Targets {
-        if !fields.has("nodes") {
-            fields.missing("nodes");
+    /// What `nodes = [...]`, or another such key, names: groups, nodes, or `group/4`, the first four of a group.
+    pub(super) fn targets(&self, fields: &Fields<'_>, key: &'static str) -> Targets {
+        if !fields.has(key) {
+            fields.missing(key);
         }
         let mut nodes: Vec<String> = Vec::new();
-        for word in fields.texts("nodes").unwrap_or_default() {
+        for word in fields.texts(key).unwrap_or_default() {
             match self.named(&word) {
                 Some(found) => nodes.extend(found.iter().cloned()),
                 None => {
                     let known = self.groups.keys().chain(&self.all).map(String::as_str);
                     let near = nearest(&word, known).map(str::to_owned);
                     let why = format!("`{word}` is no group, no node and no `group/number`");
-                    fields.refuse("nodes", why, near);
+                    fields.refuse(key, why, near);
                 }
             }
         }
@@ -97,7 +97,7 @@ const KINDS: &[(&str, Kind)] = &[
 pub(super) fn faults(fields: &Fields<'_>, nodes: &Nodes, duration: Duration) -> Vec<Fault> {
     let mut all = Vec::new();
     for table in fields.tables("faults") {
-        let targets = nodes.targets(&table);
+        let targets = nodes.targets(&table, "nodes");
         let at = table.duration("at").unwrap_or_default();
         if at > duration {
             table.refuse("at", "within the duration", None);
@@ -256,7 +256,7 @@ const MANNERS: &[(&str, Manner)] = &[
 pub(super) fn byzantine(fields: &Fields<'_>, nodes: &Nodes, duration: Duration) -> Vec<Byzantine> {
     let mut all = Vec::new();
     for table in fields.tables("byzantine") {
-        let targets = nodes.targets(&table);
+        let targets = nodes.targets(&table, "nodes");
         let from = table.duration("from").unwrap_or_default();
         let until = table.duration("until").unwrap_or(duration);
         if from > until || until > duration {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::faults::{self, Nodes};
 use super::reader::{Document, Fields, Problem, nearest};
-use super::spec::{Crypto, Group, Invariants, Latency, Network, Role, Scenario, Traffic};
+use super::spec::{Crypto, Group, Invariants, Latency, MapOrder, Network, Role, Scenario, Traffic};
 use super::units::parse_duration;
 use crate::geo::{Point, places};
 
@@ -39,14 +39,16 @@ fn whole(fields: &Fields<'_>) -> Scenario {
     let by_table = matches!(network.latency, Latency::Matrix { .. });
     let groups = groups(fields, &places, by_table);
     let nodes = Nodes::new(&groups);
+    let shards = fields.count("shards", 1..=4_096).unwrap_or(SHARDS);
     let scenario = Scenario {
         name,
         about: fields.text("about").unwrap_or_default(),
         duration,
         crypto: fields.word("crypto", Crypto::WORDS).unwrap_or(Crypto::Memo),
-        shards: fields.count("shards", 1..=4_096).unwrap_or(SHARDS) as u32,
+        shards: shards as u32,
         network,
-        traffic: traffic(fields, &groups, duration),
+        traffic: traffic(fields, &groups, (duration, shards)),
+        maps: maps(fields, &nodes, &groups, duration),
         faults: faults::faults(fields, &nodes, duration),
         byzantine: faults::byzantine(fields, &nodes, duration),
         invariants: invariants(fields),
@@ -205,7 +207,11 @@ fn groups(fields: &Fields<'_>, own: &BTreeMap<String, Point>, by_table: bool) ->
     groups
 }
 
-fn traffic(fields: &Fields<'_>, groups: &[Group], duration: Duration) -> Vec<Traffic> {
+fn traffic(
+    fields: &Fields<'_>,
+    groups: &[Group],
+    (duration, shards): (Duration, u64),
+) -> Vec<Traffic> {
     let mut all = Vec::new();
     for table in fields.tables("traffic") {
         let start = table.duration("start").unwrap_or_default();
@@ -222,9 +228,33 @@ fn traffic(fields: &Fields<'_>, groups: &[Group], duration: Duration) -> Vec<Tra
                 .count("size", 32..=pqcnet_messages::MAX_PAYLOAD as u64)
                 .unwrap_or(256) as usize,
             channels: table.count("channels", 1..=1_000).unwrap_or(1) as u32,
+            shard: table
+                .count("shard", 0..=shards - 1)
+                .map(|shard| shard as u32),
             start,
             stop,
         });
+    }
+    all
+}
+
+fn maps(fields: &Fields<'_>, nodes: &Nodes, groups: &[Group], duration: Duration) -> Vec<MapOrder> {
+    let mut all: Vec<MapOrder> = Vec::new();
+    for table in fields.tables("maps") {
+        let owners = nodes.targets(&table, "owners");
+        let of_relayers = groups.iter().filter(|group| group.role == Role::Relayer);
+        let relayers: BTreeSet<String> = of_relayers.flat_map(Group::nodes).collect();
+        if !owners.nodes.iter().all(|node| relayers.contains(node)) {
+            table.refuse("owners", "relayers alone have shards", None);
+        }
+        if !table.has("at") {
+            table.missing("at");
+        }
+        let at = table.duration("at").unwrap_or_default();
+        if at > duration || all.last().is_some_and(|last| last.at > at) {
+            table.refuse("at", "within the duration, after the map before", None);
+        }
+        all.push(MapOrder { owners, at });
     }
     all
 }

@@ -26,6 +26,8 @@ pub struct Scenario {
     pub groups: Vec<Group>,
     /// Who publishes to whom.
     pub traffic: Vec<Traffic>,
+    /// What the root orders.
+    pub maps: Vec<MapOrder>,
     /// What goes wrong.
     pub faults: Vec<Fault>,
     /// Who does not play by the rules.
@@ -144,10 +146,21 @@ pub struct Traffic {
     pub size: usize,
     /// Channels of each lane.
     pub channels: u32,
+    /// All channels are in this shard.
+    pub shard: Option<u32>,
     /// When it begins.
     pub start: Duration,
     /// When it ends; the rest of the run is for what is on its way.
     pub stop: Duration,
+}
+
+/// A shard map that the root signs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MapOrder {
+    /// Relayers that are to have the shards, in turn.
+    pub owners: Targets,
+    /// When.
+    pub at: Duration,
 }
 
 /// Nodes that a fault or a behaviour hits.

@@ -12,6 +12,7 @@ use pqcnet_actor::Env;
 use pqcnet_actor::hosted::Hosted;
 use pqcnet_crypto::{MlDsaKeyPair, NodeKeys};
 use pqcnet_link::Role;
+use pqcnet_messages::{Directive, Order, SignedDirective};
 use pqcnet_p2p::network::{Admission, NetworkFile, NetworkParts, NodeEntry};
 use pqcnet_qstp::Suite;
 use pqcnet_roles::{Care, KeyVersions, Reach, Setup, StartError, Started, relayer, sentry};
@@ -69,6 +70,8 @@ pub struct World {
     nodes: Vec<Node>,
     names: BTreeSet<NodeName>,
     network: Option<Arc<NetworkFile>>,
+    /// The network's root, once that is made.
+    root: Option<MlDsaKeyPair>,
     // Last: everything above runs on it, and cryptography is the world's until it is gone.
     runner: SystemRunner,
     _crypto: crypto::Installed,
@@ -117,6 +120,7 @@ impl World {
             nodes: Vec::new(),
             names: BTreeSet::new(),
             network: None,
+            root: None,
             runner,
             _crypto: installed,
         }
@@ -190,7 +194,27 @@ impl World {
         let network = network.map_err(|problem| WorldError::Network(problem.to_string()))?;
         let network = Arc::new(network);
         self.network = Some(network.clone());
+        self.root = Some(root);
         Ok(network)
+    }
+
+    /// What the root orders, signed; `None` before there is a network. Signing takes nobody's time.
+    pub fn signed(&self, version: u64, order: Order) -> Option<SignedDirective> {
+        let (network, root) = (self.network.as_ref()?, self.root.as_ref()?);
+        let directive = Directive {
+            network_id: network.network_id().0,
+            version,
+            issued_at_ms: self.clock.wall_ms(),
+            lease_ms: 0,
+            order,
+        };
+        let rng = stream_of(
+            self.seed,
+            &NodeName::new("network"),
+            "",
+            &format!("order {version}"),
+        );
+        sources::lend(rng, || directive.sign(root).ok())
     }
 
     /// Switches a node on: its role's tree starts while time passes ([`World::state`]); a client is up at once.

@@ -5,6 +5,7 @@ use pqcnet_crypto::{KemSecret, MlDsaKeyPair, NodeId, NodeKeys, seeded};
 use pqcnet_link::{ServiceId, Wire};
 use pqcnet_messages::control::*;
 use pqcnet_messages::edge::*;
+use pqcnet_messages::moving::*;
 use pqcnet_messages::orders::*;
 use pqcnet_messages::relay::*;
 use pqcnet_messages::*;
@@ -58,7 +59,8 @@ decoders! {
     RELAY_MESSAGES: [
         OpenSession, CloseSession, RelayOpenProducer, RelayPublish, RelaySetReaders, RelaySubscribe, RelayConsumed,
         RelayUnsubscribe, RelayDeliver, RelaySubscriptionEnded, Result<SessionOpened, Refusal>,
-        ReleaseShard, Result<ShardReleased, Refusal>,
+        ReleaseShard, Result<ShardReleased, Refusal>, SurveyShard, Result<ShardSurvey, Refusal>, ReadShard,
+        Result<ShardEntries, Refusal>, FenceShard, ShardHeld, Result<Held, Refusal>,
     ]
     CONTROL_MESSAGES: [
         Ping, Pong, Status, StatusReport, SubmitDirective, Submitted, Result<Submitted, Refusal>, PullDirectives,
@@ -269,12 +271,59 @@ pub const RELAY: Target = Target {
                 &ReleaseShard {
                     shard: ShardId(3),
                     map_version: 4,
+                    copied: Some([5; 32]),
                 },
             ),
             place(
                 list,
                 &Ok::<ShardReleased, Refusal>(ShardReleased { moves: 1 }),
             ),
+            place(
+                list,
+                &SurveyShard {
+                    shard: ShardId(3),
+                    map_version: 4,
+                    after: Some([7; 32]),
+                },
+            ),
+            place(list, &Ok::<ShardSurvey, Refusal>(survey())),
+            place(
+                list,
+                &ReadShard {
+                    shard: ShardId(3),
+                    map_version: 4,
+                    stretches: vec![Stretch {
+                        channel: [7; 32],
+                        after: 2,
+                        up_to: 4,
+                    }],
+                },
+            ),
+            place(
+                list,
+                &Ok::<ShardEntries, Refusal>(ShardEntries {
+                    runs: vec![Run {
+                        first: 3,
+                        texts: vec![Bytes::from_static(b"12345678text"); 2],
+                    }],
+                    digest: [9; 32],
+                }),
+            ),
+            place(
+                list,
+                &FenceShard {
+                    shard: ShardId(3),
+                    map_version: 4,
+                },
+            ),
+            place(
+                list,
+                &ShardHeld {
+                    shard: ShardId(3),
+                    moves: 1,
+                },
+            ),
+            place(list, &Ok::<Held, Refusal>(Held(true))),
             place(
                 list,
                 &Err::<ShardReleased, Refusal>(Refusal::NotOwner(Some(Redirect {
@@ -285,6 +334,26 @@ pub const RELAY: Target = Target {
         ]
     },
 };
+
+fn survey() -> ShardSurvey {
+    ShardSurvey {
+        generation: 5,
+        channels: vec![ChannelFacts {
+            channel: channel(),
+            readers: vec![node(1), node(2)],
+            head: 9,
+            bytes: 100,
+            newest_ms: 7,
+            forgotten_epoch: 1,
+            marks: vec![Mark {
+                epoch: 2,
+                sequence: 4,
+                offset: 9,
+            }],
+        }],
+        more: true,
+    }
+}
 
 fn directive(order: Order) -> SignedDirective {
     let _same = seeded::from_seed(b"root");

@@ -29,6 +29,8 @@ pub struct ChannelState {
     pub drop_marks: Vec<u64>,
     /// Whether `about` is on disk or on its way there.
     pub about_stored: bool,
+    /// Whether it is on disk.
+    pub on_disk: bool,
 }
 
 /// Whose it is and who may read it.
@@ -53,6 +55,7 @@ impl ChannelState {
             producers: Producers::restored(&[], 0),
             drop_marks: Vec::new(),
             about_stored: false,
+            on_disk: false,
         }
     }
 
@@ -71,6 +74,7 @@ impl ChannelState {
             producers: Producers::restored(&head.producers, head.forgotten_epoch),
             drop_marks: Vec::new(),
             about_stored: true,
+            on_disk: true,
         }
     }
 

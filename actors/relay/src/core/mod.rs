@@ -2,10 +2,11 @@
 //!
 //! [`shard::Shard`] ties together: [`producers`] (who may append what next), [`pending`] (what is on its way to the
 //! disk), [`delivery`] (who gets what when, over [`subscription`] and [`tail`]), [`seal`] (how entries look at rest). [`traces`] keeps
-//! deliveries in the trace of their publish. [`tenure`] says which shards are this relayer's.
+//! deliveries in the trace of their publish. [`tenure`] says which shards are this relayer's, [`moving`] brings them here.
 
 pub mod channel;
 pub mod delivery;
+pub mod moving;
 pub mod pending;
 pub mod producers;
 pub mod seal;

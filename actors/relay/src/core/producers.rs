@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use pqcnet_log::ProducerMark;
 use pqcnet_messages::Refusal;
+use pqcnet_messages::moving::Mark;
 
 /// How far one producer got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -190,6 +191,20 @@ impl Producers {
         if let Some(progress) = self.by_epoch.get_mut(&epoch) {
             progress.durable = (sequence, offset);
         }
+    }
+
+    /// How far each got that may go on, ascending by epoch.
+    pub fn marks(&self) -> Vec<Mark> {
+        let going = self
+            .by_epoch
+            .iter()
+            .filter(|(_, p)| !p.fenced && p.durable.0 > 0);
+        let marks = going.map(|(epoch, progress)| Mark {
+            epoch: *epoch,
+            sequence: progress.durable.0,
+            offset: progress.durable.1,
+        });
+        marks.collect()
     }
 
     /// How many there are.

@@ -6,6 +6,7 @@
 //! ```
 
 mod admit;
+mod leave;
 mod settle;
 
 use std::collections::{BTreeMap, VecDeque};

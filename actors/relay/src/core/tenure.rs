@@ -3,20 +3,25 @@
 //!
 //! ```text
 //!   at first: whoever the network file's map names
-//!        has it ──asked by whom a newer map names──▶ leaving ──rested, without records, on the disk──▶ given
-//!   given to this one, on the disk ──▶ has it
+//!        has it ──asked by whom a newer map names──▶ leaving ──rested, nothing left that the asker has not, on the disk──▶ given
+//!   given to this one, on the disk ──▶ has it ──told to the former owner──▶ that one discards its copy
 //! ```
 //!
 //! A relayer that has not heard of a map goes on; one that has heard and is not asked goes on; one that was asked stores
 //! nothing more before it answers, and what it answers is on its disk. Whoever is named and has not been given the shard stores nothing,
-//! whatever the map says. A shard with records is not given away: records do not move yet. A map whose lease is over entitles
-//! nobody to store: then all that have shards wait for the next one.
+//! whatever the map says. A shard with records is given only to whoever shows that it has copied them ([`moving`](super::moving)), and
+//! stays on the giver's disk until the taker's says that it has it. A map whose lease is over entitles nobody to store: then all that
+//! have shards wait for the next one.
+
+mod kept;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::{Redirect, Refusal, ShardId, ShardMap};
+
+use self::kept::{read, write};
 
 /// Moves of a shard that producers' epochs can be numbered by.
 pub const MAX_MOVES: u8 = u8::MAX;
@@ -72,7 +77,7 @@ pub enum Asked {
         /// Moves.
         moves: u8,
     },
-    /// Let it rest, then [`Tenure::give`].
+    /// It may be copied; let it rest, then [`Tenure::give`].
     Begin,
     /// No.
     Refuse(Refusal),
@@ -86,7 +91,8 @@ pub struct Tenure {
     force: MapInForce,
     /// What differs from the first map; as on the disk.
     entries: BTreeMap<ShardId, Entry>,
-    leaving: BTreeSet<ShardId>,
+    /// And to whom.
+    leaving: BTreeMap<ShardId, NodeId>,
     /// Whom others named as having what this one is to have.
     told: BTreeMap<ShardId, NodeId>,
     /// What others are to have and ask this one for: it may have been given here by an answer that was lost.
@@ -111,7 +117,7 @@ impl Tenure {
             force,
             first,
             entries: entries.ok_or("an entry of a shard that is none")?,
-            leaving: BTreeSet::new(),
+            leaving: BTreeMap::new(),
             told: BTreeMap::new(),
             chased: BTreeSet::new(),
         })
@@ -155,7 +161,7 @@ impl Tenure {
 
     /// Whether the shard's worker is to work: it is here and not leaving.
     pub fn works(&self, shard: ShardId) -> bool {
-        self.holds(shard) && !self.leaving.contains(&shard)
+        self.holds(shard) && !self.leaving.contains_key(&shard)
     }
 
     /// How often a shard had moved when it came here.
@@ -179,7 +185,7 @@ impl Tenure {
         if !self.holds(shard) {
             return Place::Elsewhere(self.redirect(shard));
         }
-        match (self.leaving.contains(&shard), self.lapsed(wall_ms)) {
+        match (self.leaving.contains_key(&shard), self.lapsed(wall_ms)) {
             (true, _) => Place::Leaving,
             (false, true) => Place::Lapsed,
             (false, false) => Place::Here,
@@ -260,15 +266,34 @@ impl Tenure {
         if moves == MAX_MOVES {
             return Asked::Refuse(Refusal::Quota);
         }
-        if self.leaving.contains(&shard) {
-            return Asked::Refuse(Refusal::Busy);
+        match self.leaving.get(&shard) {
+            Some(to) if *to != asker => Asked::Refuse(Refusal::Busy),
+            Some(_) | None => Asked::Begin,
         }
-        Asked::Begin
     }
 
-    /// From here on nothing more is stored in a shard.
-    pub fn leave(&mut self, shard: ShardId) {
-        self.leaving.insert(shard);
+    /// From here on nothing more is stored in a shard, unless it is to [`stay`](Self::stay) after all.
+    pub fn leave(&mut self, shard: ShardId, to: NodeId) {
+        self.leaving.insert(shard, to);
+    }
+
+    /// Shards that were given away, to whom, and how often they had moved then.
+    pub fn given(&self) -> impl Iterator<Item = (ShardId, NodeId, u8)> + '_ {
+        self.entries
+            .iter()
+            .filter_map(|(shard, entry)| match entry {
+                Entry::Given { to, moves, .. } => Some((*shard, *to, *moves)),
+                Entry::Held { .. } => None,
+            })
+    }
+
+    /// Whether a shard was here after it had moved so often: then a former owner's copy is of no use any more.
+    pub fn has_had(&self, shard: ShardId, moves: u8) -> bool {
+        match self.entries.get(&shard) {
+            Some(Entry::Held { moves: now, .. }) => *now >= moves,
+            Some(Entry::Given { moves: now, .. }) => *now > moves,
+            None => false,
+        }
     }
 
     /// It stays after all.
@@ -276,7 +301,7 @@ impl Tenure {
         self.leaving.remove(&shard);
     }
 
-    /// It rests, without records, and is somebody else's. Good only once it is on the disk.
+    /// It rests, without records that the other has not, and is somebody else's. Good only once it is on the disk.
     pub fn give(&mut self, shard: ShardId, to: NodeId) -> u8 {
         let moves = self.moves(shard).saturating_add(1);
         let version = self.force.map.version();
@@ -308,353 +333,7 @@ impl Tenure {
     }
 }
 
-/// Shard 2, 1 held or 2 given, moves 1, map version 8, to whom 32 (zeros when held); big-endian.
-fn write(shard: ShardId, entry: &Entry) -> Bytes {
-    let (state, moves, version, to) = match entry {
-        Entry::Held { version, moves } => (1, *moves, *version, [0; 32]),
-        Entry::Given { to, version, moves } => (2, *moves, *version, *to.as_bytes()),
-    };
-    let mut item = Vec::with_capacity(44);
-    item.extend_from_slice(&shard.0.to_be_bytes());
-    item.extend_from_slice(&[state, moves]);
-    item.extend_from_slice(&version.to_be_bytes());
-    item.extend_from_slice(&to);
-    item.into()
-}
-
-fn read(item: &[u8]) -> Option<(ShardId, Entry)> {
-    let (shard, rest) = item.split_first_chunk()?;
-    let ([state, moves], rest) = rest.split_first_chunk()?;
-    let (version, to) = rest.split_first_chunk()?;
-    let to: [u8; 32] = to.try_into().ok()?;
-    let (version, moves) = (u64::from_be_bytes(*version), *moves);
-    let entry = match state {
-        1 if to == [0; 32] => Entry::Held { version, moves },
-        2 => Entry::Given {
-            to: NodeId::from_bytes(to),
-            version,
-            moves,
-        },
-        _ => return None,
-    };
-    Some((ShardId(u16::from_be_bytes(*shard)), entry))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const NODES: u8 = 4;
-    const SHARDS: u16 = 3;
-
-    fn node(byte: u8) -> NodeId {
-        NodeId::from_bytes([byte; 32])
-    }
-
-    fn map(version: u64, owners: [u8; 3]) -> MapInForce {
-        MapInForce {
-            map: ShardMap::new(version, owners.map(node).to_vec()).unwrap(),
-            until_ms: None,
-        }
-    }
-
-    fn first() -> ShardMap {
-        map(1, [0, 1, 2]).map
-    }
-
-    fn tenure(me: u8) -> Tenure {
-        Tenure::new(node(me), first(), []).unwrap()
-    }
-
-    fn restarted(tenure: &Tenure) -> Tenure {
-        let mut again = Tenure::new(tenure.me, tenure.first.clone(), tenure.to_keep()).unwrap();
-        again.enforce(tenure.force.clone());
-        again
-    }
-
-    const SHARD: ShardId = ShardId(0);
-
-    fn elsewhere(owner: u8, map_version: u64) -> Place {
-        Place::Elsewhere(Redirect {
-            owner: node(owner),
-            map_version,
-        })
-    }
-
-    /// Scenario: a shard moves from 0 to 3, whose answer is lost and comes again; then back. Each step holds after a restart.
-    /// Whoever asks the wrong one is sent to the right one.
-    #[test]
-    fn a_shard_moves_and_comes_back() {
-        let (mut old, mut new) = (tenure(0), tenure(3));
-        assert_eq!(old.place(SHARD, 0), Place::Here);
-        assert_eq!(new.place(SHARD, 0), elsewhere(0, 1));
-        let second = map(2, [3, 1, 2]);
-        new.enforce(second.clone());
-        assert_eq!(new.wanted(0), [(SHARD, node(0))]);
-        let early = old.asked(SHARD, node(3), 2);
-        assert_eq!(early, Asked::Refuse(Refusal::Unavailable));
-        old.enforce(second);
-        assert_eq!(old.place(SHARD, 0), Place::Here);
-        assert_eq!(old.overdue().collect::<Vec<_>>(), [(SHARD, node(3))]);
-        assert_eq!(old.asked(SHARD, node(3), 2), Asked::Begin);
-        old.leave(SHARD);
-        assert_eq!(
-            (old.place(SHARD, 0), old.works(SHARD)),
-            (Place::Leaving, false)
-        );
-        assert_eq!(old.asked(SHARD, node(3), 2), Asked::Refuse(Refusal::Busy));
-        assert_eq!(old.give(SHARD, node(3)), 1);
-        let mut old = restarted(&old);
-        assert_eq!(old.place(SHARD, 0), elsewhere(3, 2));
-        assert_eq!(old.asked(SHARD, node(3), 2), Asked::Done { moves: 1 });
-        assert_eq!(new.place(SHARD, 0), elsewhere(0, 2));
-        new.take(SHARD, 1);
-        let mut new = restarted(&new);
-        assert_eq!((new.place(SHARD, 0), new.moves(SHARD)), (Place::Here, 1));
-        assert_eq!(new.held().collect::<Vec<_>>(), [SHARD]);
-
-        let third = map(3, [0, 1, 2]);
-        new.enforce(third.clone());
-        old.enforce(third);
-        assert_eq!(old.wanted(0), [(SHARD, node(3))]);
-        assert_eq!(new.asked(SHARD, node(0), 3), Asked::Begin);
-        assert_eq!(new.give(SHARD, node(0)), 2);
-        old.take(SHARD, 2);
-        assert_eq!(
-            (old.place(SHARD, 0), new.place(SHARD, 0)),
-            (Place::Here, elsewhere(0, 3))
-        );
-        // What was true two maps ago moves nothing.
-        assert_eq!(
-            old.asked(SHARD, node(3), 2),
-            Asked::Refuse(Refusal::NotAllowed)
-        );
-    }
-
-    /// Scenario: the map goes back to a lower version than the one a shard came under, names somebody else, or has moved the shard
-    /// as often as can be counted: the shard stays. Someone who never had it says who does.
-    #[test]
-    fn what_moves_nothing() {
-        let mut holder = Tenure::new(
-            node(3),
-            first(),
-            [write(
-                SHARD,
-                &Entry::Held {
-                    version: 5,
-                    moves: 255,
-                },
-            )],
-        )
-        .unwrap();
-        holder.enforce(map(4, [1, 1, 2]));
-        assert_eq!(
-            holder.asked(SHARD, node(1), 4),
-            Asked::Refuse(Refusal::NotAllowed)
-        );
-        holder.enforce(map(6, [1, 1, 2]));
-        assert_eq!(
-            holder.asked(SHARD, node(2), 6),
-            Asked::Refuse(Refusal::NotAllowed)
-        );
-        assert_eq!(
-            holder.asked(SHARD, node(1), 6),
-            Asked::Refuse(Refusal::Quota)
-        );
-        let mut other = tenure(1);
-        let redirect = Redirect {
-            owner: node(0),
-            map_version: 1,
-        };
-        assert_eq!(
-            other.asked(SHARD, node(2), 1),
-            Asked::Refuse(Refusal::NotOwner(Some(redirect)))
-        );
-        assert_eq!(
-            other.asked(SHARD, node(0), 1),
-            Asked::Refuse(Refusal::NotOwner(None))
-        );
-        other.enforce(map(6, [1, 1, 2]));
-        other.told(SHARD, Some(node(3)));
-        assert_eq!(other.wanted(0), [(SHARD, node(3))]);
-        other.told(SHARD, Some(node(1)));
-        assert_eq!(other.wanted(0), [(SHARD, node(0))]);
-        holder.leave(SHARD);
-        holder.stay(SHARD);
-        assert_eq!(holder.place(SHARD, 0), Place::Here);
-    }
-
-    /// Scenario: the lease of the map ends: nobody may store, nobody asks for anything.
-    #[test]
-    fn a_lease_ends() {
-        let mut tenure = tenure(0);
-        let leased = MapInForce {
-            until_ms: Some(1000),
-            ..map(2, [0, 0, 2])
-        };
-        tenure.enforce(leased);
-        assert_eq!(
-            (tenure.place(SHARD, 999), tenure.place(SHARD, 1000)),
-            (Place::Here, Place::Lapsed)
-        );
-        assert_eq!(
-            (tenure.wanted(999).len(), tenure.wanted(1000).len()),
-            (1, 0)
-        );
-    }
-
-    /// What is kept is pinned, and read back as it was; anything else is refused.
-    #[test]
-    fn kept() {
-        let held = Entry::Held {
-            version: 2,
-            moves: 1,
-        };
-        let given = Entry::Given {
-            to: node(9),
-            version: 3,
-            moves: 2,
-        };
-        let pinned = [&[0, 7, 1, 1, 0, 0, 0, 0, 0, 0, 0, 2][..], &[0; 32]].concat();
-        assert_eq!(write(ShardId(7), &held), pinned);
-        let pinned = [&[1, 0, 2, 2, 0, 0, 0, 0, 0, 0, 0, 3][..], &[9; 32]].concat();
-        assert_eq!(write(ShardId(256), &given), pinned);
-        for entry in [held, given] {
-            assert_eq!(read(&write(SHARD, &entry)), Some((SHARD, entry)));
-        }
-        let mut bad = pinned.clone();
-        bad[2] = 3;
-        for bad in [
-            bad,
-            pinned[..43].to_vec(),
-            [&pinned[..], &[0]].concat(),
-            Vec::new(),
-        ] {
-            assert!(Tenure::new(node(0), first(), [bad.into()]).is_err());
-        }
-    }
-
-    /// One step of a network whose nodes hear of maps when they do, whose answers get lost and whose processes die.
-    #[derive(Clone, Debug)]
-    enum Step {
-        /// The root signs another map.
-        Sign([u8; 3]),
-        /// A node hears of the map that was signed as the so-manyth.
-        Hear(u8, usize),
-        /// A node asks for what it wants; the answer to it is lost if so.
-        Ask(u8, bool),
-        /// A node is killed between two synced writes and starts again.
-        Kill(u8),
-        /// Something is stored in a shard, wherever it is.
-        Store(u16),
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        let who = 0..NODES;
-        prop_oneof![
-            [who.clone(), who.clone(), who.clone()].prop_map(Step::Sign),
-            (who.clone(), any::<usize>()).prop_map(|(who, which)| Step::Hear(who, which)),
-            (who.clone(), any::<bool>()).prop_map(|(who, lost)| Step::Ask(who, lost)),
-            (who.clone(), any::<bool>()).prop_map(|(who, lost)| Step::Ask(who, lost)),
-            who.prop_map(Step::Kill),
-            (0..SHARDS).prop_map(Step::Store),
-        ]
-    }
-
-    fn have(nodes: &[Tenure], shard: ShardId) -> Vec<NodeId> {
-        let having = nodes
-            .iter()
-            .filter(|tenure| tenure.place(shard, 0) == Place::Here);
-        having.map(|tenure| tenure.me).collect()
-    }
-
-    /// One node asks for all that it wants, as the actor does.
-    fn ask(nodes: &mut [Tenure], who: usize, lost: bool, stored: &BTreeSet<ShardId>) {
-        let version = nodes[who].map().version();
-        for (shard, whom) in nodes[who].wanted(0) {
-            let me = nodes[who].me;
-            let Some(asked) = nodes.iter().position(|tenure| tenure.me == whom) else {
-                continue;
-            };
-            let answer = match nodes[asked].asked(shard, me, version) {
-                Asked::Done { moves } => Ok(moves),
-                Asked::Begin if stored.contains(&shard) => Err(Refusal::HoldsRecords),
-                Asked::Begin => {
-                    nodes[asked].leave(shard);
-                    Ok(nodes[asked].give(shard, me))
-                }
-                Asked::Refuse(refusal) => Err(refusal),
-            };
-            match answer {
-                _ if lost => {}
-                Ok(moves) => nodes[who].take(shard, moves),
-                Err(Refusal::NotOwner(redirect)) => {
-                    nodes[who].told(shard, redirect.map(|redirect| redirect.owner));
-                }
-                Err(_) => nodes[who].refused(shard),
-            }
-        }
-    }
-
-    proptest! {
-        /// Whatever maps are signed and heard in whatever order, whatever answers are lost and processes killed: no shard is ever
-        /// at two places, one with records stays where they are, and once all know the last map and answers arrive, all that is
-        /// empty is where it is to be.
-        #[test]
-        fn never_two_owners(steps in proptest::collection::vec(step(), 0..60)) {
-            let mut nodes: Vec<Tenure> = (0..NODES).map(tenure).collect();
-            let mut signed = vec![map(1, [0, 1, 2])];
-            let mut stored: BTreeSet<ShardId> = BTreeSet::new();
-            let mut at: BTreeMap<ShardId, NodeId> = BTreeMap::new();
-            let mut moved: BTreeMap<ShardId, u8> = BTreeMap::new();
-            for step in steps {
-                match step {
-                    Step::Sign(owners) => signed.push(map(signed.len() as u64 + 1, owners)),
-                    Step::Hear(who, which) => {
-                        let heard = signed[which % signed.len()].clone();
-                        let node = &mut nodes[usize::from(who)];
-                        // Directives are ranked: none is followed by an older one.
-                        if heard.map.version() > node.map().version() {
-                            node.enforce(heard);
-                        }
-                    }
-                    Step::Ask(who, lost) => ask(&mut nodes, who.into(), lost, &stored),
-                    Step::Kill(who) => nodes[usize::from(who)] = restarted(&nodes[usize::from(who)]),
-                    Step::Store(shard) => {
-                        if let [one] = have(&nodes, ShardId(shard))[..] {
-                            stored.insert(ShardId(shard));
-                            at.entry(ShardId(shard)).or_insert(one);
-                        }
-                    }
-                }
-                for shard in (0..SHARDS).map(ShardId) {
-                    let having = have(&nodes, shard);
-                    prop_assert!(having.len() <= 1, "{shard} is at {having:?}");
-                    if let (Some(then), [now]) = (at.get(&shard), &having[..]) {
-                        prop_assert_eq!(then, now);
-                    }
-                    if let [now] = having[..] {
-                        let moves = nodes.iter().find(|tenure| tenure.me == now).unwrap().moves(shard);
-                        let before = moved.insert(shard, moves).unwrap_or(0);
-                        prop_assert!(moves >= before);
-                    }
-                }
-            }
-            let last = signed.last().unwrap().clone();
-            for node in &mut nodes {
-                node.enforce(last.clone());
-            }
-            for _ in 0..4 * usize::from(NODES) {
-                for who in 0..nodes.len() {
-                    ask(&mut nodes, who, false, &stored);
-                }
-            }
-            for shard in (0..SHARDS).map(ShardId) {
-                let owner = last.map.owner_of(shard).unwrap();
-                let expected = at.get(&shard).copied().unwrap_or(owner);
-                prop_assert_eq!(have(&nodes, shard), [expected]);
-            }
-        }
-    }
-}
+mod model;
+#[cfg(test)]
+mod tests;

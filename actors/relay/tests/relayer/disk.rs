@@ -25,8 +25,8 @@ struct Trapped {
 }
 
 impl ShardLog for Trapped {
-    fn open(&self, shard: ShardNo, salt: Salt) -> Pending<Opened> {
-        self.log.open(shard, salt)
+    fn open_above(&self, shard: ShardNo, salt: Salt, floor: u32) -> Pending<Opened> {
+        self.log.open_above(shard, salt, floor)
     }
 
     fn heads(&self, shard: ShardNo) -> Pending<Vec<ChannelHead>> {
@@ -47,6 +47,10 @@ impl ShardLog for Trapped {
 
     fn trim(&self, shard: ShardNo, channel: ChannelId, up_to: u64) -> Pending<()> {
         self.log.trim(shard, channel, up_to)
+    }
+
+    fn discard(&self, shard: ShardNo) -> Pending<()> {
+        self.log.discard(shard)
     }
 }
 

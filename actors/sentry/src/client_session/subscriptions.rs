@@ -99,6 +99,10 @@ impl ClientSession {
                 if let Some(state) = self.subscriptions.get_mut(&subscription) {
                     state.phase = Phase::Running;
                     state.pause.reset();
+                    let had = state.feed.received();
+                    if had > 0 || state.promise.is_none() {
+                        self.replayed.add(subscribed.head.saturating_sub(had));
+                    }
                     if let Some(promise) = state.promise.take() {
                         promise.fulfil(Ok(subscribed));
                     }

@@ -214,7 +214,7 @@ impl BrokerLog {
 }
 
 impl ShardLog for BrokerLog {
-    fn open(&self, shard: ShardNo, salt: Salt) -> Pending<Opened> {
+    fn open_above(&self, shard: ShardNo, salt: Salt, floor: u32) -> Pending<Opened> {
         let call = self.0.fences.shut(shard);
         let log = self.clone();
         async move {
@@ -222,6 +222,7 @@ impl ShardLog for BrokerLog {
             log.ready(shard).await?;
             let mut salts = log.off_thread(move |s| generations(s, shard)).await?;
             let newest = salts.last().map_or(0, |(generation, _)| *generation);
+            let newest = newest.max(floor);
             let generation = log.0.fences.number(shard, call, newest)?;
             let mut batch = Batch::new();
             batch.put(GENERATION, &keys::generation(shard, generation), &salt);
@@ -295,6 +296,15 @@ impl ShardLog for BrokerLog {
             settled(submit(&*store, batch)?).await
         }
         .boxed()
+    }
+
+    fn discard(&self, shard: ShardNo) -> Pending<()> {
+        let detail = format!("shard {} is on a broker: its stream stays", shard.0);
+        async move { Err(LogError::Storage { detail }) }.boxed()
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use pqcnet_store::{Batch, Commit, Store, SubmitError, WriteError};
 
-use crate::keys::{self, ABOUT, ENTRY, HEAD, MARK};
+use crate::batch::NO_PRODUCER;
+use crate::keys::{self, ABOUT, ENTRY, FIRST, HEAD, MARK};
 use crate::{AppendBatch, LogError};
 
 pub(crate) fn submit(store: &dyn Store, batch: Batch) -> Result<Commit, LogError> {
@@ -38,14 +39,26 @@ pub(crate) fn encode(batch: &AppendBatch) -> Batch {
         let key = keys::numbered(batch.shard, channel, entry.offset);
         out.put(ENTRY, &key, &batch.buffer[start..entry.end]);
         start = entry.end;
-        marks.insert((entry.run, entry.epoch), (entry.sequence, entry.offset));
+        if (entry.epoch, entry.sequence) != NO_PRODUCER {
+            marks.insert((entry.run, entry.epoch), (entry.sequence, entry.offset));
+        }
     }
     for run in &batch.runs {
         let key = keys::channel(batch.shard, &run.channel);
+        if run.skips {
+            let from = keys::numbered(batch.shard, &run.channel, 0);
+            let to = keys::numbered(batch.shard, &run.channel, run.first);
+            out.delete_range(ENTRY, &from, &to);
+            out.put(FIRST, &key, &keys::value([run.first]));
+        }
         let head = [run.next - 1, run.forgotten_epoch, run.bytes, run.newest_ms];
         out.put(HEAD, &key, &keys::value(head));
         for epoch in &run.forget {
             out.delete(MARK, &keys::numbered(batch.shard, &run.channel, *epoch));
+        }
+        for mark in &run.marks {
+            let key = keys::numbered(batch.shard, &run.channel, mark.epoch);
+            out.put(MARK, &key, &keys::value([mark.sequence, mark.offset]));
         }
         if let Some(about) = &run.about {
             out.put(ABOUT, &key, about);

@@ -37,6 +37,7 @@ impl<T> Shard<T> {
         }
         for NewReaders { channel, readers } in done.readers {
             if let Some(state) = self.channels.get_mut(&channel) {
+                state.on_disk = true;
                 if let Some(about) = &mut state.about {
                     about.readers = readers;
                 }
@@ -49,6 +50,7 @@ impl<T> Shard<T> {
         }
         for advance in &done.advances {
             if let Some(state) = self.channels.get_mut(&advance.channel) {
+                state.on_disk = true;
                 state.durable.head = state.durable.head.max(advance.offset);
                 self.delivery.advance(&advance.channel, state.durable.head);
                 if state.durable.head == state.admitted.head {
