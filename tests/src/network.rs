@@ -23,6 +23,8 @@ use crate::process::NodeProcess;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a log: whoever reads it without a pause takes the processor from the node that is to write it.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Lines of a log shown when a test ends while its node runs.
+const LAST_WORDS: usize = 30;
 /// Where a relayer finds its broker's address.
 const BROKER: &str = "broker.uri";
 /// Several a relayer, so that each sees traffic.
@@ -40,6 +42,21 @@ pub struct Node {
     pub data: SocketAddr,
     folder: PathBuf,
     process: Mutex<Option<NodeProcess>>,
+}
+
+/// A network that goes while its nodes run belongs to a test that failed: what they logged last may say why.
+impl Drop for Node {
+    fn drop(&mut self) {
+        if self.runs() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines.len().saturating_sub(LAST_WORDS);
+            eprintln!("{} runs still; its log ends:", self.name);
+            for line in lines.iter().skip(last) {
+                eprintln!("    {line}");
+            }
+        }
+    }
 }
 
 impl Node {
