@@ -102,6 +102,24 @@ pub struct Subscribed {
     pub head: u64,
 }
 
+/// Asks where a time lies in a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FindOffset {
+    /// Any channel that lists the client as a reader, or its own.
+    pub channel: Channel,
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
+/// Where it lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OffsetFound {
+    /// The offset to present to get what was stored at that time or later, and nothing else.
+    pub after: u64,
+    /// The channel's last offset at that moment.
+    pub head: u64,
+}
+
 /// The client has dealt with everything up to `offset`; opens the window again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consumed {
@@ -141,6 +159,7 @@ message!(OpenProducer, "edge.OpenProducer", EDGE Type::OpenProducer, Request => 
 message!(Publish, "edge.Publish", EDGE Type::Publish, Request => Result<Published, Refusal>);
 message!(SetReaders, "edge.SetReaders", EDGE Type::SetReaders, Request => Result<(), Refusal>);
 message!(Subscribe, "edge.Subscribe", EDGE Type::Subscribe, Request => Result<Subscribed, Refusal>);
+message!(FindOffset, "edge.FindOffset", EDGE Type::FindOffset, Request => Result<OffsetFound, Refusal>);
 message!(Consumed, "edge.Consumed", EDGE Type::Consumed, Request => ());
 message!(Unsubscribe, "edge.Unsubscribe", EDGE Type::Unsubscribe, Request => ());
 message!(Deliver, "edge.Deliver", EDGE Type::Deliver, Request => ());
@@ -150,6 +169,7 @@ same_fields!(Attached => pb::Attached { shards });
 same_fields!(ProducerOpened => pb::ProducerOpened { epoch });
 same_fields!(Published => pb::Published { last_seq, last_offset });
 same_fields!(Subscribed => pb::Subscribed { head });
+same_fields!(OffsetFound => pb::OffsetFound { after, head });
 same_fields!(Consumed => pb::Consumed { subscription, offset });
 same_fields!(Unsubscribe => pb::Unsubscribe { subscription });
 
@@ -158,6 +178,7 @@ wire!(OpenProducer => pb::OpenProducer);
 wire!(Publish => pb::Publish, bound "payloads" = 4 at MAX_BATCH_RECORDS);
 wire!(SetReaders => pb::SetReaders, bound "readers" = 2 at MAX_READERS);
 wire!(Subscribe => pb::Subscribe);
+wire!(FindOffset => pb::FindOffset);
 wire!(Deliver => pb::Deliver, bound "records" = 2 at MAX_BATCH_RECORDS);
 wire!(SubscriptionEnded => pb::SubscriptionEnded);
 
@@ -274,6 +295,26 @@ impl TryFrom<pb::Subscribe> for Subscribe {
             channel: required("channel", subscribe.channel)?.try_into()?,
             after: subscribe.after,
             window_bytes: subscribe.window_bytes,
+        })
+    }
+}
+
+impl From<&FindOffset> for pb::FindOffset {
+    fn from(find: &FindOffset) -> Self {
+        Self {
+            channel: Some((&find.channel).into()),
+            at_ms: find.at_ms,
+        }
+    }
+}
+
+impl TryFrom<pb::FindOffset> for FindOffset {
+    type Error = WireError;
+
+    fn try_from(find: pb::FindOffset) -> Result<Self, WireError> {
+        Ok(FindOffset {
+            channel: required("channel", find.channel)?.try_into()?,
+            at_ms: find.at_ms,
         })
     }
 }

@@ -77,6 +77,12 @@ pub enum Refusal {
     /// The shard has records that the asker has no copy of: it stays where it is until it has.
     #[error("the shard has records and stays here until they are copied")]
     HoldsRecords,
+    /// Records above the offset that the subscriber presented are no longer kept: go on from `first`.
+    #[error("the channel is kept from offset {first} on")]
+    FrontGone {
+        /// The lowest offset kept.
+        first: u64,
+    },
     /// A code of a later version.
     #[error("refused with unknown code {0}")]
     Unrecognised(u32),
@@ -103,6 +109,7 @@ impl Refusal {
             | Refusal::Invalid(_)
             | Refusal::Quota
             | Refusal::HoldsRecords
+            | Refusal::FrontGone { .. }
             | Refusal::Unrecognised(_) => false,
         }
     }
@@ -126,6 +133,7 @@ impl Refusal {
             Refusal::NoRoom => Code::NoRoom,
             Refusal::Quota => Code::Quota,
             Refusal::HoldsRecords => Code::HoldsRecords,
+            Refusal::FrontGone { .. } => Code::FrontGone,
             Refusal::Unrecognised(code) => return i32::try_from(*code).unwrap_or(i32::MAX),
         };
         code as i32
@@ -136,6 +144,7 @@ impl From<&Refusal> for pb::Refusal {
     fn from(refusal: &Refusal) -> Self {
         let (expected, detail) = match refusal {
             Refusal::Gap { expected } => (*expected, String::new()),
+            Refusal::FrontGone { first } => (*first, String::new()),
             Refusal::Invalid(detail) => (0, clip(detail, MAX_DETAIL)),
             _ => (0, String::new()),
         };
@@ -187,6 +196,9 @@ impl TryFrom<pb::Refusal> for Refusal {
             Code::NoRoom => Refusal::NoRoom,
             Code::Quota => Refusal::Quota,
             Code::HoldsRecords => Refusal::HoldsRecords,
+            Code::FrontGone => Refusal::FrontGone {
+                first: refusal.expected,
+            },
         })
     }
 }

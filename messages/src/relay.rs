@@ -11,7 +11,7 @@ use pqcnet_protos::relay::v1::{self as pb, Type};
 
 use crate::channel::{Channel, ChannelName};
 use crate::codec::{array, invalid, message, node_bytes, node_id, required, same_fields, wire};
-use crate::edge::{MAX_READERS, ProducerOpened, Published, Subscribed, check_batch};
+use crate::edge::{MAX_READERS, OffsetFound, ProducerOpened, Published, Subscribed, check_batch};
 use crate::grant::Grant;
 use crate::record::{MAX_BATCH_RECORDS, Record, records_from_proto, records_to_proto};
 use crate::refusal::Refusal;
@@ -90,6 +90,17 @@ pub struct RelaySubscribe {
     pub window_bytes: u32,
 }
 
+/// [`crate::edge::FindOffset`] of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayFindOffset {
+    /// Which session.
+    pub session: u64,
+    /// Any channel that lists the customer as a reader, or its own.
+    pub channel: Channel,
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
 /// [`crate::edge::Consumed`] of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelayConsumed {
@@ -152,6 +163,7 @@ message!(RelayOpenProducer, "relay.OpenProducer", RELAY Type::OpenProducer, Requ
 message!(RelayPublish, "relay.Publish", RELAY Type::Publish, Request => Result<Published, Refusal>);
 message!(RelaySetReaders, "relay.SetReaders", RELAY Type::SetReaders, Request => Result<(), Refusal>);
 message!(RelaySubscribe, "relay.Subscribe", RELAY Type::Subscribe, Request => Result<Subscribed, Refusal>);
+message!(RelayFindOffset, "relay.FindOffset", RELAY Type::FindOffset, Request => Result<OffsetFound, Refusal>);
 message!(RelayConsumed, "relay.Consumed", RELAY Type::Consumed, Request => ());
 message!(RelayUnsubscribe, "relay.Unsubscribe", RELAY Type::Unsubscribe, Request => ());
 message!(RelayDeliver, "relay.Deliver", RELAY Type::Deliver, Request => ());
@@ -169,6 +181,7 @@ wire!(RelayOpenProducer => pb::OpenProducer);
 wire!(RelayPublish => pb::Publish, bound "payloads" = 5 at MAX_BATCH_RECORDS);
 wire!(RelaySetReaders => pb::SetReaders, bound "readers" = 3 at MAX_READERS);
 wire!(RelaySubscribe => pb::Subscribe);
+wire!(RelayFindOffset => pb::FindOffset);
 wire!(RelayDeliver => pb::Deliver, bound "records" = 2 at MAX_BATCH_RECORDS);
 wire!(RelaySubscriptionEnded => pb::SubscriptionEnded);
 wire!(ReleaseShard => pb::ReleaseShard);
@@ -286,6 +299,28 @@ impl TryFrom<pb::Subscribe> for RelaySubscribe {
             channel: required("channel", subscribe.channel)?.try_into()?,
             after: subscribe.after,
             window_bytes: subscribe.window_bytes,
+        })
+    }
+}
+
+impl From<&RelayFindOffset> for pb::FindOffset {
+    fn from(find: &RelayFindOffset) -> Self {
+        Self {
+            session: find.session,
+            channel: Some((&find.channel).into()),
+            at_ms: find.at_ms,
+        }
+    }
+}
+
+impl TryFrom<pb::FindOffset> for RelayFindOffset {
+    type Error = WireError;
+
+    fn try_from(find: pb::FindOffset) -> Result<Self, WireError> {
+        Ok(RelayFindOffset {
+            session: find.session,
+            channel: required("channel", find.channel)?.try_into()?,
+            at_ms: find.at_ms,
         })
     }
 }

@@ -6,7 +6,7 @@ use pqcnet_crypto::NodeId;
 
 use crate::channel::Channel;
 use crate::control::ShardStatus;
-use crate::edge::{ProducerOpened, Published, Subscribed};
+use crate::edge::{OffsetFound, ProducerOpened, Published, Subscribed};
 use crate::refusal::Refusal;
 use crate::relay::{RelayDeliver, RelaySubscriptionEnded};
 
@@ -84,6 +84,22 @@ pub struct Follow {
 impl Message for Follow {
     type Reply = Result<Subscribed, Refusal>;
     const NAME: &'static str = "relay.Follow";
+}
+
+/// To a shard's worker: where does a time lie in a channel?
+#[derive(Debug)]
+pub struct Locate {
+    /// Who asks, as verified.
+    pub customer: NodeId,
+    /// In what.
+    pub channel: Channel,
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
+impl Message for Locate {
+    type Reply = Result<OffsetFound, Refusal>;
+    const NAME: &'static str = "relay.Locate";
 }
 
 /// To a shard's worker: a subscriber dealt with everything up to `offset`.

@@ -7,8 +7,8 @@ use pqcnet_crypto::{MlDsaSignature, NodeId, NodePublic, sha256};
 use pqcnet_link::{Addressed, Wire};
 use pqcnet_messages::control::{LinkStatus, Ping, Plane, Pong, ShardStatus, Status, StatusReport};
 use pqcnet_messages::edge::{
-    Attach, Attached, Consumed, Deliver, OpenProducer, ProducerOpened, Publish, Published,
-    SetReaders, Subscribe, Subscribed, SubscriptionEnded, Unsubscribe,
+    Attach, Attached, Consumed, Deliver, FindOffset, OffsetFound, OpenProducer, ProducerOpened,
+    Publish, Published, SetReaders, Subscribe, Subscribed, SubscriptionEnded, Unsubscribe,
 };
 use pqcnet_messages::moving::{
     ChannelFacts, FenceShard, Held, Mark, ReadShard, Run, ShardEntries, ShardHeld, ShardSurvey,
@@ -16,9 +16,9 @@ use pqcnet_messages::moving::{
 };
 use pqcnet_messages::orders::{BackUp, BackUpState, Drain, DrainBegun};
 use pqcnet_messages::relay::{
-    CloseSession, OpenSession, RelayConsumed, RelayDeliver, RelayOpenProducer, RelayPublish,
-    RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded, RelayUnsubscribe, ReleaseShard,
-    SessionOpened, ShardReleased,
+    CloseSession, OpenSession, RelayConsumed, RelayDeliver, RelayFindOffset, RelayOpenProducer,
+    RelayPublish, RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded, RelayUnsubscribe,
+    ReleaseShard, SessionOpened, ShardReleased,
 };
 use pqcnet_messages::{
     Channel, ChannelName, Grant, Problem, Record, Redirect, Refusal, Role, Severity, ShardId,
@@ -180,6 +180,11 @@ fn every_message() {
     );
     table.reply("SetReaders'", ());
     table.reply("Subscribed", Subscribed { head: 12 });
+    table.message(&FindOffset {
+        channel: channel(),
+        at_ms: 1_700_000_000_000,
+    });
+    table.reply("OffsetFound", OffsetFound { after: 6, head: 12 });
 
     table.message(&OpenSession { grant });
     table.message(&CloseSession { session });
@@ -225,6 +230,11 @@ fn every_message() {
         refusal: refusal(),
     });
     table.reply("SessionOpened", SessionOpened { session });
+    table.message(&RelayFindOffset {
+        session,
+        channel: channel(),
+        at_ms: 1_700_000_000_000,
+    });
 
     table.message(&Ping { nonce: 77 });
     table.message(&Status {});
@@ -389,6 +399,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::NoRoom,
         Refusal::Quota,
         Refusal::HoldsRecords,
+        Refusal::FrontGone { first: 41 },
         Refusal::Unrecognised(99),
     ]
 }

@@ -3,6 +3,8 @@
 //! The process tests drive the real binaries, so these must be built: `make test` does, as does
 //! `cargo build -p pqcnet-node --bins`.
 
+#[path = "../../runtime/log/tests/support/amqp_proxy.rs"]
+pub mod amqp_proxy;
 pub mod browser;
 pub mod disk;
 pub mod load;

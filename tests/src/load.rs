@@ -21,6 +21,9 @@ use crate::network::Network;
 
 /// Messages a subscriber takes before it "crashes": it goes away without a word and comes back with its stored offset.
 pub const CRASH_EVERY: u64 = 400;
+/// Messages after which it stores its offset, together with what it did with them: some of what it had taken when it crashes
+/// is undone by that, and has to come again.
+const STORE_EVERY: u64 = 64;
 /// Nothing in this test takes so long unless something hangs.
 pub const PATIENCE: Duration = Duration::from_secs(480);
 const PAYLOAD: usize = 200;
@@ -123,7 +126,8 @@ async fn publish(
     Ok(())
 }
 
-/// Reads to the last message, crashing now and then; the stored offset is all that survives a crash.
+/// Reads to the last message, crashing now and then before its offset is stored; the stored offset, and what was done up to it,
+/// is all that survives a crash. What comes again must be what it was.
 async fn follow(
     network: Arc<Network>,
     lane: Arc<Lane>,
@@ -132,24 +136,38 @@ async fn follow(
 ) -> Result<()> {
     let mut stored_offset = 0;
     let mut seen_last = false;
+    let mut undone: Vec<(u64, u64)> = Vec::new();
     while !seen_last {
         let presented = stored_offset;
         let client = network.client(&lane.keys).await?;
         let mut records = client.subscribe(&lane.channel, presented).await?;
         let mut first = None;
-        for _ in 0..CRASH_EVERY {
+        for taken in 1..=CRASH_EVERY {
             let record = records.next().await?;
             first.get_or_insert(record.offset);
             let number = message(&record.payload)?;
-            lane.account().delivered.push((record.offset, number));
+            let got = (record.offset, number);
+            let before = undone.iter().find(|(offset, _)| *offset == record.offset);
+            ensure!(
+                before.is_none_or(|before| *before == got),
+                "{before:?} came again as {got:?}"
+            );
+            lane.account().delivered.push(got);
             progress.add(&progress.delivered);
-            stored_offset = record.offset;
             seen_last = number == last;
+            if taken % STORE_EVERY == 0 || seen_last {
+                stored_offset = record.offset;
+            }
             if seen_last {
                 break;
             }
         }
-        lane.account().resumed.push((presented, first));
+        let mut account = lane.account();
+        account.resumed.push((presented, first));
+        let kept = account
+            .delivered
+            .partition_point(|(offset, _)| *offset <= stored_offset);
+        undone = account.delivered.split_off(kept);
     }
     Ok(())
 }

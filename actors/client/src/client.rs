@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pqcnet_actor::latest;
-use pqcnet_actor::{Env, Message, Pause};
+use pqcnet_actor::{Env, Message, Pause, Ref};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::{Addressed, Role, Wire};
-use pqcnet_messages::edge::SetReaders;
-use pqcnet_messages::{Channel, ChannelName};
+use pqcnet_messages::edge::{FindOffset, SetReaders};
+use pqcnet_messages::{Channel, ChannelName, Refusal};
 use pqcnet_p2p::endpoint::Endpoint;
 use pqcnet_p2p::handshake::{Security, SecurityConfig};
 use pqcnet_p2p::network::Address;
@@ -19,7 +19,7 @@ use pqcnet_p2p::streams::{Streams, TcpStreams};
 use rand::Rng as _;
 
 use crate::config::ClientConfig;
-use crate::connection::{Connector, Live};
+use crate::connection::{Connector, Edge, Live};
 use crate::error::{ConnectError, PublishError, RequestError, SubscribeError};
 use crate::inbound::Inboxes;
 use crate::publisher::{self, Intake, Published, Publisher};
@@ -239,6 +239,21 @@ impl Client {
         subscription::start(self.clone(), channel.clone(), after).await
     }
 
+    /// The offset to present to [`Client::subscribe`] to get what was stored at `at_ms` (milliseconds since the Unix epoch, by
+    /// the relayers' clocks) or later, and nothing else. Tried again, with jittered pauses, while that makes sense and
+    /// [`ClientConfig::request_timeout`] allows.
+    ///
+    /// # Errors
+    /// See [`RequestError`]: of the last attempt.
+    pub async fn find_offset(&self, channel: &Channel, at_ms: u64) -> Result<u64, RequestError> {
+        let find = FindOffset {
+            channel: channel.clone(),
+            at_ms,
+        };
+        let found = self.repeat("find_offset", find, |edge| edge.find_offset.clone());
+        found.await.map(|found| found.after)
+    }
+
     /// Replaces the list of those who may read a channel of this client's own beside itself. Tried again, with jittered
     /// pauses, while that makes sense and [`ClientConfig::request_timeout`] allows: the same list may be set twice.
     ///
@@ -249,18 +264,32 @@ impl Client {
         channel: &ChannelName,
         readers: Vec<NodeId>,
     ) -> Result<(), RequestError> {
+        let set = SetReaders {
+            channel: channel.clone(),
+            readers,
+        };
+        self.repeat("set_readers", set, |edge| edge.set_readers.clone())
+            .await
+    }
+
+    /// Asks the sentry until it does what it is asked, refuses for good, or the time for a request is over.
+    async fn repeat<M, T>(
+        &self,
+        purpose: &str,
+        message: M,
+        to: fn(&Edge) -> Ref<M>,
+    ) -> Result<T, RequestError>
+    where
+        M: Message<Reply = Result<T, Refusal>> + Clone,
+    {
         let Shared { env, config, .. } = &**self.shared();
-        let mut rng = env.rng("set_readers");
+        let mut rng = env.rng(purpose);
         let mut pause = Pause::new(config.pause.0, config.pause.1);
         let until = env.now() + config.request_timeout;
         loop {
             let left = until.saturating_sub(env.now());
-            let set = SetReaders {
-                channel: channel.clone(),
-                readers: readers.clone(),
-            };
-            let error = match self.try_set_readers(set, left).await {
-                Ok(()) => return Ok(()),
+            let error = match self.try_once(message.clone(), to, left).await {
+                Ok(done) => return Ok(done),
                 Err(error) => error,
             };
             let next = pause.until(env.now(), rng.next_u64());
@@ -271,9 +300,17 @@ impl Client {
         }
     }
 
-    async fn try_set_readers(&self, set: SetReaders, within: Duration) -> Result<(), RequestError> {
+    async fn try_once<M, T>(
+        &self,
+        message: M,
+        to: fn(&Edge) -> Ref<M>,
+        within: Duration,
+    ) -> Result<T, RequestError>
+    where
+        M: Message<Reply = Result<T, Refusal>>,
+    {
         let live = self.connected(within).await?;
-        let answer = live.edge.set_readers.ask(set, within).await;
+        let answer = to(&live.edge).ask(message, within).await;
         answer
             .map_err(RequestError::Unanswered)?
             .map_err(RequestError::Refused)

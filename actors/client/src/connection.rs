@@ -8,7 +8,7 @@ use pqcnet_actor::{Env, Pause, Ref};
 use pqcnet_crypto::{NodeId, random};
 use pqcnet_link::{DownReason, LinkConfig, Role, ServiceId};
 use pqcnet_messages::edge::{
-    Attach, Consumed, OpenProducer, Publish, SetReaders, Subscribe, Unsubscribe,
+    Attach, Consumed, FindOffset, OpenProducer, Publish, SetReaders, Subscribe, Unsubscribe,
 };
 use pqcnet_messages::{Grant, MAX_GRANT_LIFETIME_MS};
 use pqcnet_p2p::endpoint::{DialError, Endpoint};
@@ -34,6 +34,7 @@ pub(crate) struct Edge {
     pub(crate) open_producer: Ref<OpenProducer>,
     pub(crate) publish: Ref<Publish>,
     pub(crate) set_readers: Ref<SetReaders>,
+    pub(crate) find_offset: Ref<FindOffset>,
     pub(crate) subscribe: Ref<Subscribe>,
     pub(crate) consumed: Ref<Consumed>,
     pub(crate) unsubscribe: Ref<Unsubscribe>,
@@ -46,6 +47,7 @@ impl Edge {
             open_producer: link.remote(),
             publish: link.remote(),
             set_readers: link.remote(),
+            find_offset: link.remote(),
             subscribe: link.remote(),
             consumed: link.remote(),
             unsubscribe: link.remote(),

@@ -60,6 +60,12 @@ impl Subscription {
         self.slot.lock().inbox.taken()
     }
 
+    /// How many offsets were passed over because the network no longer kept them when this subscription came to them. Only
+    /// where its operators limit how long records are kept.
+    pub fn skipped(&self) -> u64 {
+        self.slot.lock().inbox.skipped()
+    }
+
     fn take(&mut self) -> Option<Record> {
         let mut state = self.slot.lock();
         let record = state.inbox.take()?;
@@ -228,7 +234,7 @@ impl Task {
         let timeout: Duration = self.shared.config.request_timeout;
         match link.edge.subscribe.ask(subscribe, timeout).await {
             Ok(Ok(_)) => {}
-            Ok(Err(refusal)) => return refused(refusal),
+            Ok(Err(refusal)) => return self.refused(refusal),
             Err(_) => return Stretch::Again,
         }
         pause.reset();
@@ -252,12 +258,23 @@ impl Task {
                 }
                 () = self.slot.ended.notified() => {
                     match self.slot.lock().ended.take() {
-                        Some(SubscribeError::Refused(refusal)) => return refused(refusal),
+                        Some(SubscribeError::Refused(refusal)) => return self.refused(refusal),
                         Some(error) => return Stretch::Over(error),
                         None => {}
                     }
                 }
             }
+        }
+    }
+
+    fn refused(&self, refusal: Refusal) -> Stretch {
+        match refusal {
+            Refusal::FrontGone { first } => {
+                self.slot.lock().inbox.skip_through(first.saturating_sub(1));
+                Stretch::Again
+            }
+            refusal if refusal.is_retryable() => Stretch::Again,
+            refusal => Stretch::Over(SubscribeError::Refused(refusal)),
         }
     }
 
@@ -276,14 +293,6 @@ impl Task {
                 }
             });
         }
-    }
-}
-
-fn refused(refusal: Refusal) -> Stretch {
-    if refusal.is_retryable() {
-        Stretch::Again
-    } else {
-        Stretch::Over(SubscribeError::Refused(refusal))
     }
 }
 

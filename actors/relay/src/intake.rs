@@ -15,10 +15,13 @@ use pqcnet_actor::{
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::edge::Subscribed;
 use pqcnet_messages::relay::{
-    CloseSession, OpenSession, RelayConsumed, RelayDeliver, RelayOpenProducer, RelayPublish,
-    RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded, RelayUnsubscribe, SessionOpened,
+    CloseSession, OpenSession, RelayConsumed, RelayDeliver, RelayFindOffset, RelayOpenProducer,
+    RelayPublish, RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded, RelayUnsubscribe,
+    SessionOpened,
 };
-use pqcnet_messages::relay_local::{Admit, Consume, Follow, IssueEpoch, ReplaceReaders, Unfollow};
+use pqcnet_messages::relay_local::{
+    Admit, Consume, Follow, IssueEpoch, Locate, ReplaceReaders, Unfollow,
+};
 use pqcnet_messages::{Channel, Refusal, ShardId};
 
 use crate::ShardWorker;
@@ -373,6 +376,27 @@ impl On<RelaySetReaders> for Intake {
             Ok((_, _, worker)) => {
                 let readers = msg.readers;
                 self.forward(&worker.of(), ReplaceReaders { channel, readers }, cx)
+            }
+            Err(refusal) => Reply::Now(Err(refusal)),
+        }
+    }
+}
+
+impl On<RelayFindOffset> for Intake {
+    fn on(&mut self, msg: RelayFindOffset, cx: &mut Cx<Self>) -> Reply<RelayFindOffset> {
+        let RelayFindOffset {
+            session,
+            channel,
+            at_ms,
+        } = msg;
+        match self.route(session, &channel, cx.wall_ms()) {
+            Ok((customer, _, worker)) => {
+                let locate = Locate {
+                    customer,
+                    channel,
+                    at_ms,
+                };
+                self.forward(&worker.of(), locate, cx)
             }
             Err(refusal) => Reply::Now(Err(refusal)),
         }

@@ -17,18 +17,19 @@ use pqcnet_actor::{
     Stopping, TellError, TraceCx,
 };
 use pqcnet_crypto::StorageMasterKey;
+use pqcnet_log::seek::{self, Extent};
 use pqcnet_log::{
     AppendBatch, AppendError, ChannelId, Entries, LogError, ReadRequest, Salt, ShardLog, ShardNo,
 };
 use pqcnet_messages::control::ShardStatus;
-use pqcnet_messages::edge::{ProducerOpened, Published, Subscribed};
+use pqcnet_messages::edge::{OffsetFound, ProducerOpened, Published, Subscribed};
 use pqcnet_messages::moving::{
     MAX_TEXT_BYTES, MAX_TEXTS, ReadShard, ShardEntries, Stretch, SurveyShard,
 };
 use pqcnet_messages::relay::{RelayDeliver, RelaySubscriptionEnded};
 use pqcnet_messages::relay_local::{
-    Admit, Consume, CountLeft, DescribeShard, Discard, Fence, Follow, IssueEpoch, ReplaceReaders,
-    Rest, Room, ShardAccount, Unfollow, Wake,
+    Admit, Consume, CountLeft, DescribeShard, Discard, Fence, Follow, IssueEpoch, Locate,
+    ReplaceReaders, Rest, Room, ShardAccount, Unfollow, Wake,
 };
 use pqcnet_messages::{Record, Refusal, ShardId};
 use rand_core::Rng as _;
@@ -43,6 +44,8 @@ use crate::core::subscription::SubscriptionKey;
 use crate::core::tenure::Tenure;
 use crate::core::traces::Traces;
 
+/// Searches for a time at once; each is some twenty reads of the log, one after the other.
+const LOCATING: usize = 8;
 /// Effects applied before messages get their turn again.
 const EFFECTS_A_TURN: usize = 256;
 
@@ -90,6 +93,10 @@ pub struct ShardWorker {
     draining: bool,
     traces: Traces,
     meters: Meters,
+    /// Generations of the open log, to open what they sealed.
+    salts: Vec<(u32, Salt)>,
+    /// Searches for a time that are under way.
+    locating: usize,
 }
 
 /// A caller that waits for the disk.
@@ -156,6 +163,8 @@ impl ShardWorker {
             draining: false,
             traces: Traces::default(),
             meters: Meters::default(),
+            salts: Vec::new(),
+            locating: 0,
         }
     }
 
@@ -310,6 +319,9 @@ impl ShardWorker {
             Ok::<_, LogError>((opened, heads))
         };
         cx.spawn(opening, |worker, result, cx| {
+            if let Ok((opened, _)) = &result {
+                worker.salts.clone_from(&opened.salts);
+            }
             worker.core.on_opened(cx.now(), result);
             worker.drive(cx);
         });
@@ -438,6 +450,18 @@ impl ShardWorker {
     }
 }
 
+/// When an entry was stored; `None` for one that does not open.
+fn stored_at(
+    keys: &mut ShardKeys,
+    channel: &ChannelId,
+    offset: u64,
+    sealed: &mut [u8],
+) -> Option<u64> {
+    let text = keys.open(channel, offset, sealed).ok()?;
+    let stamp = sealed.get(text)?.first_chunk()?;
+    Some(u64::from_be_bytes(*stamp))
+}
+
 /// The rules of a shard that is not open.
 fn fresh(config: &ShardWorkerConfig) -> Shard<Waiting> {
     let keys = ShardKeys::new(config.storage_key.expose(), config.shard);
@@ -556,6 +580,50 @@ impl On<Follow> for ShardWorker {
         }
         self.drive(cx);
         Reply::Now(subscribed.map(|head| Subscribed { head }))
+    }
+}
+
+impl On<Locate> for ShardWorker {
+    fn on(&mut self, msg: Locate, cx: &mut Cx<Self>) -> Reply<Locate> {
+        let (channel, head) = match self.core.readable(msg.customer, &msg.channel) {
+            Ok(readable) => readable,
+            Err(refusal) => return Reply::Now(Err(refusal)),
+        };
+        if self.locating >= LOCATING {
+            return Reply::Now(Err(Refusal::Busy));
+        }
+        self.locating += 1;
+        let mut keys = ShardKeys::new(self.config.storage_key.expose(), self.shard);
+        keys.learn(&self.salts);
+        let (log, extent, at_ms) = (
+            self.log.clone(),
+            Extent {
+                shard: self.shard,
+                channel,
+                first: 1,
+                head,
+            },
+            msg.at_ms,
+        );
+        let locating = async move {
+            seek::before(&*log, extent, at_ms, |offset, sealed| {
+                stored_at(&mut keys, &channel, offset, sealed)
+            })
+            .await
+        };
+        let (promise, reply) = Reply::later();
+        cx.spawn(locating, move |worker, found, _| {
+            worker.locating -= 1;
+            promise.fulfil(match found {
+                Ok(after) => Ok(OffsetFound { after, head }),
+                Err(LogError::Busy) => Err(Refusal::Busy),
+                Err(error) => {
+                    tracing::warn!(shard = worker.shard.0, %error, "a time was not found");
+                    Err(Refusal::Storage)
+                }
+            });
+        });
+        reply
     }
 }
 

@@ -26,9 +26,9 @@ use pqcnet_actor::{
 };
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::edge::{
-    Attach, Attached, OpenProducer, Publish, SetReaders, Subscribe, SubscriptionEnded,
+    Attach, Attached, FindOffset, OpenProducer, Publish, SetReaders, Subscribe, SubscriptionEnded,
 };
-use pqcnet_messages::relay::{RelayOpenProducer, RelayPublish, RelaySetReaders};
+use pqcnet_messages::relay::{RelayFindOffset, RelayOpenProducer, RelayPublish, RelaySetReaders};
 use pqcnet_messages::{Channel, Grant, Refusal, ShardId};
 
 use crate::core::routes::{Routes, Submitted};
@@ -132,6 +132,7 @@ enum Request {
     OpenProducer(OpenProducer, Promise<OpenProducer>),
     Publish(Publish, Promise<Publish>, Came),
     SetReaders(SetReaders, Promise<SetReaders>),
+    FindOffset(FindOffset, Promise<FindOffset>),
     StartFeed(u32),
 }
 
@@ -141,6 +142,7 @@ impl Request {
             Request::OpenProducer(_, promise) => promise.fulfil(Err(refusal)),
             Request::Publish(_, promise, _) => promise.fulfil(Err(refusal)),
             Request::SetReaders(_, promise) => promise.fulfil(Err(refusal)),
+            Request::FindOffset(_, promise) => promise.fulfil(Err(refusal)),
             Request::StartFeed(subscription) => session.on_feed_lost(subscription, refusal, cx),
         }
     }
@@ -301,7 +303,7 @@ impl ClientSession {
         let bytes = match &request {
             Request::Publish(publish, ..) => publish.payloads.iter().map(Bytes::len).sum(),
             Request::SetReaders(set, _) => set.readers.len() * 32,
-            Request::OpenProducer(..) => 0,
+            Request::OpenProducer(..) | Request::FindOffset(..) => 0,
             // Subscriptions go by way of the uplink, few and small.
             Request::StartFeed(subscription) => {
                 return self.start_feed(relayer, session, *subscription, cx);
@@ -358,6 +360,19 @@ impl ClientSession {
                     readers: set.readers,
                 };
                 let to = link.set_readers.clone();
+                cx.ask(&to, message, ASK_DEADLINE, move |this, outcome, _| {
+                    drop(share);
+                    promise.fulfil(this.outcome(relayer, session, shard, outcome));
+                });
+            }
+            Request::FindOffset(find, promise) => {
+                let shard = self.shared.map.shard_of(&find.channel);
+                let message = RelayFindOffset {
+                    session,
+                    channel: find.channel,
+                    at_ms: find.at_ms,
+                };
+                let to = link.find_offset.clone();
                 cx.ask(&to, message, ASK_DEADLINE, move |this, outcome, _| {
                     drop(share);
                     promise.fulfil(this.outcome(relayer, session, shard, outcome));
@@ -537,6 +552,18 @@ impl On<Publish> for ClientSession {
             trace: cx.trace(),
         };
         self.submit(&channel, Request::Publish(msg, promise, came), cx);
+        later
+    }
+}
+
+impl On<FindOffset> for ClientSession {
+    fn on(&mut self, msg: FindOffset, cx: &mut Cx<Self>) -> Reply<FindOffset> {
+        if self.grant.is_none() {
+            return Reply::Now(Err(Refusal::UnknownSession));
+        }
+        let (promise, later) = Reply::later();
+        let channel = msg.channel.clone();
+        self.submit(&channel, Request::FindOffset(msg, promise), cx);
         later
     }
 }

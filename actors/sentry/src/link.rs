@@ -6,8 +6,8 @@ use std::time::Duration;
 use pqcnet_actor::Ref;
 use pqcnet_messages::edge::{Deliver, SubscriptionEnded};
 use pqcnet_messages::relay::{
-    CloseSession, OpenSession, RelayConsumed, RelayOpenProducer, RelayPublish, RelaySetReaders,
-    RelaySubscribe, RelayUnsubscribe,
+    CloseSession, OpenSession, RelayConsumed, RelayFindOffset, RelayOpenProducer, RelayPublish,
+    RelaySetReaders, RelaySubscribe, RelayUnsubscribe,
 };
 
 /// Closes a link; calling it twice does no harm.
@@ -30,6 +30,8 @@ pub struct RelayLink {
     pub publish: Ref<RelayPublish>,
     /// Replaces an access list.
     pub set_readers: Ref<RelaySetReaders>,
+    /// Finds a time in a channel.
+    pub find_offset: Ref<RelayFindOffset>,
     /// Starts a subscription.
     pub subscribe: Ref<RelaySubscribe>,
     /// Opens its window.

@@ -232,6 +232,7 @@ impl Reception for Sentries {
             .serve::<relay::RelayPublish>(intake.of())
             .serve::<relay::RelaySetReaders>(intake.of())
             .serve::<relay::RelaySubscribe>(intake.of())
+            .serve::<relay::RelayFindOffset>(intake.of())
             .serve::<relay::RelayConsumed>(intake.of())
             .serve::<relay::RelayUnsubscribe>(intake.of()))
     }

@@ -150,6 +150,7 @@ fn relay_link(handle: &LinkHandle) -> RelayLink {
         open_producer: handle.remote(),
         publish: handle.remote(),
         set_readers: handle.remote(),
+        find_offset: handle.remote(),
         subscribe: handle.remote(),
         consumed: handle.remote(),
         unsubscribe: handle.remote(),
@@ -273,6 +274,7 @@ impl Reception for Clients {
             .serve_if::<edge::OpenProducer>(attached(), session.of())
             .serve_if::<edge::Publish>(attached(), session.of())
             .serve_if::<edge::SetReaders>(attached(), session.of())
+            .serve_if::<edge::FindOffset>(attached(), session.of())
             .serve_if::<edge::Subscribe>(attached(), session.of())
             .serve_if::<edge::Consumed>(attached(), session.of())
             .serve_if::<edge::Unsubscribe>(attached(), session.of()))

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{ErrorKind, Stdout, Write as _};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -26,6 +27,10 @@ pub struct SubscribeArgs {
     /// Begin after this offset, whatever --store-offset holds; 0 is everything.
     #[arg(long)]
     after: Option<u64>,
+    /// Begin with what was stored at this time or later, by the relayers' clocks, whatever --store-offset holds: seconds since
+    /// the Unix epoch, or how long ago, as in 90s, 15m, 2h or 7d.
+    #[arg(long, value_name = "TIME", conflicts_with = "after")]
+    from_time: Option<FromTime>,
     /// Keep the offset of the last payload printed in this file, and begin after it next time.
     #[arg(long, value_name = "FILE")]
     store_offset: Option<PathBuf>,
@@ -34,6 +39,47 @@ pub struct SubscribeArgs {
     count: Option<u64>,
     #[command(flatten)]
     identity: IdentityArgs,
+}
+
+/// A time, as one types it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FromTime {
+    /// Seconds since the Unix epoch.
+    At(u64),
+    /// Seconds ago.
+    Ago(u64),
+}
+
+impl FromTime {
+    fn at_ms(self, now_ms: u64) -> u64 {
+        match self {
+            FromTime::At(seconds) => seconds.saturating_mul(1000),
+            FromTime::Ago(seconds) => now_ms.saturating_sub(seconds.saturating_mul(1000)),
+        }
+    }
+}
+
+impl FromStr for FromTime {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!("`{text}` is neither seconds since the Unix epoch nor like 90s, 15m, 2h or 7d")
+        };
+        let Some(last) = text.chars().last() else {
+            return Err(wrong());
+        };
+        let unit = match last {
+            's' => 1,
+            'm' => 60,
+            'h' => 3_600,
+            'd' => 86_400,
+            _ => return text.parse().map(FromTime::At).map_err(|_| wrong()),
+        };
+        let number = text[..text.len() - 1].parse::<u64>();
+        let seconds = number.ok().and_then(|number| number.checked_mul(unit));
+        seconds.map(FromTime::Ago).ok_or_else(wrong)
+    }
 }
 
 /// Runs it.
@@ -48,6 +94,7 @@ pub async fn run(args: &SubscribeArgs) -> Result<Exit, Failed> {
         .map_err(Failed::usage)?;
     let after = match (args.after, &args.store_offset) {
         (Some(after), _) => after,
+        (None, _) if args.from_time.is_some() => 0,
         (None, Some(path)) => stored_offset(path)?,
         (None, None) => 0,
     };
@@ -56,6 +103,14 @@ pub async fn run(args: &SubscribeArgs) -> Result<Exit, Failed> {
     let channel = Channel {
         owner: owner.unwrap_or_else(|| client.node_id()),
         name,
+    };
+    let after = match args.from_time {
+        Some(time) => {
+            let at_ms = time.at_ms(crate::clock::wall_ms());
+            let found = client.find_offset(&channel, at_ms).await;
+            found.map_err(|error| Failed::new(Exit::Refused, error))?
+        }
+        None => after,
     };
     let mut records = client
         .subscribe(&channel, after)
@@ -171,4 +226,23 @@ fn subscribe_failed(error: SubscribeError) -> Failed {
         _ => Exit::Failure,
     };
     Failed::new(exit, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Seconds of the epoch, or ago in any unit; what is neither is refused in words that say what would do.
+    #[test]
+    fn times_as_one_types_them() {
+        let at = |text: &str| text.parse::<FromTime>().map(|time| time.at_ms(10_000_000));
+        assert_eq!(at("1700000000"), Ok(1_700_000_000_000));
+        assert_eq!(at("90s"), Ok(9_910_000));
+        assert_eq!(at("15m"), Ok(9_100_000));
+        assert_eq!(at("2h"), Ok(2_800_000));
+        assert_eq!(at("7d"), Ok(0));
+        for wrong in ["", "d", "-5", "1.5h", "soon", "99999999999999999999d", "5é"] {
+            assert!(at(wrong).unwrap_err().contains("neither"), "{wrong}");
+        }
+    }
 }

@@ -4,6 +4,8 @@
 
 #[macro_use]
 mod rules;
+#[path = "support/amqp_proxy.rs"]
+mod amqp_proxy;
 #[path = "support/broker.rs"]
 mod on_broker;
 #[path = "support/private_broker.rs"]
@@ -11,10 +13,16 @@ mod on_broker;
 mod private_broker;
 mod support;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use amqp_proxy::AmqpProxy;
+use futures::StreamExt as _;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Connection, ConnectionProperties};
 use pqcnet_log::broker::local;
 use pqcnet_log::{BrokerConfig, BrokerLog, LogError, ShardLog, ShardNo};
 use pqcnet_store::{RocksStore, Scan, Store as _};
@@ -268,12 +276,88 @@ async fn a_front_that_the_broker_removed_is_passed_over(uri: &str) {
     refused(&log, "front was removed").await;
 }
 
-// The suite, and a stream that the broker has cut at its front.
+/// How often each offset is in the shard's stream up to the first message with offset `last`, whoever wrote it there; asked of
+/// the broker itself, which is waited for.
+async fn copies(uri: &str, prefix: &str, last: u64) -> BTreeMap<u64, u32> {
+    let stream = format!("{prefix}.shard-{}", S.0);
+    let options = ConnectionProperties::default();
+    let connection = Connection::connect(uri, options).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let qos = BasicQosOptions::default();
+    channel.basic_qos(64, qos).await.unwrap();
+    let mut from = FieldTable::default();
+    from.insert("x-stream-offset".into(), AMQPValue::LongLongInt(0));
+    let options = BasicConsumeOptions::default();
+    let reading = channel.basic_consume(stream.as_str().into(), "".into(), options, from);
+    let mut reading = reading.await.unwrap();
+    let mut copies = BTreeMap::new();
+    while !copies.contains_key(&last) {
+        let delivery = reading.next().await.unwrap().unwrap();
+        delivery.ack(BasicAckOptions::default()).await.unwrap();
+        let headers = delivery.properties.headers().as_ref().unwrap().inner();
+        if let Some(offset) = headers.get("offset").and_then(AMQPValue::as_long_long_int) {
+            *copies.entry(offset as u64).or_default() += 1;
+        }
+    }
+    copies
+}
+
+// The connection is cut when the broker has what was appended and its confirms are lost on the way: a new writer epoch publishes
+// all of it again, so it is in the stream twice, and in the log once and in order.
+async fn a_cut_inside_a_confirm_window_repeats_nothing(broker: &Broker) {
+    let proxy = AmqpProxy::start(broker.at()).await.unwrap();
+    let here = OnBroker::new(&proxy.in_front_of(&broker.uri()));
+    let generation = opened(&here.log).await;
+    append_each(&here.log, generation, 0, &["a", "b"]).await;
+    drained(&here.store).await;
+    proxy.lose_confirms();
+    let appending = here
+        .log
+        .append(batch(S, generation, A, 2, &["c", "d", "e"]));
+    let cutting = async {
+        proxy.lost(1).await;
+        copies(&broker.uri(), &here.prefix, 5).await;
+        proxy.cut();
+    };
+    let (appended, ()) = soon(async { futures::join!(appending.unwrap(), cutting) }).await;
+    appended.unwrap();
+    append_each(&here.log, generation, 5, &["f"]).await;
+    drained(&here.store).await;
+    assert_eq!(all_texts(&here.log).await, ["a", "b", "c", "d", "e", "f"]);
+    let copies = soon(copies(&broker.uri(), &here.prefix, 6)).await;
+    let twice = [(1, 1), (2, 1), (3, 2), (4, 2), (5, 2), (6, 1)];
+    assert_eq!(copies, BTreeMap::from(twice));
+}
+
+// The broker refuses a message in the middle of a window; it has it all the same, which is worse than if it had not. From the
+// first unconfirmed one on all is published again in a new writer epoch, and the log has each once and in order.
+async fn a_nack_in_mid_window_repeats_nothing(broker: &Broker) {
+    let proxy = AmqpProxy::start(broker.at()).await.unwrap();
+    let here = OnBroker::new(&proxy.in_front_of(&broker.uri()));
+    let generation = opened(&here.log).await;
+    append_each(&here.log, generation, 0, &["a", "b"]).await;
+    drained(&here.store).await;
+    proxy.falsify(1);
+    let window = batch(S, generation, A, 2, &["c", "d", "e", "f"]);
+    soon(here.log.append(window).unwrap()).await.unwrap();
+    soon(proxy.falsified(1)).await;
+    append_each(&here.log, generation, 6, &["g"]).await;
+    drained(&here.store).await;
+    let wanted = ["a", "b", "c", "d", "e", "f", "g"];
+    assert_eq!(all_texts(&here.log).await, wanted);
+    let copies = soon(copies(&broker.uri(), &here.prefix, 7)).await;
+    assert!(copies[&3] >= 2, "{copies:?}");
+    assert_eq!(copies.len(), 7);
+}
+
+// The suite, a stream that the broker has cut at its front, and confirms that are lost or falsified.
 #[tokio::test]
 async fn the_log_on_a_broker_conforms() {
     let broker = Broker::start();
     all(&broker.uri()).await;
     a_front_that_the_broker_removed_is_passed_over(&broker.uri()).await;
+    a_cut_inside_a_confirm_window_repeats_nothing(&broker).await;
+    a_nack_in_mid_window_repeats_nothing(&broker).await;
 }
 
 // What only a broker can do to a log: it dies, and somebody else takes over.

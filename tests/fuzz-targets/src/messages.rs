@@ -55,12 +55,13 @@ decoders! {
         Attach, OpenProducer, Publish, SetReaders, Subscribe, Consumed, Unsubscribe, Deliver, SubscriptionEnded,
         Result<Attached, Refusal>, Result<ProducerOpened, Refusal>, Result<Published, Refusal>,
         Result<Subscribed, Refusal>, Result<(), Refusal>,
+        FindOffset, Result<OffsetFound, Refusal>,
     ]
     RELAY_MESSAGES: [
         OpenSession, CloseSession, RelayOpenProducer, RelayPublish, RelaySetReaders, RelaySubscribe, RelayConsumed,
         RelayUnsubscribe, RelayDeliver, RelaySubscriptionEnded, Result<SessionOpened, Refusal>,
         ReleaseShard, Result<ShardReleased, Refusal>, SurveyShard, Result<ShardSurvey, Refusal>, ReadShard,
-        Result<ShardEntries, Refusal>, FenceShard, ShardHeld, Result<Held, Refusal>,
+        Result<ShardEntries, Refusal>, FenceShard, ShardHeld, Result<Held, Refusal>, RelayFindOffset,
     ]
     CONTROL_MESSAGES: [
         Ping, Pong, Status, StatusReport, SubmitDirective, Submitted, Result<Submitted, Refusal>, PullDirectives,

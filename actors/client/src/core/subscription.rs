@@ -32,6 +32,7 @@ pub struct Inbox {
     buffered_bytes: usize,
     unreported_bytes: usize,
     unreported: usize,
+    skipped: u64,
 }
 
 impl Inbox {
@@ -45,6 +46,21 @@ impl Inbox {
             buffered_bytes: 0,
             unreported_bytes: 0,
             unreported: 0,
+            skipped: 0,
+        }
+    }
+
+    /// Offsets that were passed over because they were no longer kept.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// Nothing up to `offset` is kept any more: the next subscription goes on behind it.
+    pub fn skip_through(&mut self, offset: u64) {
+        if offset > self.taken {
+            self.skipped += offset - self.taken;
+            self.taken = offset;
+            self.restart();
         }
     }
 
@@ -165,6 +181,22 @@ mod tests {
         assert_eq!(inbox.take(), None);
         assert_eq!(inbox.on_deliver(records(2..=3, 1)), Ok(()));
         assert_eq!(inbox.take().map(|r| r.offset), Some(2));
+    }
+
+    /// Offsets up to 40 are gone when the subscriber, who took 1 and has 2 here, comes for more: it goes on with 41. One who is
+    /// further does not go back.
+    #[test]
+    fn goes_on_behind_a_front_that_is_gone() {
+        let mut inbox = Inbox::new(0, 1000);
+        assert_eq!(inbox.on_deliver(records(1..=2, 1)), Ok(()));
+        assert_eq!(inbox.take().map(|r| r.offset), Some(1));
+        inbox.skip_through(40);
+        assert_eq!((inbox.restart(), inbox.skipped()), (40, 39));
+        assert_eq!(inbox.on_deliver(records(41..=42, 1)), Ok(()));
+        assert_eq!(inbox.take().map(|r| r.offset), Some(41));
+        inbox.skip_through(40);
+        assert_eq!((inbox.taken(), inbox.skipped()), (41, 39));
+        assert_eq!(inbox.take().map(|r| r.offset), Some(42));
     }
 
     /// A window of two large records: the third at once is the sentry's fault; taken room is room again.

@@ -336,7 +336,15 @@ impl Delivery {
                 return;
             }
         };
+        let next = subscription.delivered + 1;
         let (records, damage) = open_entries(keys, &channel, entries);
+        // The front was trimmed, before it subscribed or from under it: it is told, and goes on as it sees fit.
+        if let Some(first) = records.first().map(|record| record.offset)
+            && first > next
+        {
+            self.end(serial, Refusal::FrontGone { first });
+            return;
+        }
         if let Some((offset, error)) = damage.filter(|_| records.is_empty()) {
             let shard = self.shard;
             let problem = Problem::Sealed {

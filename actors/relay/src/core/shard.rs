@@ -293,6 +293,26 @@ impl<T> Shard<T> {
         Ok(head)
     }
 
+    /// A channel of this shard that the customer may read, and its durable head.
+    pub fn readable(
+        &self,
+        customer: NodeId,
+        channel: &Channel,
+    ) -> Result<(ChannelId, u64), Refusal> {
+        if !self.served {
+            return Err(self.not_ready());
+        }
+        let id = channel_id(channel);
+        match self.channels.get(&id) {
+            Some(state) if state.about.is_none() => Err(Refusal::Storage),
+            Some(state) if state.may_read(&customer) => Ok((id, state.durable.head)),
+            // Nothing was ever stored in it.
+            None if channel.owner == customer => Ok((id, 0)),
+            // Whether somebody else's channel exists is not told either.
+            Some(_) | None => Err(Refusal::NotAllowed),
+        }
+    }
+
     /// See [`Delivery::consumed`].
     pub fn consumed(&mut self, key: SubscriptionKey, offset: u64) {
         self.delivery.consumed(key, offset);

@@ -11,13 +11,13 @@ use pqcnet_actor::{
 };
 use pqcnet_crypto::{NodeId, NodeKeys};
 use pqcnet_messages::edge::{
-    Attach, Attached, Deliver, ProducerOpened, Publish, Published, Subscribe, Subscribed,
-    SubscriptionEnded,
+    Attach, Attached, Deliver, OffsetFound, ProducerOpened, Publish, Published, Subscribe,
+    Subscribed, SubscriptionEnded,
 };
 use pqcnet_messages::mesh::{LinkDown, LinkUp};
 use pqcnet_messages::relay::{
-    CloseSession, OpenSession, RelayConsumed, RelayDeliver, RelayOpenProducer, RelayPublish,
-    RelaySetReaders, RelaySubscribe, RelayUnsubscribe, SessionOpened,
+    CloseSession, OpenSession, RelayConsumed, RelayDeliver, RelayFindOffset, RelayOpenProducer,
+    RelayPublish, RelaySetReaders, RelaySubscribe, RelayUnsubscribe, SessionOpened,
 };
 use pqcnet_messages::{Channel, ChannelName, Grant, Record, Refusal, ShardMap};
 use pqcnet_sentry_actors::{
@@ -117,6 +117,17 @@ impl On<RelaySetReaders> for Relayer {
             msg.readers.len()
         ));
         Reply::Now(Ok(()))
+    }
+}
+
+impl On<RelayFindOffset> for Relayer {
+    fn on(&mut self, msg: RelayFindOffset, _: &mut Cx<Self>) -> Reply<RelayFindOffset> {
+        self.note(format!(
+            "find {} in {}",
+            msg.at_ms,
+            msg.channel.name.as_str()
+        ));
+        Reply::Now(Ok(OffsetFound { after: 6, head: 9 }))
     }
 }
 
@@ -271,6 +282,7 @@ impl World {
             open_producer: relayer.of(),
             publish: relayer.of(),
             set_readers: relayer.of(),
+            find_offset: relayer.of(),
             subscribe: relayer.of(),
             consumed: relayer.of(),
             unsubscribe: relayer.of(),

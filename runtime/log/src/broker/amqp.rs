@@ -16,7 +16,8 @@ use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, ErrorKind,
     Event,
 };
-use pqcnet_actor::Env;
+use pqcnet_actor::{Env, Pause};
+use rand_core::Rng as _;
 use tokio::sync::watch;
 
 use super::BrokerConfig;
@@ -96,11 +97,14 @@ pub(crate) async fn keep_connected(
     purpose: &'static str,
     line: watch::Sender<Line>,
 ) {
-    let (mut pause, mut failed) = (RETRY.0, 0_u32);
+    let mut pause = Pause::new(RETRY.0, RETRY.1);
+    let mut rng = env.rng(&format!("broker {purpose}"));
+    let mut failed = 0_u32;
     while !line.is_closed() {
         match in_time(connect(&config, purpose)).await {
             Ok(connection) => {
-                pause = RETRY.0;
+                pause.reset();
+                failed = 0;
                 let connection = Arc::new(connection);
                 tracing::info!(purpose, "connected to the broker");
                 line.send_replace(Line {
@@ -115,19 +119,23 @@ pub(crate) async fn keep_connected(
                 });
             }
             Err(error) => {
-                tracing::debug!(purpose, %error, "no connection to the broker");
                 failed = failed.saturating_add(1);
+                if failed == TRIES {
+                    tracing::warn!(purpose, %error, "no connection to the broker; trying on");
+                } else {
+                    tracing::debug!(purpose, %error, "no connection to the broker");
+                }
                 if failed >= TRIES {
                     line.send_if_modified(|line| !std::mem::replace(&mut line.tried, true));
                 }
             }
         }
+        let wait = pause.next(rng.next_u64());
         tokio::select! {
             biased;
             () = line.closed() => {}
-            () = env.sleep(pause) => {}
+            () = env.sleep(wait) => {}
         }
-        pause = (pause * 2).min(RETRY.1);
     }
 }
 

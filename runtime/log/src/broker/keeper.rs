@@ -11,7 +11,9 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt as _, StreamExt as _};
+use pqcnet_actor::{Pause, StreamRng};
 use pqcnet_store::{Batch, Commit, SubmitError};
+use rand_core::Rng as _;
 use tokio::sync::{mpsc, oneshot};
 
 use super::amqp::{AmqpError, Seat, publish_record};
@@ -26,8 +28,11 @@ use crate::embedded::off_thread;
 use crate::embedded::write::settled;
 use crate::{LogError, ShardNo};
 
-/// Between attempts to take the seat while the broker answers and something is wrong.
-const RETRY: Duration = Duration::from_millis(200);
+/// Between attempts to take the seat while the broker answers and something is wrong: each pause is drawn from a range that
+/// doubles up to the second figure. The flow is to be back within 10 s of the broker, and a broker that starts has enough to do.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
+/// The same while another connection holds the lock, and while the local store can not write.
+const RETRY_SOON: Duration = Duration::from_millis(200);
 /// Attempts while another connection holds the lock: a predecessor's may take a moment to be noticed gone.
 const LOCKED: u32 = 15;
 /// Until a full queue of the local store is tried again.
@@ -85,6 +90,10 @@ pub(crate) struct Keeper {
     /// Attempts that met the lock, one after the other.
     locked: u32,
     last_error: Option<LogError>,
+    pause: Pause,
+    rng: StreamRng,
+    /// What was last said to be wrong with the broker; told once, not with every attempt.
+    said: Option<String>,
     join: Option<BoxFuture<'static, Joined>>,
     load: Option<BoxFuture<'static, Loaded>>,
     confirms: FuturesOrdered<BoxFuture<'static, Result<bool, AmqpError>>>,
@@ -100,7 +109,11 @@ impl Keeper {
         let shard = joining.shard;
         let found = standing(&*joining.store, shard)?;
         let (standing, last) = found.unwrap_or_default();
+        let rng = joining.env.rng(&format!("log keeper {}", shard.0));
         Ok(Self {
+            pause: Pause::new(RETRY.0, RETRY.1),
+            rng,
+            said: None,
             joining,
             limits,
             shard,
@@ -163,7 +176,7 @@ impl Keeper {
                 changed = self.joining.publishing.changed() => if changed.is_err() {
                     return;
                 },
-                () = env.sleep(due.unwrap_or(RETRY)), if due.is_some() => {
+                () = env.sleep(due.unwrap_or(BUSY)), if due.is_some() => {
                     self.flush();
                     self.owner.on_tick(env.now());
                 }
@@ -321,7 +334,7 @@ impl Keeper {
             && self.locked < LOCKED
         {
             self.locked += 1;
-            return self.start_join(RETRY);
+            return self.start_join(RETRY_SOON);
         }
         self.locked = 0;
         self.attempted = true;
@@ -339,6 +352,8 @@ impl Keeper {
                     waiting = self.owner.waiting(),
                     "writing to the broker"
                 );
+                self.said = None;
+                self.pause.reset();
                 self.tag = 1;
                 self.claims.insert(seat.epoch, seat.position);
                 while self.claims.len() > 8 {
@@ -355,8 +370,16 @@ impl Keeper {
                 self.owner.locked_out();
             }
             Err(error) => {
-                tracing::warn!(shard = self.shard.0, %error, "not writing to the broker");
                 let detail = error.to_string();
+                if self.said.as_ref() == Some(&detail) {
+                    tracing::debug!(shard = self.shard.0, %error, "still not writing to the broker");
+                } else {
+                    tracing::warn!(
+                        shard = self.shard.0, %error, waiting = self.owner.waiting(),
+                        "not writing to the broker; what comes is spilled, and the broker tried again"
+                    );
+                    self.said = Some(detail.clone());
+                }
                 self.last_error = Some(match error {
                     JoinError::Log(error) => error,
                     JoinError::Amqp(_) => LogError::Storage { detail },
@@ -365,7 +388,8 @@ impl Keeper {
                         LogError::Storage { detail }
                     }
                 });
-                self.start_join(RETRY);
+                let pause = self.pause.next(self.rng.next_u64());
+                self.start_join(pause);
             }
         }
     }
@@ -502,7 +526,7 @@ impl Keeper {
         }
         match wrote {
             Wrote::Epoch(pause) if well => self.claim(pause),
-            Wrote::Epoch(_) => self.start_join(RETRY),
+            Wrote::Epoch(_) => self.start_join(RETRY_SOON),
             Wrote::Spilled(record) => self.owner.spilled(record, well),
             Wrote::Settled(record) => {
                 if well {

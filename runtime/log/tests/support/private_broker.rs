@@ -70,17 +70,45 @@ impl Broker {
         fs::read_to_string(self.said_path()).unwrap_or_default()
     }
 
-    /// `kill -9`.
+    /// `kill -9`, once the broker has written down that it has streams. For half a second after its first stream ever it has
+    /// not, and a broker that dies then serves none of them again by itself: docs/runbooks/broker-streams-gone.md.
     pub fn kill(&mut self) {
+        self.remember();
+        self.end();
+    }
+
+    fn end(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().expect("a child");
             process.wait().expect("a child");
         }
     }
 
+    /// Waits for the name of what coordinates streams to be in the file of such names, if there are streams.
+    fn remember(&self) {
+        let node = format!("pqcnet-{}@localhost", self.ports[0]);
+        let names = self.data().join(&node).join("coordination").join(&node);
+        let names = names.join("names.dets");
+        let has_streams = || self.data().join(&node).join("stream").exists();
+        for _ in 0..LOOKS {
+            let text = fs::read(&names).unwrap_or_default();
+            let name = b"rabbit_stream_coordinator";
+            if !has_streams() || text.windows(name.len()).any(|part| part == name) {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        panic!("the broker never wrote down that it has streams: {}", names.display());
+    }
+
     /// Where it serves.
     pub fn uri(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.ports[0])
+    }
+
+    /// The same as an address.
+    pub fn at(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[0]))
     }
 
     /// Where it keeps its data.
@@ -91,7 +119,7 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        self.kill();
+        self.end();
     }
 }
 
