@@ -37,11 +37,8 @@ impl Broker {
 
     /// Starts it again where it was killed, and waits until it serves.
     pub fn resume(&mut self) {
-        let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
-        let mut scripts = above.map(|folder| folder.join("deploy/scripts/private-broker.sh"));
-        let script = scripts.find(|script| script.exists()).expect("in the tree");
         let said = fs::File::create(self.said_path()).expect("a file");
-        let process = Command::new(script)
+        let process = Command::new(script("private-broker.sh"))
             .arg(self.folder.path().join("broker"))
             .args(self.ports.map(|port| port.to_string()))
             .stdin(Stdio::null())
@@ -84,21 +81,50 @@ impl Broker {
         }
     }
 
-    /// Waits for the name of what coordinates streams to be in the file of such names, if there are streams.
-    fn remember(&self) {
+    /// `kill -9`, and then what is on its disk is what was there in the half second after its first stream: the name of what
+    /// coordinates streams is not in its file yet. A kill that has to come in time would not always.
+    pub fn kill_forgetful(&mut self) {
+        self.kill();
+        fs::remove_file(self.names()).expect("the file of names");
+    }
+
+    /// What the runbook says to do then.
+    pub fn revive(&self) {
+        let node = format!("pqcnet-{}@localhost", self.ports[0]);
+        let said = Command::new(script("revive-streams.sh"))
+            .args(["-n", &node])
+            .env("RABBITMQCTL", "/usr/lib/rabbitmq/bin/rabbitmqctl")
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
+            .env("HOME", self.folder.path().join("broker/home"))
+            .env("ERL_EPMD_PORT", self.ports[2].to_string())
+            .current_dir(self.folder.path())
+            .output()
+            .expect("the script runs");
+        let text = String::from_utf8_lossy(&said.stdout);
+        assert!(text.contains("revived"), "{said:?}");
+    }
+
+    fn names(&self) -> PathBuf {
         let node = format!("pqcnet-{}@localhost", self.ports[0]);
         let names = self.data().join(&node).join("coordination").join(&node);
-        let names = names.join("names.dets");
-        let has_streams = || self.data().join(&node).join("stream").exists();
+        names.join("names.dets")
+    }
+
+    /// Waits for the name of what coordinates streams to be in the file of such names: for brokers that have streams.
+    fn remember(&self) {
+        let names = self.names();
         for _ in 0..LOOKS {
             let text = fs::read(&names).unwrap_or_default();
             let name = b"rabbit_stream_coordinator";
-            if !has_streams() || text.windows(name.len()).any(|part| part == name) {
+            if text.windows(name.len()).any(|part| part == name) {
                 return;
             }
             std::thread::park_timeout(Duration::from_millis(100));
         }
-        panic!("the broker never wrote down that it has streams: {}", names.display());
+        panic!(
+            "the broker never wrote down that it has streams: {}",
+            names.display()
+        );
     }
 
     /// Where it serves.
@@ -121,6 +147,13 @@ impl Drop for Broker {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// One of the tree's scripts.
+fn script(name: &str) -> PathBuf {
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let mut scripts = above.map(|folder| folder.join("deploy/scripts").join(name));
+    scripts.find(|script| script.exists()).expect("in the tree")
 }
 
 /// Whether somebody there answers the protocol's first words, which a broker does only once it has started.
