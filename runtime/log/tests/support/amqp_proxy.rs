@@ -74,20 +74,26 @@ impl AmqpProxy {
 
     /// From now on what is published arrives, and the broker's confirms are lost.
     pub fn lose_confirms(&self) {
-        self.orders.send_modify(|orders| orders.lose = true);
+        self.orders.send_modify(|orders| {
+            orders.lose = true;
+            orders.lost = 0;
+        });
     }
 
-    /// Waits until so many were lost since the start.
+    /// Waits until so many were lost since that order.
     pub async fn lost(&self, goal: u64) {
         self.reached(|orders| orders.lost >= goal).await;
     }
 
-    /// So many more confirms become nacks: the broker has the message and says that it has not.
+    /// So many confirms become nacks: the broker has the message and says that it has not.
     pub fn falsify(&self, confirms: u64) {
-        self.orders.send_modify(|orders| orders.falsify += confirms);
+        self.orders.send_modify(|orders| {
+            orders.falsify = confirms;
+            orders.falsified = 0;
+        });
     }
 
-    /// Waits until so many were falsified since the start.
+    /// Waits until so many were falsified since that order.
     pub async fn falsified(&self, goal: u64) {
         self.reached(|orders| orders.falsified >= goal).await;
     }
