@@ -34,7 +34,7 @@ pub const MAX_HAVE: usize = 4096;
 pub const MAX_PULLED: usize = 64;
 
 /// What a node says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Advert {
     /// The network it belongs to.
     pub network_id: [u8; 32],
@@ -63,7 +63,7 @@ pub struct Advert {
 }
 
 /// One version of a node's KEM key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KemAdvert {
     /// Rises with each rotation.
     pub version: u32,
@@ -72,7 +72,7 @@ pub struct KemAdvert {
 }
 
 /// An advert and its node's signature: what travels and is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SignedAdvert {
     /// What the node says.
     pub advert: Advert,
@@ -285,14 +285,14 @@ impl TryFrom<pb::Signed> for SignedAdvert {
 }
 
 /// Asks a peer for the directives that the asker lacks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PullDirectives {
     /// Fingerprints of those it has; at most [`MAX_HAVE`].
     pub have: Vec<[u8; 8]>,
 }
 
 /// Asks a peer for the adverts that the asker lacks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PullAdverts {
     /// Fingerprints of those it has; at most [`MAX_HAVE`].
     pub have: Vec<[u8; 8]>,

@@ -32,6 +32,10 @@ macro_rules! message {
             type Reply = $reply;
             const NAME: &'static str = $name;
             const CLASS: pqcnet_actor::Class = pqcnet_actor::Class::$class;
+
+            fn digest(&self, into: &mut pqcnet_actor::Digest) {
+                std::hash::Hash::hash(self, into);
+            }
         }
 
         impl pqcnet_link::Addressed for $ty {

@@ -20,7 +20,7 @@ pub const MAX_REPORTED_PROBLEMS: usize = 64;
 pub const MAX_REPORT_TEXT: usize = 256;
 
 /// Are you there?
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ping {
     /// Comes back in the [`Pong`].
     pub nonce: u64,
@@ -40,11 +40,11 @@ pub struct Pong {
 }
 
 /// How are you?
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Status {}
 
 /// Which kind of connection a link rides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Plane {
     /// libp2p.
     Control,

@@ -25,7 +25,7 @@ pub const MAX_MAP_SHARDS: usize = 4096;
 pub const MAX_MAP_OWNERS: usize = 1024;
 
 /// One order of the root. Of two about the same [`Subject`] the one with the higher version holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Directive {
     /// The network it holds in.
     pub network_id: [u8; 32],
@@ -40,7 +40,7 @@ pub struct Directive {
 }
 
 /// What a directive orders.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Order {
     /// The node is nobody any more: no role, no link, no grant.
     Revoke {
@@ -81,7 +81,7 @@ pub enum Subject {
 }
 
 /// A directive and the root's signature: what travels and is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SignedDirective {
     /// What the root ordered.
     pub directive: Directive,
@@ -355,7 +355,7 @@ impl TryFrom<pb::Signed> for SignedDirective {
 
 /// Hands a directive to a node, which keeps it and passes it on; any peer but a client may. Answered with what became of
 /// it, or `NotAllowed` when the network's root did not sign it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SubmitDirective {
     /// The directive.
     pub directive: SignedDirective,

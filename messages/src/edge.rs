@@ -21,7 +21,7 @@ use crate::refusal::Refusal;
 pub const MAX_READERS: usize = 1024;
 
 /// Opens the client's session at the sentry; first message of a link.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Attach {
     /// The client's leave for this sentry.
     pub grant: Grant,
@@ -35,7 +35,7 @@ pub struct Attached {
 }
 
 /// Asks the shard's owner for a producer epoch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OpenProducer {
     /// A channel of the client's own.
     pub channel: Channel,
@@ -52,7 +52,7 @@ pub struct ProducerOpened {
 }
 
 /// Publishes a batch. The same (epoch, sequences) sent again lands once and is answered as the first time.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Publish {
     /// A channel of the client's own.
     pub channel: Channel,
@@ -74,7 +74,7 @@ pub struct Published {
 }
 
 /// Replaces the access list of a channel of the client's own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SetReaders {
     /// The channel's name.
     pub channel: ChannelName,
@@ -83,7 +83,7 @@ pub struct SetReaders {
 }
 
 /// Starts deliveries of a channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Subscribe {
     /// The client's number for it, unique on the link.
     pub subscription: u32,
@@ -121,7 +121,7 @@ pub struct OffsetFound {
 }
 
 /// The client has dealt with everything up to `offset`; opens the window again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Consumed {
     /// Which subscription.
     pub subscription: u32,
@@ -130,14 +130,14 @@ pub struct Consumed {
 }
 
 /// Ends a subscription.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Unsubscribe {
     /// Which subscription.
     pub subscription: u32,
 }
 
 /// Records of a subscription, in order, contiguous with the ones before.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Deliver {
     /// Which subscription.
     pub subscription: u32,
@@ -146,7 +146,7 @@ pub struct Deliver {
 }
 
 /// A subscription that the service ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SubscriptionEnded {
     /// Which subscription.
     pub subscription: u32,

@@ -15,7 +15,7 @@ pub const GRANT_SKEW_MS: u64 = 5 * 60 * 1000;
 
 /// Signed once a session by the customer; the relayer verifies it, so a sentry can invent nobody. It names the sentry,
 /// so that another sentry cannot use a grant it has seen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Grant {
     /// Who grants.
     pub customer: NodePublic,

@@ -27,7 +27,7 @@ pub const MAX_TEXT_BYTES: usize = 512 * 1024;
 const MAX_TEXT: usize = 8 + MAX_PAYLOAD;
 
 /// What is stored of a shard, channel by channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SurveyShard {
     /// Which.
     pub shard: ShardId,
@@ -38,7 +38,7 @@ pub struct SurveyShard {
 }
 
 /// A page of a shard's channels, ascending by the log's names of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ShardSurvey {
     /// The generation that stores now.
     pub generation: u32,
@@ -49,7 +49,7 @@ pub struct ShardSurvey {
 }
 
 /// All that is stored of a channel but its entries.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ChannelFacts {
     /// Owner and name.
     pub channel: Channel,
@@ -68,7 +68,7 @@ pub struct ChannelFacts {
 }
 
 /// How far a producer got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mark {
     /// Producer epoch.
     pub epoch: u64,
@@ -79,7 +79,7 @@ pub struct Mark {
 }
 
 /// Entries of a shard that is to be the asker's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReadShard {
     /// Which.
     pub shard: ShardId,
@@ -90,7 +90,7 @@ pub struct ReadShard {
 }
 
 /// Entries of one channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stretch {
     /// The log's name of the channel.
     pub channel: [u8; 32],
@@ -101,7 +101,7 @@ pub struct Stretch {
 }
 
 /// Entries in clear: both relayers' disks have keys of their own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ShardEntries {
     /// One for each of the first so many stretches; the last may end early.
     pub runs: Vec<Run>,
@@ -110,7 +110,7 @@ pub struct ShardEntries {
 }
 
 /// Consecutive entries of a channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Run {
     /// Offset of the first; one beyond the stretch when nothing of that is kept.
     pub first: u64,
@@ -119,7 +119,7 @@ pub struct Run {
 }
 
 /// Store nothing more in a shard: its new owner has all but the last of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FenceShard {
     /// Which.
     pub shard: ShardId,
@@ -128,7 +128,7 @@ pub struct FenceShard {
 }
 
 /// To whom a shard was given: whether it is on the disk there, so that the former owner's copy may go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ShardHeld {
     /// Which.
     pub shard: ShardId,
@@ -137,7 +137,7 @@ pub struct ShardHeld {
 }
 
 /// Whether it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Held(pub bool);
 
 message!(SurveyShard, "relay.SurveyShard", RELAY Type::SurveyShard, Request => Result<ShardSurvey, Refusal>);

@@ -11,7 +11,7 @@ use crate::refusal::Refusal;
 pub const MAX_BACKUP_NAME: usize = 64;
 
 /// Stop in order: take nobody more, finish what is in flight, close every link, end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Drain {}
 
 /// It is draining.
@@ -23,7 +23,7 @@ pub struct DrainBegun {
 
 /// Copy the store, while it is in use, to a new folder of this name among the node's backups. Asked again with the same
 /// name it tells how that goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BackUp {
     /// Lower-case letters, digits and `-`, at most [`MAX_BACKUP_NAME`]: no path of the asker's choosing.
     pub name: String,

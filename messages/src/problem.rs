@@ -36,7 +36,7 @@ impl Severity {
 }
 
 /// Something that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Problem {
     /// Its stable name, in kebab case; `docs/runbooks/<code>.md` says what to do.
     pub code: String,

@@ -18,7 +18,7 @@ pub const MAX_BATCH_BYTES: usize = 1024 * 1024;
 pub const MAX_OUTSTANDING_RECORDS: usize = 16_384;
 
 /// One message as a channel keeps it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
     /// Place in the channel, contiguous from 1.
     pub offset: u64,

@@ -11,7 +11,7 @@ use crate::codec::{clip, node_bytes, node_id, wire};
 pub const MAX_DETAIL: usize = 256;
 
 /// Where a shard is instead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Redirect {
     /// The relayer that has it, as far as the refuser knows.
     pub owner: NodeId,
@@ -20,7 +20,7 @@ pub struct Redirect {
 }
 
 /// A service's answer when it did not do what was asked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
     /// Nobody can serve this right now; a later try may find someone.

@@ -18,7 +18,7 @@ use crate::refusal::Refusal;
 use crate::shard::{ShardId, shard_id};
 
 /// Opens a client's session at a relayer, which verifies the grant itself.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct OpenSession {
     /// The client's leave for this sentry.
     pub grant: Grant,
@@ -32,14 +32,14 @@ pub struct SessionOpened {
 }
 
 /// The client is gone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CloseSession {
     /// Which session.
     pub session: u64,
 }
 
 /// [`crate::edge::OpenProducer`] of a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RelayOpenProducer {
     /// Which session.
     pub session: u64,
@@ -50,7 +50,7 @@ pub struct RelayOpenProducer {
 }
 
 /// [`crate::edge::Publish`] of a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RelayPublish {
     /// Which session.
     pub session: u64,
@@ -65,7 +65,7 @@ pub struct RelayPublish {
 }
 
 /// [`crate::edge::SetReaders`] of a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RelaySetReaders {
     /// Which session.
     pub session: u64,
@@ -76,7 +76,7 @@ pub struct RelaySetReaders {
 }
 
 /// [`crate::edge::Subscribe`] of a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RelaySubscribe {
     /// Which session.
     pub session: u64,
@@ -102,7 +102,7 @@ pub struct RelayFindOffset {
 }
 
 /// [`crate::edge::Consumed`] of a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RelayConsumed {
     /// Which session.
     pub session: u64,
@@ -113,7 +113,7 @@ pub struct RelayConsumed {
 }
 
 /// [`crate::edge::Unsubscribe`] of a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RelayUnsubscribe {
     /// Which session.
     pub session: u64,
@@ -122,7 +122,7 @@ pub struct RelayUnsubscribe {
 }
 
 /// Records of a subscription, in order, contiguous with the ones before.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RelayDeliver {
     /// Which subscription.
     pub subscription: u32,
@@ -131,7 +131,7 @@ pub struct RelayDeliver {
 }
 
 /// A subscription that the relayer ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RelaySubscriptionEnded {
     /// Which subscription.
     pub subscription: u32,
@@ -140,7 +140,7 @@ pub struct RelaySubscriptionEnded {
 }
 
 /// To the relayer that has a shard, from the one whom the root's map gives it to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReleaseShard {
     /// Which.
     pub shard: ShardId,

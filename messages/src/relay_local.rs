@@ -1,7 +1,9 @@
 //! What a relayer's actors tell each other. Local only: nothing here has a form on the wire.
 
+use std::hash::Hash as _;
+
 use bytes::Bytes;
-use pqcnet_actor::{Message, Ref};
+use pqcnet_actor::{Digest, Message, Ref};
 use pqcnet_crypto::NodeId;
 
 use crate::channel::Channel;
@@ -11,7 +13,7 @@ use crate::refusal::Refusal;
 use crate::relay::{RelayDeliver, RelaySubscriptionEnded};
 
 /// To a shard's worker: store these. Answered once they are durable.
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 pub struct Admit {
     /// Who publishes, as verified.
     pub customer: NodeId,
@@ -28,10 +30,14 @@ pub struct Admit {
 impl Message for Admit {
     type Reply = Result<Published, Refusal>;
     const NAME: &'static str = "relay.Admit";
+
+    fn digest(&self, into: &mut Digest) {
+        self.hash(into);
+    }
 }
 
 /// To a shard's worker: issue a producer epoch.
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 pub struct IssueEpoch {
     /// Who wants it, as verified.
     pub customer: NodeId,
@@ -44,10 +50,14 @@ pub struct IssueEpoch {
 impl Message for IssueEpoch {
     type Reply = Result<ProducerOpened, Refusal>;
     const NAME: &'static str = "relay.IssueEpoch";
+
+    fn digest(&self, into: &mut Digest) {
+        self.hash(into);
+    }
 }
 
 /// To a shard's worker: replace the readers of a channel, at its owner's verified wish. Answered once it is durable.
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 pub struct ReplaceReaders {
     /// The channel.
     pub channel: Channel,
@@ -58,10 +68,14 @@ pub struct ReplaceReaders {
 impl Message for ReplaceReaders {
     type Reply = Result<(), Refusal>;
     const NAME: &'static str = "relay.ReplaceReaders";
+
+    fn digest(&self, into: &mut Digest) {
+        self.hash(into);
+    }
 }
 
 /// To a shard's worker: deliver a channel over a link until told otherwise, or until the link is down.
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 pub struct Follow {
     /// The relayer's number of the link.
     pub link: u64,
@@ -84,6 +98,10 @@ pub struct Follow {
 impl Message for Follow {
     type Reply = Result<Subscribed, Refusal>;
     const NAME: &'static str = "relay.Follow";
+
+    fn digest(&self, into: &mut Digest) {
+        self.hash(into);
+    }
 }
 
 /// To a shard's worker: where does a time lie in a channel?
@@ -103,7 +121,7 @@ impl Message for Locate {
 }
 
 /// To a shard's worker: a subscriber dealt with everything up to `offset`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Consume {
     /// The relayer's number of the link.
     pub link: u64,
@@ -116,10 +134,14 @@ pub struct Consume {
 impl Message for Consume {
     type Reply = ();
     const NAME: &'static str = "relay.Consume";
+
+    fn digest(&self, into: &mut Digest) {
+        self.hash(into);
+    }
 }
 
 /// To a shard's worker: the subscriber wants no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Unfollow {
     /// The relayer's number of the link.
     pub link: u64,
@@ -130,11 +152,15 @@ pub struct Unfollow {
 impl Message for Unfollow {
     type Reply = ();
     const NAME: &'static str = "relay.Unfollow";
+
+    fn digest(&self, into: &mut Digest) {
+        self.hash(into);
+    }
 }
 
 /// To a shard's worker: whether there is room to store more. While there is none it refuses what would be stored, and
 /// delivers as ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Room {
     /// There is.
     pub writable: bool,
@@ -144,11 +170,15 @@ impl Message for Room {
     type Reply = ();
     const NAME: &'static str = "relay.Room";
     const CLASS: pqcnet_actor::Class = pqcnet_actor::Class::Control;
+
+    fn digest(&self, into: &mut Digest) {
+        self.hash(into);
+    }
 }
 
 /// To a shard's worker: store nothing more, and go to rest once what was admitted is stored. Refused, and nothing is
 /// changed, while the shard is not open, or has records of which its next owner has no copy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rest {
     /// Digest of the next owner's copy.
     pub copied: Option<[u8; 32]>,
@@ -158,6 +188,10 @@ impl Message for Rest {
     type Reply = Result<(), Refusal>;
     const NAME: &'static str = "relay.Rest";
     const CLASS: pqcnet_actor::Class = pqcnet_actor::Class::Control;
+
+    fn digest(&self, into: &mut Digest) {
+        self.hash(into);
+    }
 }
 
 /// To a shard's worker: store nothing more until it is to rest, or to [`Wake`]. Answered once what was admitted is stored.
@@ -190,23 +224,31 @@ impl Message for Discard {
 }
 
 /// To a shard's worker: whether it rests or works is to be as this relayer's tenure says now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Wake;
 
 impl Message for Wake {
     type Reply = ();
     const NAME: &'static str = "relay.Wake";
     const CLASS: pqcnet_actor::Class = pqcnet_actor::Class::Control;
+
+    fn digest(&self, into: &mut Digest) {
+        self.hash(into);
+    }
 }
 
 /// To a shard's worker: how much it holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DescribeShard;
 
 impl Message for DescribeShard {
     type Reply = ShardAccount;
     const NAME: &'static str = "relay.DescribeShard";
     const CLASS: pqcnet_actor::Class = pqcnet_actor::Class::Control;
+
+    fn digest(&self, into: &mut Digest) {
+        self.hash(into);
+    }
 }
 
 /// A shard's account of itself.

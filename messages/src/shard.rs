@@ -25,7 +25,7 @@ pub(crate) fn shard_id(number: u32) -> Result<ShardId, WireError> {
 }
 
 /// The owner of every shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ShardMap {
     version: u64,
     owners: Vec<NodeId>,

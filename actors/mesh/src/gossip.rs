@@ -1,10 +1,11 @@
 //! What the mesh's actors need of gossip, and what peers' links bring them.
 
+use std::hash::Hash as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use pqcnet_actor::{Class, Message, Ref};
+use pqcnet_actor::{Class, Digest, Message, Ref};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::{Wire, WireError};
 use pqcnet_messages::{PullAdverts, PullDirectives, SignedAdvert, SignedDirective};
@@ -62,21 +63,21 @@ pub fn read<T: Wire>(bytes: Bytes) -> Result<T, Judgement> {
 }
 
 /// Asks what is to become of a directive.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct JudgeDirective {
     /// As it came.
     pub directive: SignedDirective,
 }
 
 /// Asks what is to become of an advert.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct JudgeAdvert {
     /// As it came.
     pub advert: SignedAdvert,
 }
 
 /// A link on the control plane opened, dialled by whomever. Told to registrar and herald.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct PeerLinked {
     /// The link's number in this process.
     pub link: u64,
@@ -89,7 +90,7 @@ pub struct PeerLinked {
 }
 
 /// Such a link closed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct PeerUnlinked {
     /// The link's number.
     pub link: u64,
@@ -98,7 +99,7 @@ pub struct PeerUnlinked {
 }
 
 /// A peer did something wrong, on whatever plane.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Misbehaved {
     /// Who.
     pub peer: NodeId,
@@ -107,7 +108,7 @@ pub struct Misbehaved {
 }
 
 /// A peer that the mesh wanted could not be dialled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct DialFailed {
     /// Who.
     pub peer: NodeId,
@@ -116,7 +117,7 @@ pub struct DialFailed {
 }
 
 /// Somebody on the LAN says that a node listens there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Sighted {
     /// Who.
     pub peer: NodeId,
@@ -130,6 +131,10 @@ macro_rules! local {
             type Reply = $reply;
             const NAME: &'static str = $name;
             const CLASS: Class = Class::$class;
+
+            fn digest(&self, into: &mut Digest) {
+                self.hash(into);
+            }
         })*
     };
 }

@@ -10,12 +10,13 @@
 //! scores again, forgets who is linked, and asks nobody to link anew: links that stand are told again when they change.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hash as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use pqcnet_actor::latest;
-use pqcnet_actor::{Alarm, AskError, Behaviour, Cx, Message, On, Ref, Reply};
+use pqcnet_actor::{Alarm, AskError, Behaviour, Cx, Digest, Message, On, Ref, Reply};
 use pqcnet_crypto::{NodeId, NodeKeys};
 use pqcnet_link::Wire as _;
 use pqcnet_messages::{
@@ -82,7 +83,7 @@ pub struct View {
 }
 
 /// Asks a herald to say something else of its node from now on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Announce {
     /// Keys, network, time of issue and lease are filled in.
     pub advert: Advert,
@@ -91,6 +92,10 @@ pub struct Announce {
 impl Message for Announce {
     type Reply = ();
     const NAME: &'static str = "mesh.Announce";
+
+    fn digest(&self, into: &mut Digest) {
+        self.hash(into);
+    }
 }
 
 /// What a herald is started with.

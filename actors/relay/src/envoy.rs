@@ -3,9 +3,10 @@
 //! Spec: docs/spec/relay.md, "Owners". Started by: `roles::relayer`, in the nursery of the intakes; it ends with its link. Sends to:
 //! the [`Holder`]. Mailbox: usual bounds; full means `Busy`.
 
+use std::hash::Hash as _;
 use std::time::Duration;
 
-use pqcnet_actor::{Addr, Behaviour, Cx, Message, On, Ref, Reply};
+use pqcnet_actor::{Addr, Behaviour, Cx, Digest, Message, On, Ref, Reply};
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::Refusal;
 use pqcnet_messages::control::Ping;
@@ -30,6 +31,11 @@ impl<M: Message> Message for By<M> {
     type Reply = M::Reply;
     const NAME: &'static str = M::NAME;
     const CLASS: pqcnet_actor::Class = M::CLASS;
+
+    fn digest(&self, into: &mut Digest) {
+        self.peer.hash(into);
+        self.request.digest(into);
+    }
 }
 
 /// The serving end of another relayer's link.

@@ -1,6 +1,8 @@
 //! What uplinks and sessions tell each other. Local to the process.
 
-use pqcnet_actor::{Class, Message, Ref};
+use std::hash::{Hash, Hasher};
+
+use pqcnet_actor::{Class, Digest, Message, Ref};
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::edge::Subscribed;
 use pqcnet_messages::{Channel, Grant, Record, Refusal};
@@ -8,7 +10,7 @@ use pqcnet_messages::{Channel, Grant, Record, Refusal};
 use crate::link::RelayLink;
 
 /// Names one feed of one session, for one relayer subscription: a number the session never uses again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FeedTag {
     /// The session.
     pub session: u64,
@@ -17,7 +19,7 @@ pub struct FeedTag {
 }
 
 /// Session to uplink: tell me about your link from now on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Join {
     /// Who asks; unique in the process.
     pub session: u64,
@@ -28,7 +30,7 @@ pub struct Join {
 }
 
 /// Session to uplink: open a session at the relayer for this customer. One per session and link.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct OpenRelaySession {
     /// Who asks.
     pub session: u64,
@@ -39,7 +41,7 @@ pub struct OpenRelaySession {
 }
 
 /// Session to uplink: subscribe at the relayer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct StartFeed {
     /// Names it from now on.
     pub tag: FeedTag,
@@ -56,7 +58,7 @@ pub struct StartFeed {
 }
 
 /// Session to uplink: the client consumed up to here.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct FeedConsumed {
     /// Which feed.
     pub tag: FeedTag,
@@ -65,7 +67,7 @@ pub struct FeedConsumed {
 }
 
 /// Session to uplink: no more of this.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct StopFeed {
     /// Which feed.
     pub tag: FeedTag,
@@ -80,8 +82,16 @@ pub struct UplinkChanged {
     pub link: Option<(u64, RelayLink)>,
 }
 
+/// The link goes by its generation.
+impl Hash for UplinkChanged {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let generation = self.link.as_ref().map(|(generation, _)| *generation);
+        (self.relayer, generation).hash(state);
+    }
+}
+
 /// Uplink to session: records, then perhaps the end. Answered once taken.
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 pub struct Forward {
     /// Which feed.
     pub tag: FeedTag,
@@ -97,6 +107,10 @@ macro_rules! local {
             type Reply = $reply;
             const NAME: &'static str = $name;
             const CLASS: Class = Class::$class;
+
+            fn digest(&self, into: &mut Digest) {
+                self.hash(into);
+            }
         }
     };
 }

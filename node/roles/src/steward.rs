@@ -13,12 +13,13 @@ mod look;
 mod members;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hash as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use pqcnet_actor::latest;
-use pqcnet_actor::{AskError, Behaviour, Bounds, Class, Cx, Message, On, Reply, Stopping};
+use pqcnet_actor::{AskError, Behaviour, Bounds, Class, Cx, Digest, Message, On, Reply, Stopping};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::Reason;
 use pqcnet_mesh::{Authority, View};
@@ -64,6 +65,10 @@ impl Message for LinkOpened {
     type Reply = ();
     const NAME: &'static str = "roles.LinkOpened";
     const CLASS: Class = Class::Control;
+
+    fn digest(&self, into: &mut Digest) {
+        (self.plane, self.handle.peer().node_id).hash(into);
+    }
 }
 
 /// Asks for the whole account, for the admin pages.

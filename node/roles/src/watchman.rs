@@ -10,6 +10,7 @@
 //! an error, a warning or good news. The lines may be moved while the node runs ([`Limits`], by SIGHUP).
 //! Mailbox: nothing is sent to it. A restart measures anew.
 
+use std::hash::Hash as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 use pqcnet_actor::latest;
-use pqcnet_actor::{Behaviour, Class, Cx, Message, Ref, TellError};
+use pqcnet_actor::{Behaviour, Class, Cx, Digest, Message, Ref, TellError};
 use pqcnet_messages::relay_local::Room;
 
 use crate::core::levels::{Gauge, Level, Lines};
@@ -49,7 +50,7 @@ impl Default for Limits {
 }
 
 /// What somebody other than the steward noticed. Replaces everything that the same one said before.
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 pub struct Noticed {
     /// Who says so.
     pub by: &'static str,
@@ -63,16 +64,24 @@ impl Message for Noticed {
     type Reply = ();
     const NAME: &'static str = "roles.Noticed";
     const CLASS: Class = Class::Control;
+
+    fn digest(&self, into: &mut Digest) {
+        self.hash(into);
+    }
 }
 
 /// To the gate: whether there are descriptors for another link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Crowded(pub bool);
 
 impl Message for Crowded {
     type Reply = ();
     const NAME: &'static str = "roles.Crowded";
     const CLASS: Class = Class::Control;
+
+    fn digest(&self, into: &mut Digest) {
+        self.hash(into);
+    }
 }
 
 /// Measures the disk; the platform brings it.

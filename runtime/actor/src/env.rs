@@ -12,6 +12,8 @@
 use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
+#[cfg(any(test, feature = "simulation"))]
+use std::hash::Hasher as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -26,9 +28,13 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
 use crate::counters::{Counters, CountersSnapshot};
+#[cfg(any(test, feature = "simulation"))]
+use crate::digest::Digest;
 use crate::error::{OffloadError, TaskError};
 #[cfg(any(test, feature = "simulation"))]
 use crate::hosted::{Handled, Hosted, Node, Scope, Scoped};
+#[cfg(any(test, feature = "simulation"))]
+use crate::message::Message;
 use crate::meters::{Counter, Histogram, Labels, MeterReading, Meters, Mirror};
 use crate::path::Path;
 use crate::pool::{self, Pool};
@@ -416,13 +422,15 @@ impl Env {
     /// An actor is about to handle a message.
     #[cfg(any(test, feature = "simulation"))]
     #[inline]
-    pub(crate) fn handles(&self, actor: &Path, message: &'static str, len: usize) {
+    pub(crate) fn handles<M: Message>(&self, actor: &Path, message: &M) {
         if let Some(root) = &self.0.hosted {
+            let mut digest = Digest::new();
+            message.digest(&mut digest);
             let _ = root.node().host().handled(&Handled {
                 actor,
-                message,
-                len,
-                digest: 0,
+                message: M::NAME,
+                len: size_of::<M>(),
+                digest: digest.finish(),
                 remote: false,
             });
         }

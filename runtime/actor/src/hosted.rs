@@ -12,6 +12,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::hash::Hasher as _;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,9 +23,12 @@ use pin_project_lite::pin_project;
 use rand_core::Rng;
 use tokio::task::AbortHandle;
 
+use crate::digest::{Digest, mix};
 use crate::env::Passing;
 use crate::path::Path;
 use crate::rng::StreamRng;
+
+pub use crate::digest::fold;
 
 /// What the world does for one node.
 pub trait Host: Send + Sync + 'static {
@@ -50,9 +54,9 @@ pub struct Handled<'a> {
     pub actor: &'a Path,
     /// Its name.
     pub message: &'static str,
-    /// Bytes on the wire; the size in memory of one that never is on a wire.
+    /// Bytes on the wire, where it comes over a link; else the size in memory.
     pub len: usize,
-    /// Of the bytes on the wire; 0 for one that never is on a wire.
+    /// Of the bytes on the wire, where it comes over a link; else of its content, 0 if it has none.
     pub digest: u64,
     /// Whether it came over a link.
     pub remote: bool,
@@ -222,34 +226,11 @@ thread_local! {
     static RUNNING: RefCell<Option<Arc<Scope>>> = const { RefCell::new(None) };
 }
 
-/// A fast hash of a message's bytes, the same on every machine; no defence against who looks for collisions.
+/// A [`Digest`] of bytes.
 pub fn digest(bytes: &[u8]) -> u64 {
-    let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    let mut state = len ^ 0x9E37_79B9_7F4A_7C15;
-    let mut words = bytes.chunks_exact(8);
-    for word in &mut words {
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(word);
-        state = fold(state, u64::from_le_bytes(bytes));
-    }
-    let mut last = [0; 8];
-    let rest = words.remainder();
-    last[..rest.len()].copy_from_slice(rest);
-    mix(fold(state, u64::from_le_bytes(last)))
-}
-
-/// One step of [`digest`], also for hashes over events.
-#[inline]
-pub fn fold(state: u64, word: u64) -> u64 {
-    (state.rotate_left(23) ^ word).wrapping_mul(0xA076_1D64_78BD_642F)
-}
-
-/// Two rounds of a 64-bit finaliser (SplitMix64): every bit of the key depends on every bit of its parent's and the number.
-fn mix(mut x: u64) -> u64 {
-    x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
+    let mut digest = Digest::new();
+    digest.write(bytes);
+    digest.finish()
 }
 
 impl Scope {

@@ -51,6 +51,7 @@ mod addr;
 mod cell;
 mod counters;
 mod cx;
+mod digest;
 mod env;
 mod error;
 #[cfg(any(test, feature = "simulation"))]
@@ -79,6 +80,7 @@ mod watch;
 pub use addr::Addr;
 pub use counters::CountersSnapshot;
 pub use cx::Cx;
+pub use digest::Digest;
 pub use env::{DedicatedThread, Env, Offloaded, Passing, SIMULATED_WALL_START_MS, Task};
 pub use error::{AskError, Exit, MAX_TIMEOUT, NurseryFull, OffloadError, TaskError, TellError};
 pub use inspect::{ActorInfo, Inspector};

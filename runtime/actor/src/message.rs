@@ -1,6 +1,7 @@
 //! The vocabulary of a behaviour: messages, their classes, handlers, and how an actor ends.
 
 use crate::cx::Cx;
+use crate::digest::Digest;
 use crate::reply::Reply;
 
 /// How a message queues when its receiver is behind. Each class has its own bound in every mailbox.
@@ -35,6 +36,9 @@ pub trait Message: Send + 'static {
     const NAME: &'static str;
     /// The lane it queues in.
     const CLASS: Class = Class::Request;
+
+    /// Digests its content, for a simulated world's event hash: whatever the receiver goes by. Asked for there alone.
+    fn digest(&self, _into: &mut Digest) {}
 }
 
 /// What an actor says when its supervisor asks it to stop.

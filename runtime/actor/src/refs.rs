@@ -105,6 +105,13 @@ impl<M: Message> std::fmt::Debug for Ref<M> {
     }
 }
 
+/// By its target's path, for digests of messages that carry it.
+impl<M: Message> std::hash::Hash for Ref<M> {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.path().as_str().hash(state);
+    }
+}
+
 impl<M: Message> Ref<M> {
     /// A ref over any carrier.
     pub fn from_carrier(carrier: Arc<dyn Carrier<M>>) -> Self {

@@ -53,7 +53,7 @@ pub enum KemError {
 }
 
 /// A public key: ML-KEM-768 encapsulation key, then X25519 public key. Its coefficients are reduced.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct KemPublic(Box<[u8; KemPublic::LEN]>);
 
 /// A ciphertext: ML-KEM-768 ciphertext, then ephemeral X25519 public key.

@@ -34,7 +34,7 @@ secret_bytes! {
 pub struct MlDsaPublic(Box<[u8; ML_DSA_PUBLIC]>);
 
 /// A signature of 3,309 bytes.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct MlDsaSignature(Box<[u8; ML_DSA_SIGNATURE]>);
 
 /// A key pair that signs alone: the network's root, or a node's half for grants.

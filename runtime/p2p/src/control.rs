@@ -157,7 +157,7 @@ pub enum ControlEvent {
 }
 
 /// What no honest node does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Offence {
     /// More gossip RPCs than its budget, for longer than a burst.
     #[error("it sent more gossip than its budget for {} s", gossip::PATIENCE.as_secs())]

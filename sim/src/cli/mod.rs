@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use pqcnet_sim::crypto::{self, Costs};
 use pqcnet_sim::scenario::{LoadError, Scenario, builtin};
 
 /// Exit code of a wrong command line or scenario: nothing was run.
@@ -43,6 +44,8 @@ enum Command {
         #[arg(required = true)]
         scenarios: Vec<String>,
     },
+    /// Measure what cryptography costs this machine: a table for scenarios, beside what it costs where they say nothing.
+    Calibrate,
     /// List the built-in scenarios.
     List {
         /// Write them as TOML files into this folder, to start from.
@@ -64,6 +67,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Replay(args) => run::replay(&args),
         Command::Seeds(args) => seeds::seeds(&args),
         Command::Check { scenarios } => check(&scenarios),
+        Command::Calibrate => calibrate(),
         Command::List { write } => list(write.as_deref()),
     };
     match done {
@@ -112,6 +116,22 @@ fn check(scenarios: &[String]) -> anyhow::Result<Done> {
         }
     }
     Ok(if wrong { Done::Wrong } else { Done::Well })
+}
+
+fn calibrate() -> anyhow::Result<Done> {
+    let (here, there) = (crypto::calibrate()?, Costs::default());
+    say(here.to_toml().trim_end())?;
+    say(
+        "\n# This machine's time over the reference machine's, which scenarios without the table have:",
+    )?;
+    for (word, byte_word, op) in Costs::WORDS {
+        let ((each, byte), (its_each, its_byte)) = (here.get(op), there.get(op));
+        say(&format!("# {word} {:.2}", each as f64 / its_each as f64))?;
+        if let Some(word) = byte_word {
+            say(&format!("# {word} {:.2}", byte as f64 / its_byte as f64))?;
+        }
+    }
+    Ok(Done::Well)
 }
 
 fn list(write: Option<&std::path::Path>) -> anyhow::Result<Done> {

@@ -119,7 +119,7 @@ fn tell(run: &Run) -> anyhow::Result<()> {
     ))?;
     for (name, times) in &run.times {
         say(&format!(
-            "{name:<12} p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms ({})",
+            "{name:<26} p50 {:.0} ms, p99 {:.0} ms, longest {:.0} ms, of {}",
             times.p50_ms, times.p99_ms, times.max_ms, times.count
         ))?;
     }

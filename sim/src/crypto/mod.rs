@@ -1,7 +1,10 @@
 //! How a world's cryptography is done, and what each operation costs the node that does it.
 //!
-//! Costs are constants of a calibration run on the reference machine ([`Costs::default`]; `pqcnet-sim-figures costs` measures
-//! this machine's), not measured when a world starts: the event hash must not depend on the machine.
+//! Costs are constants of a calibration run on the reference machine ([`Costs::default`]), or those that a scenario says
+//! (`pqcnet-sim calibrate` measures this machine's), not measured when a world starts: the event hash must not depend on the
+//! machine.
+
+mod calibrate;
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -9,6 +12,8 @@ use std::time::Duration;
 use pqcnet_actor::hosted;
 pub use pqcnet_crypto::simulation::Op;
 use pqcnet_crypto::simulation::{self, Mode, Simulation};
+
+pub use calibrate::calibrate;
 
 use crate::world::entropy;
 
@@ -85,6 +90,38 @@ impl Default for Costs {
 }
 
 impl Costs {
+    /// Operations by their words in scenarios, and the word for each byte where that costs something.
+    pub const WORDS: [(&'static str, Option<&'static str>, Op); OPS] = [
+        ("ml_dsa_sign", None, Op::MlDsaSign),
+        ("ml_dsa_verify", None, Op::MlDsaVerify),
+        ("ed25519_sign", None, Op::Ed25519Sign),
+        ("ed25519_verify", None, Op::Ed25519Verify),
+        ("kem_keys", None, Op::KemKeys),
+        ("encapsulate", None, Op::Encapsulate),
+        ("decapsulate", None, Op::Decapsulate),
+        ("aead_key", None, Op::AeadKey),
+        ("seal", Some("seal_byte"), Op::Seal),
+        ("open", Some("open_byte"), Op::Open),
+    ];
+
+    /// Picoseconds of an operation: each, and for each byte.
+    pub fn get(&self, op: Op) -> (u64, u64) {
+        (self.each_ps[at(op)], self.byte_ps[at(op)])
+    }
+
+    /// As a scenario has them.
+    pub fn to_toml(&self) -> String {
+        let mut text = "[costs]  # microseconds; of a byte, nanoseconds\n".to_owned();
+        for (word, byte_word, op) in Costs::WORDS {
+            let (each, byte) = self.get(op);
+            text += &format!("{word} = {:.3}\n", each as f64 / 1e6);
+            if let Some(word) = byte_word {
+                text += &format!("{word} = {:.3}\n", byte as f64 / 1e3);
+            }
+        }
+        text
+    }
+
     /// Sets what an operation costs: picoseconds each, and for each byte.
     pub fn set(&mut self, op: Op, each_ps: u64, byte_ps: u64) {
         self.each_ps[at(op)] = each_ps;

@@ -49,7 +49,14 @@ struct Fallen {
 
 /// Who does what with passing messages; a world observes it. Clones are the same.
 #[derive(Clone, Default)]
-pub struct Conducts(Arc<Mutex<BTreeMap<NodeNo, Fallen>>>);
+pub struct Conducts(Arc<Mutex<Known>>);
+
+#[derive(Default)]
+struct Known {
+    fallen: BTreeMap<NodeNo, Fallen>,
+    /// By those who keep the rules again.
+    done: u64,
+}
 
 impl Conducts {
     /// Everybody is honest.
@@ -60,25 +67,37 @@ impl Conducts {
     pub(super) fn set(&self, node: NodeNo, conduct: Conduct, rng: StreamRng) {
         let done = 0;
         let fallen = Fallen { conduct, rng, done };
-        self.0.lock().insert(node, fallen);
+        self.0.lock().fallen.insert(node, fallen);
     }
 
     pub(super) fn clear(&self, node: NodeNo) -> Option<Conduct> {
-        self.0.lock().remove(&node).map(|fallen| fallen.conduct)
+        let mut known = self.0.lock();
+        let fallen = known.fallen.remove(&node)?;
+        known.done += fallen.done;
+        Some(fallen.conduct)
     }
 
     /// What a node does now.
     pub fn of(&self, node: NodeNo) -> Option<Conduct> {
-        self.0.lock().get(&node).map(|fallen| fallen.conduct)
+        let known = self.0.lock();
+        known.fallen.get(&node).map(|fallen| fallen.conduct)
     }
 
     /// Messages that a node has lost, repeated or altered, or has sent in a flood.
     pub fn done(&self, node: NodeNo) -> u64 {
-        self.0.lock().get(&node).map_or(0, |fallen| fallen.done)
+        let known = self.0.lock();
+        known.fallen.get(&node).map_or(0, |fallen| fallen.done)
+    }
+
+    /// The same of all nodes, those who keep the rules again included.
+    pub fn done_by_all(&self) -> u64 {
+        let known = self.0.lock();
+        let now: u64 = known.fallen.values().map(|fallen| fallen.done).sum();
+        known.done + now
     }
 
     fn flooded(&self, node: NodeNo) {
-        if let Some(fallen) = self.0.lock().get_mut(&node) {
+        if let Some(fallen) = self.0.lock().fallen.get_mut(&node) {
             fallen.done += 1;
         }
     }
@@ -89,8 +108,8 @@ impl Observer for Conducts {
         if event.kind != EventKind::Passed {
             return Verdict::Go;
         }
-        let mut fallen = self.0.lock();
-        let Some(fallen) = fallen.get_mut(&event.node) else {
+        let mut known = self.0.lock();
+        let Some(fallen) = known.fallen.get_mut(&event.node) else {
             return Verdict::Go;
         };
         let (share, how) = match fallen.conduct {

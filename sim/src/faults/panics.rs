@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::Weather;
 use crate::world::{Event, EventKind, NodeNo, Observer, Verdict};
 
 /// An actor that is to panic once.
@@ -17,17 +18,23 @@ struct Wanted {
 
 /// Panics that are wanted; a world observes it. Clones are the same list.
 #[derive(Clone, Default)]
-pub struct Panics(Arc<Mutex<Vec<Wanted>>>);
+pub struct Panics {
+    wanted: Arc<Mutex<Vec<Wanted>>>,
+    weather: Weather,
+}
 
 impl Panics {
-    /// None is wanted.
-    pub fn new() -> Panics {
-        Panics::default()
+    /// None is wanted. A panic is a trouble of its node in this weather: over at once, when it happens.
+    pub fn new(weather: Weather) -> Panics {
+        Panics {
+            wanted: Arc::default(),
+            weather,
+        }
     }
 
     /// The first actor of the node whose path begins like this panics at this message, or at any, after so many of them.
     pub fn want(&self, node: NodeNo, actor: &str, message: Option<&str>, after: u32) {
-        self.0.lock().push(Wanted {
+        self.wanted.lock().push(Wanted {
             node,
             actor: actor.to_owned(),
             message: message.map(str::to_owned),
@@ -37,7 +44,7 @@ impl Panics {
 
     /// Panics that have not happened yet.
     pub fn left(&self) -> usize {
-        self.0.lock().len()
+        self.wanted.lock().len()
     }
 }
 
@@ -46,7 +53,7 @@ impl Observer for Panics {
         if event.kind != EventKind::Handled {
             return Verdict::Go;
         }
-        let mut wanted = self.0.lock();
+        let mut wanted = self.wanted.lock();
         if wanted.is_empty() {
             return Verdict::Go;
         }
@@ -63,6 +70,8 @@ impl Observer for Panics {
             return Verdict::Go;
         }
         wanted.remove(index);
+        self.weather.begins(event.node);
+        self.weather.ends(event.node, event.at);
         Verdict::Panic
     }
 }
@@ -78,7 +87,7 @@ mod tests {
         Event {
             number: 1,
             kind: EventKind::Handled,
-            at: Duration::ZERO,
+            at: Duration::from_secs(9),
             node: NodeNo(node),
             name,
             actor,
@@ -91,7 +100,8 @@ mod tests {
     // The second Ping of any shard worker of node 1 is fatal, once; other nodes, actors and messages are left alone.
     #[test]
     fn one_message_is_fatal_once() {
-        let mut panics = Panics::new();
+        let weather = Weather::new();
+        let mut panics = Panics::new(weather.clone());
         panics.want(NodeNo(1), "relayer/shards/", Some("Ping"), 1);
         let name = NodeName::new("n");
         let shard = "relayer/shards/shard-3";
@@ -107,5 +117,7 @@ mod tests {
             assert_eq!(told, verdict, "{node} {actor} {message}");
         }
         assert_eq!(panics.left(), 0);
+        assert_eq!(weather.fair_since(NodeNo(1)), Some(Duration::from_secs(9)));
+        assert_eq!(weather.fair_since(NodeNo(2)), Some(Duration::ZERO));
     }
 }

@@ -184,6 +184,29 @@ impl Script {
                     self.ends(until, Act::DiskFull(*node, false));
                 }
             }
+            FaultKind::DiskSlow(times) => {
+                for node in nodes {
+                    self.add(from, Act::DiskSlow(*node, *times));
+                    self.ends(until, Act::DiskSlow(*node, 1));
+                }
+            }
+            FaultKind::DiskStalled => {
+                for node in nodes {
+                    self.add(from, Act::DiskStalled(*node, true));
+                    self.ends(until, Act::DiskStalled(*node, false));
+                }
+            }
+            FaultKind::DiskFails(writes) => {
+                for node in nodes {
+                    self.add(from, Act::DiskFails(*node, *writes));
+                }
+            }
+            FaultKind::DiskLies => {
+                for node in nodes {
+                    self.add(from, Act::DiskLies(*node, true));
+                    self.ends(until, Act::DiskLies(*node, false));
+                }
+            }
         }
     }
 

@@ -20,6 +20,8 @@ pub enum Act {
     Stop(NodeNo),
     /// A node starts with the disk it has, once it is down.
     Start(NodeNo),
+    /// A node whose program has ended by itself starts again.
+    Revive(NodeNo),
     /// Nothing passes there.
     Cut(u64, Cut),
     /// It passes again.
@@ -77,23 +79,34 @@ impl Restarts for () {
     fn started(&mut self, _: &mut World, _: NodeNo) {}
 }
 
-/// What is left of a cut or of worsened links, to undo it.
+/// What has begun and is to end.
 enum Undo {
     Cut(u64, Vec<NodeNo>),
-    Links(NodeNo, Vec<(NodeNo, NodeNo, Link)>),
+    Links(Worse),
+}
+
+/// Links of a node that are worse than they were made, by one step.
+#[derive(Clone, Copy)]
+struct Worse {
+    node: NodeNo,
+    times: f64,
+    loss: f64,
 }
 
 /// A node judges a directive and keeps it.
 const ORDERED_WITHIN: Duration = Duration::from_secs(10);
 /// Between looks at a node that has not stopped yet and is to start.
 const LOOK: Duration = Duration::from_millis(100);
+/// `RestartSec` of the units in deploy/systemd.
+const REVIVED_AFTER: Duration = Duration::from_secs(1);
 
 /// Steps to come, and what has begun and not ended.
-#[derive(Default)]
 pub struct Script {
     steps: BTreeMap<(SimTime, u64), Act>,
     last: u64,
     begun: BTreeMap<u64, Undo>,
+    /// Links that are worse now, as they were made.
+    made: BTreeMap<(NodeNo, NodeNo), Link>,
     /// Nodes that were slowed down by a step, and disks that are in trouble: each counts once.
     slowed: BTreeMap<(NodeNo, &'static str), ()>,
     down: BTreeMap<NodeNo, ()>,
@@ -101,12 +114,32 @@ pub struct Script {
     panics: Panics,
     conducts: Conducts,
     done: u64,
+    revived: u64,
+}
+
+impl Default for Script {
+    fn default() -> Script {
+        Script::new()
+    }
 }
 
 impl Script {
     /// No steps.
     pub fn new() -> Script {
-        Script::default()
+        let weather = Weather::new();
+        Script {
+            steps: BTreeMap::new(),
+            last: 0,
+            begun: BTreeMap::new(),
+            made: BTreeMap::new(),
+            slowed: BTreeMap::new(),
+            down: BTreeMap::new(),
+            panics: Panics::new(weather.clone()),
+            weather,
+            conducts: Conducts::new(),
+            done: 0,
+            revived: 0,
+        }
     }
 
     /// A step at this time of the world.
@@ -129,6 +162,11 @@ impl Script {
     /// Steps done so far.
     pub fn done(&self) -> u64 {
         self.done
+    }
+
+    /// Programs that have ended by themselves and were started again.
+    pub fn revived(&self) -> u64 {
+        self.revived
     }
 
     /// Steps to come, in order.
@@ -171,7 +209,19 @@ impl Script {
             world.run_until(at)?;
             self.perform(world, restarts);
         }
-        world.run_until(until)
+        world.run_until(until)?;
+        self.tend(world);
+        Ok(())
+    }
+
+    /// What a service manager does: has each program that has ended by itself start again.
+    fn tend(&mut self, world: &World) {
+        for node in world.nodes() {
+            if world.state(node) == NodeState::Failed && !self.down.contains_key(&node) {
+                self.is_down(node);
+                self.add(world.now() + REVIVED_AFTER, Act::Revive(node));
+            }
+        }
     }
 
     /// Does every step that is due now.
@@ -202,6 +252,12 @@ impl Script {
                 }
             }
             Act::Start(node) => self.start(world, node, restarts),
+            Act::Revive(node) => {
+                if world.state(node) == NodeState::Failed {
+                    self.revived += 1;
+                    self.start(world, node, restarts);
+                }
+            }
             Act::Cut(number, cut) => {
                 let all: Vec<NodeNo> = world.nodes().collect();
                 let hit = crossed(&cut, &all);
@@ -215,32 +271,18 @@ impl Script {
                 times,
                 loss,
             } => {
-                let mut before = Vec::new();
-                for other in world.nodes().filter(|other| *other != node) {
-                    for (from, to) in [(node, other), (other, node)] {
-                        let link = world.net().link(from, to);
-                        before.push((from, to, link));
-                        let worse = Link {
-                            latency: times_as_long(link.latency, times),
-                            jitter: times_as_long(link.jitter, times),
-                            loss: (link.loss + loss).min(1.0),
-                            ..link
-                        };
-                        world.net().set_link(from, to, Some(worse));
-                    }
-                }
+                let worse = Worse { node, times, loss };
+                self.begun.insert(number, Undo::Links(worse));
+                self.reweigh(world, node);
                 self.weather.begins(node);
-                self.begun.insert(number, Undo::Links(node, before));
             }
             Act::Heal(number) | Act::Mend(number) => match self.begun.remove(&number) {
                 Some(Undo::Cut(cut, hit)) => {
                     world.net().heal(cut);
                     hit.iter().for_each(|node| self.weather.ends(*node, now));
                 }
-                Some(Undo::Links(node, before)) => {
-                    for (from, to, link) in before {
-                        world.net().set_link(from, to, Some(link));
-                    }
+                Some(Undo::Links(Worse { node, .. })) => {
+                    self.reweigh(world, node);
                     self.weather.ends(node, now);
                 }
                 None => {}
@@ -258,9 +300,6 @@ impl Script {
             Act::Clock(node, jump_ms, ppm) => world.move_clock(node, jump_ms, ppm),
             Act::Panic(node, actor, message, after) => {
                 self.panics.want(node, &actor, message.as_deref(), after);
-                // Its restarts are a trouble that is over at once; what follows has the invariant's time.
-                self.weather.begins(node);
-                self.weather.ends(node, now);
             }
             Act::DiskFull(node, full) => {
                 world.disk(node).set_full(full);
@@ -363,6 +402,34 @@ impl Script {
                 self.add(later, Act::Start(node));
             }
             Err(_) => {}
+        }
+    }
+
+    /// Links of a node are as they were made, times everything that makes one of their ends' worse now, whichever began first.
+    fn reweigh(&mut self, world: &World, node: NodeNo) {
+        let worse = self.begun.values().filter_map(|undo| match undo {
+            Undo::Links(worse) => Some(*worse),
+            Undo::Cut(..) => None,
+        });
+        let worse: Vec<Worse> = worse.collect();
+        for other in world.nodes().filter(|other| *other != node) {
+            for (from, to) in [(node, other), (other, node)] {
+                let made = self.made.entry((from, to));
+                let made = *made.or_insert_with(|| world.net().link(from, to));
+                let mut link = made;
+                let here = worse.iter().filter(|w| w.node == from || w.node == to);
+                let mut any = false;
+                for Worse { times, loss, .. } in here {
+                    any = true;
+                    link.latency = times_as_long(link.latency, *times);
+                    link.jitter = times_as_long(link.jitter, *times);
+                    link.loss = (link.loss + loss).min(1.0);
+                }
+                world.net().set_link(from, to, Some(link));
+                if !any {
+                    self.made.remove(&(from, to));
+                }
+            }
         }
     }
 

@@ -15,6 +15,7 @@ impl Router {
             known.ihaves = 0;
             known.asked = 0;
         }
+        self.promised.retain(|_, until| *until >= now);
         let (mut grafts, mut prunes) = (Vec::new(), Vec::new());
         for topic in topics_of(self.joined) {
             self.mend(topic, &mut grafts, &mut prunes, random);

@@ -13,8 +13,8 @@
 //! - Production's peer scores are the same for everybody: nobody is pruned for one, and there is no opportunistic grafting.
 //! - Its version is 1.1, so there is no IDONTWANT; PRUNEs carry no peers.
 //! - One's own messages are flooded to every peer of the topic; fanout is kept only where a configuration says otherwise.
-//! - A message that was asked of a peer that then failed to send it is not asked of another one. Here this differs from
-//!   production, which gives up after the followup time of three seconds.
+//! - A message that was asked of a peer that then failed to send it is not asked of another one before the first heartbeat
+//!   after the followup time of three seconds.
 //! - An IWANT may ask for twice as many messages as one peer's queue holds; the rest of the answer is dropped.
 //!
 //! What is around it in production is modelled here too: the queue of each peer, with its timeouts, the yamux window of

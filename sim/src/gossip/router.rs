@@ -2,7 +2,7 @@
 //!
 //! Its methods are the library's in other words; the heartbeat is in `beat`.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,8 +56,8 @@ pub struct Router {
     pub(super) backoffs: Backoffs,
     pub(super) cache: Cache,
     seen: Seen,
-    /// Asked for and not yet come. None is forgotten, as by a library without scores.
-    promised: HashSet<Key, ByKey>,
+    /// Asked for and not yet come, and until when it is awaited. Bounded by what may be asked in that time.
+    pub(super) promised: HashMap<Key, Duration, ByKey>,
     /// Peers that something may be sent to.
     ready: VecDeque<Peer>,
     windows: VecDeque<(Peer, u32)>,
@@ -78,7 +78,7 @@ impl Router {
             backoffs: Backoffs::new(p.heartbeat, p.backoff_slack),
             cache: Cache::new(p.history_gossip, p.history_length),
             seen: Seen::new(p.seen),
-            promised: HashSet::default(),
+            promised: HashMap::default(),
             ready: VecDeque::new(),
             windows: VecDeque::new(),
             waiting: BTreeSet::new(),
@@ -413,7 +413,7 @@ impl Router {
         }
         let room = ids - known.asked;
         let mut wanted: Vec<Key> = (keys.iter().copied())
-            .filter(|key| !self.seen.contains(*key) && !self.promised.contains(key))
+            .filter(|key| !self.seen.contains(*key) && !self.promised.contains_key(key))
             .collect();
         wanted.sort_unstable();
         wanted.dedup();
@@ -424,7 +424,8 @@ impl Router {
         if let Some(known) = self.find_mut(from) {
             known.asked += wanted.len();
         }
-        self.promised.extend(&wanted);
+        let until = now + self.rules.parameters.iwant_followup;
+        self.promised.extend(wanted.iter().map(|key| (*key, until)));
         self.send(now, from, Rpc::IWant(wanted.into()), false);
     }
 

@@ -30,8 +30,10 @@ pub(super) enum What {
     Answered { conn: u64 },
     /// The dialler has waited for it long enough.
     SynAgain { conn: u64, attempt: u32 },
-    /// Something arrives in order at one end.
+    /// Something arrives in order at one end's node.
     Item { conn: u64, to: End, item: Item },
+    /// And has come in over its own line.
+    In { conn: u64, to: End, item: Item },
     /// What a cut path has held up is sent again.
     Again { conn: u64, to: End, attempt: u32 },
     /// And arrives.
@@ -47,6 +49,8 @@ pub(super) enum What {
         from: (NodeNo, u16),
         to: (NodeNo, u16),
         bytes: Bytes,
+        /// It has come in over the node's own line.
+        inside: bool,
     },
     /// The world's own.
     Call(Box<dyn FnOnce() + Send>),
@@ -185,17 +189,39 @@ impl State {
         }
     }
 
-    /// One delivery.
-    pub(super) fn happen(&mut self, now: u64, what: What) {
+    /// One delivery, due at `at` and made now.
+    pub(super) fn happen(&mut self, now: u64, at: u64, what: What) {
         match what {
             What::Syn { conn } => self.on_syn(now, conn),
             What::Answered { conn } => self.on_answered(now, conn),
             What::SynAgain { conn, attempt } => self.on_syn_again(now, conn, attempt),
-            What::Item { conn, to, item } => self.on_item(now, conn, to, item),
+            What::Item { conn, to, item } => self.on_line(now, at, conn, to, item),
+            What::In { conn, to, item } => self.on_item(now, conn, to, item),
             What::Again { conn, to, attempt } => self.on_again(now, conn, to, attempt),
             What::Recovered { conn, to, items } => self.on_recovered(now, conn, to, items),
             What::Reset { conn, to } => self.on_reset(now, conn, to),
-            What::Datagram { from, to, bytes } => self.on_datagram(now, from, to, bytes),
+            What::Datagram {
+                from,
+                to,
+                bytes,
+                inside: true,
+            } => self.on_datagram(now, from, to, bytes),
+            What::Datagram {
+                from, to, bytes, ..
+            } => match self.come_in(at, to.0, bytes.len(), true) {
+                Some(passed) if passed == at => self.on_datagram(now, from, to, bytes),
+                Some(passed) => {
+                    let inside = true;
+                    let what = What::Datagram {
+                        from,
+                        to,
+                        bytes,
+                        inside,
+                    };
+                    self.push(passed, what);
+                }
+                None => self.counts.lost += 1,
+            },
             What::Call(then) => then(),
         }
     }
@@ -267,6 +293,18 @@ impl State {
             return;
         }
         self.send_syn(now, number, attempt + 1);
+    }
+
+    /// Something is at the far end of its receiver's own line.
+    fn on_line(&mut self, now: u64, at: u64, conn: u64, to: End, item: Item) {
+        let Some(known) = self.conns.get(conn) else {
+            return;
+        };
+        let receiver = known.side(to).node;
+        match self.come_in(at, receiver, item.bytes(), false) {
+            Some(passed) if passed > at => self.push(passed, What::In { conn, to, item }),
+            Some(_) | None => self.on_item(now, conn, to, item),
+        }
     }
 
     fn on_item(&mut self, now: u64, number: u64, to: End, item: Item) {

@@ -17,8 +17,8 @@ use pqcnet_p2p::network::Address;
 
 use super::conns::{Conn, Conns, End, Item, Side};
 use super::deliver::{Event, What};
-use super::host::{self, Cut, Cuts, Host, Nat};
-use super::link::{Link, LinkModel, Site};
+use super::host::{self, Access, Cut, Cuts, Host, Nat};
+use super::link::{Bandwidth, Link, LinkModel, Site};
 use super::mailbox::{self, Mailbox};
 use super::stream::SimStream;
 use super::streams::{Listening, SimListener};
@@ -234,6 +234,12 @@ impl Net {
         self.lock().hosts[node.index()].slower = by;
     }
 
+    /// From now on everything that a node sends and gets goes over one line of its own, beside the links; `None`: as fast as
+    /// those are.
+    pub fn set_access(&self, node: NodeNo, line: Option<Bandwidth>) {
+        self.lock().hosts[node.index()].access = line.map(Access::new);
+    }
+
     /// A node moves behind a NAT, or from behind it.
     pub fn set_nat(&self, node: NodeNo, nat: Nat) {
         self.lock().hosts[node.index()].nat = nat;
@@ -387,6 +393,7 @@ impl Net {
                 from: (from, port),
                 to: (receiver, to.port()),
                 bytes: bytes.clone(),
+                inside: false,
             };
             state.push(at, what);
         }
@@ -470,7 +477,7 @@ impl Net {
                         call = Some(then);
                         break;
                     }
-                    what => state.happen(now, what),
+                    what => state.happen(now, event.at, what),
                 }
             }
             let woken = std::mem::take(&mut state.woken);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use super::link::{Bandwidth, on_wire};
 use crate::world::NodeNo;
 
 /// What stands before a node that others cannot simply dial.
@@ -50,8 +51,41 @@ pub(super) struct Host {
     pub(super) sent: BTreeMap<NodeNo, Duration>,
     /// Everything to and from it takes so much longer.
     pub(super) slower: Duration,
+    /// What all its links share, each way; `None` is as fast as they are.
+    pub(super) access: Option<Access>,
     /// Its connections, for its end.
     pub(super) conns: BTreeSet<u64>,
+}
+
+/// A node's own line to the network, which everything that it sends and gets goes over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Access {
+    pub(super) bandwidth: Bandwidth,
+    /// When the last byte that waits has passed, ns.
+    pub(super) up: u64,
+    pub(super) down: u64,
+}
+
+impl Access {
+    pub(super) fn new(bandwidth: Bandwidth) -> Access {
+        Access {
+            bandwidth,
+            up: 0,
+            down: 0,
+        }
+    }
+}
+
+impl Bandwidth {
+    /// When the last of so many bytes has passed a line that is taken until `busy`, and how many bytes wait before them.
+    pub(super) fn pass(&self, busy: u64, now: u64, bytes: usize) -> (u64, u64) {
+        let rate = u128::from(self.bytes_per_second.max(1));
+        let begins = busy.max(now);
+        let waits = u128::from(begins - now) * rate / 1_000_000_000;
+        let takes = u128::from(on_wire(bytes)) * 1_000_000_000 / rate;
+        let passed = begins.saturating_add(u64::try_from(takes).unwrap_or(u64::MAX));
+        (passed, u64::try_from(waits).unwrap_or(u64::MAX))
+    }
 }
 
 /// First port that is given to whoever asks for any (RFC 6335, section 6).
@@ -75,6 +109,7 @@ impl Host {
             next_port: EPHEMERAL,
             sent: BTreeMap::new(),
             slower: Duration::ZERO,
+            access: None,
             conns: BTreeSet::new(),
         }
     }

@@ -1,7 +1,9 @@
 //! One channel: who publishes, who reads, and its account.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -55,6 +57,8 @@ pub(super) struct Lane {
     pub(super) owner: Option<NodeNo>,
     pub(super) reader: NodeId,
     name: String,
+    /// What becomes of it is nobody's fault.
+    excused: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -65,6 +69,8 @@ pub(super) struct State {
     pub(super) publishes_by: (Option<NodeId>, SimTime),
     pub(super) reads_by: (Option<NodeId>, SimTime),
     pub(super) resumed: u64,
+    /// When each message was handed over that has not been delivered.
+    pub(super) sent_at: BTreeMap<u64, SimTime>,
 }
 
 impl Lane {
@@ -87,6 +93,7 @@ impl Lane {
             channel,
             shard: ShardNo(shard.0),
             owner: relayer,
+            excused: AtomicBool::new(false),
             state: Mutex::default(),
             spec,
         }))
@@ -94,6 +101,15 @@ impl Lane {
 
     pub(super) fn state(&self) -> parking_lot::MutexGuard<'_, State> {
         self.state.lock()
+    }
+
+    /// From now on nobody judges it.
+    pub(super) fn excuse(&self) {
+        self.excused.store(true, Relaxed);
+    }
+
+    pub(super) fn is_judged(&self) -> bool {
+        !self.excused.load(Relaxed)
     }
 
     /// What is broken, told with the channel's name.

@@ -12,6 +12,7 @@ use pqcnet_p2p::streams::Streams;
 
 use super::Oracle;
 use super::lane::Lane;
+use super::times::{Leg, Times};
 use crate::world::{Ledger, NodeNo, SimTime, World, WorldError};
 
 /// Between attempts of an application that the client has sent away.
@@ -26,7 +27,7 @@ struct App {
     ledger: Arc<Ledger>,
     node: NodeNo,
     client: Client,
-    judged: Arc<[Arc<Lane>]>,
+    times: Times,
 }
 
 impl Oracle {
@@ -50,8 +51,7 @@ impl Oracle {
             lane.state().account.restarts();
         }
         let ledger = self.ledger.clone();
-        let judged = self.judged().cloned().collect();
-        let app = (node, lanes, judged);
+        let app = (node, lanes, self.times.clone());
         world.spawn(node, run(env, streams, config, ledger, app));
         Ok(())
     }
@@ -62,7 +62,7 @@ async fn run(
     streams: Arc<dyn Streams>,
     config: ClientConfig,
     ledger: Arc<Ledger>,
-    (node, lanes, judged): (NodeNo, Vec<Arc<Lane>>, Vec<Arc<Lane>>),
+    (node, lanes, times): (NodeNo, Vec<Arc<Lane>>, Times),
 ) {
     let client = loop {
         let attempt = Client::connect_over(env.clone(), streams.clone(), config.clone());
@@ -77,7 +77,7 @@ async fn run(
         ledger,
         node,
         client,
-        judged: judged.into(),
+        times,
     };
     for lane in &lanes {
         if lane.spec.publisher == node {
@@ -98,12 +98,14 @@ impl App {
     }
 
     fn stop(&self, lane: &Lane, why: impl FnOnce() -> String) {
-        if self
-            .judged
-            .iter()
-            .any(|judged| std::ptr::eq(&**judged, lane))
-        {
+        if lane.is_judged() {
             self.ledger.stop(why());
+        }
+    }
+
+    fn took(&self, lane: &Lane, leg: Leg, since: SimTime) {
+        if lane.is_judged() {
+            self.times.took(leg, self.env.now().saturating_sub(since));
         }
     }
 
@@ -144,33 +146,50 @@ impl App {
         let wait = spec.start.saturating_sub(self.env.now());
         self.env.sleep(wait).await;
         while self.env.now() < spec.stop {
-            let message = lane.state().account.send(self.env.now());
+            let at = self.env.now();
+            let message = {
+                let mut state = lane.state();
+                let message = state.account.send(at);
+                state.sent_at.insert(message, at);
+                message
+            };
             let payload = lane.payload(message);
             match publisher.send(payload).await {
                 Ok(receipt) => {
                     let (app, lane) = (self.clone(), lane.clone());
                     self.env.spawn(async move {
                         let outcome = receipt.await;
-                        app.answered(&lane, message, outcome.map(|done| done.offset));
+                        app.answered(&lane, (message, at), outcome.map(|done| done.offset));
                     });
                 }
-                Err(error) => self.answered(&lane, message, Err(error)),
+                Err(error) => self.answered(&lane, (message, at), Err(error)),
             }
             self.env.sleep(spec.every).await;
         }
     }
 
-    fn answered(&self, lane: &Lane, message: u64, outcome: Result<Option<u64>, PublishError>) {
+    fn answered(
+        &self,
+        lane: &Lane,
+        (message, sent): (u64, SimTime),
+        outcome: Result<Option<u64>, PublishError>,
+    ) {
         let now = self.env.now();
-        let account = &mut lane.state().account;
-        let found = match outcome {
-            Ok(offset) => account.acked(message, offset, now),
-            Err(PublishError::OutcomeUnknown | PublishError::Closed) => {
-                account.failed(message, false)
-            }
-            Err(error) => {
-                tracing::debug!(%error, "not published");
-                account.failed(message, true)
+        let found = {
+            let state = &mut *lane.state();
+            match outcome {
+                Ok(offset) => {
+                    self.took(lane, Leg::Acknowledged, sent);
+                    state.account.acked(message, offset, now)
+                }
+                Err(PublishError::OutcomeUnknown | PublishError::Closed) => {
+                    state.account.failed(message, false)
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "not published");
+                    state.sent_at.remove(&message);
+                    state.account.failed(message, true)
+                }
             }
         };
         self.judge(lane, found);
@@ -198,7 +217,14 @@ impl App {
                 match records.next().await {
                     Ok(record) => match lane.message(&record.payload) {
                         Some(message) => {
-                            let found = lane.state().account.delivered(record.offset, message);
+                            let (found, sent) = {
+                                let state = &mut *lane.state();
+                                let found = state.account.delivered(record.offset, message);
+                                (found, state.sent_at.remove(&message))
+                            };
+                            if let Some(sent) = sent {
+                                self.took(&lane, Leg::Delivered, sent);
+                            }
                             self.judge(&lane, found);
                         }
                         None => self.stop(&lane, || {

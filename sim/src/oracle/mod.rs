@@ -19,6 +19,7 @@
 mod checks;
 mod lane;
 mod load;
+mod times;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use pqcnet_messages::ShardMap;
 
 pub use checks::Limits;
 pub use lane::{LaneSpec, Totals};
+pub use times::{Leg, Times};
 
 use crate::faults::{Restarts, Script, Weather};
 use crate::world::{Ledger, NodeNo, SimTime, Stopped, World, WorldError};
@@ -41,6 +43,7 @@ pub struct Oracle {
     ledger: Arc<Ledger>,
     map: ShardMap,
     lanes: Vec<Arc<Lane>>,
+    times: Times,
     /// Sentries that honest clients do not use.
     distrusted: BTreeSet<NodeId>,
     /// Clients that use those, and nobody else; what they get is not judged.
@@ -70,6 +73,7 @@ impl Oracle {
             ledger: world.ledger().clone(),
             map,
             lanes: Vec::new(),
+            times: Times::default(),
             distrusted: BTreeSet::new(),
             victims: BTreeSet::new(),
             of_client: BTreeMap::new(),
@@ -87,6 +91,9 @@ impl Oracle {
     /// From its next start on this client uses distrusted sentries alone, and what becomes of its channels is not judged.
     pub fn give_up(&mut self, client: NodeNo) {
         self.victims.insert(client);
+        for lane in self.of_client.get(&client).into_iter().flatten() {
+            lane.excuse();
+        }
     }
 
     /// A channel with a load. It begins when its clients are started ([`Restarts::started`], [`Oracle::begin`]).
@@ -96,6 +103,9 @@ impl Oracle {
     pub fn add(&mut self, world: &World, spec: LaneSpec) -> Result<(), WorldError> {
         let lane = Lane::new(world, &self.map, spec)?;
         for node in [lane.spec.publisher, lane.spec.subscriber] {
+            if self.victims.contains(&node) {
+                lane.excuse();
+            }
             let lanes = self.of_client.entry(node).or_default();
             if !lanes.iter().any(|known| Arc::ptr_eq(known, &lane)) {
                 lanes.push(lane.clone());
@@ -139,7 +149,12 @@ impl Oracle {
     ///
     /// # Errors
     /// As [`Oracle::drive`]; or it is not over by then.
-    pub fn settle(&mut self, world: &mut World, within: Duration) -> Result<(), Stopped> {
+    pub fn settle(
+        &mut self,
+        world: &mut World,
+        script: &mut Script,
+        within: Duration,
+    ) -> Result<(), Stopped> {
         const STEP: Duration = Duration::from_millis(500);
         let until = world.now() + within;
         while !self.is_settled() {
@@ -149,7 +164,7 @@ impl Oracle {
                 self.ledger
                     .stop(format!("{which}: not settled after {within:?}"));
             }
-            world.run_for(STEP)?;
+            script.drive(world, world.now() + STEP, self)?;
             self.look(world)?;
         }
         Ok(())
@@ -168,15 +183,27 @@ impl Oracle {
 
     /// Channels whose promises hold: both ends are honest and use honest sentries.
     fn judged(&self) -> impl Iterator<Item = &Arc<Lane>> {
-        let given_up = |node| self.victims.contains(&node);
-        let lanes = self.lanes.iter();
-        lanes.filter(move |lane| !given_up(lane.spec.publisher) && !given_up(lane.spec.subscriber))
+        self.lanes.iter().filter(|lane| lane.is_judged())
+    }
+
+    /// How long messages of those channels take.
+    pub fn times(&self) -> &Times {
+        &self.times
     }
 
     /// All lanes together.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         for lane in self.judged() {
+            lane.add_to(&mut totals);
+        }
+        totals
+    }
+
+    /// All lanes of clients that were given up.
+    pub fn victims(&self) -> Totals {
+        let mut totals = Totals::default();
+        for lane in self.lanes.iter().filter(|lane| !lane.is_judged()) {
             lane.add_to(&mut totals);
         }
         totals

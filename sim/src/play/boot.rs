@@ -5,8 +5,8 @@ use std::time::Duration;
 use pqcnet_link::Role as LinkRole;
 
 use super::PlayError;
-use super::links::Links;
-use crate::crypto::{Costs, Crypto};
+use super::links::{Links, line};
+use crate::crypto::Crypto;
 use crate::disk::DiskConfig;
 use crate::net::Nat;
 use crate::scenario::Loaded;
@@ -33,7 +33,7 @@ pub(super) fn world(loaded: &Loaded, seed: u64) -> Result<World, PlayError> {
         spec::Crypto::Memo => Crypto::Memo,
         spec::Crypto::Modelled => Crypto::Modelled,
     };
-    config.costs = Costs::default();
+    config.costs = scenario.costs;
     config.links = Box::new(Links::of(loaded)?);
     config.yields = YIELDS;
     config.shards = u16::try_from(scenario.shards).unwrap_or(u16::MAX);
@@ -50,9 +50,12 @@ pub(super) fn world(loaded: &Loaded, seed: u64) -> Result<World, PlayError> {
             node.place = group.region(index).to_owned();
             node.bootstrap = role == LinkRole::Relayer && bootstraps > 0;
             bootstraps -= usize::from(node.bootstrap);
-            if group.nat {
-                node.nat = Nat::Cone;
-            }
+            node.nat = match group.nat {
+                spec::Nat::None => Nat::None,
+                spec::Nat::Cone => Nat::Cone,
+                spec::Nat::Symmetric => Nat::Symmetric,
+            };
+            node.access = group.bandwidth.map(|bits| line(bits, &scenario.network));
             node.cpu = CpuSpec {
                 slowness: 1.0 / group.cpu,
                 ..CpuSpec::default()

@@ -8,28 +8,19 @@ use crate::net::{Bandwidth, Link, LinkModel, Site};
 use crate::scenario::spec::{Latency, Network};
 use crate::scenario::{Loaded, Scenario};
 
-/// Answers for each pair of nodes by their places and their groups.
+/// Answers for each pair of nodes by their places.
 pub(super) struct Links {
     network: Network,
     /// One-way base delay between places.
     delays: BTreeMap<(String, String), Duration>,
-    /// Bits a second of nodes whose group says so.
-    rates: BTreeMap<String, u64>,
 }
 
 impl Links {
     pub(super) fn of(loaded: &Loaded) -> Result<Links, MatrixError> {
         let scenario = &loaded.scenario;
-        let mut rates = BTreeMap::new();
-        for group in &scenario.groups {
-            if let Some(rate) = group.bandwidth {
-                rates.extend(group.nodes().map(|node| (node, rate)));
-            }
-        }
         Ok(Links {
             network: scenario.network.clone(),
             delays: delays(loaded, scenario)?,
-            rates,
         })
     }
 }
@@ -69,20 +60,21 @@ impl LinkModel for Links {
         let network = &self.network;
         let places = (from.place.clone(), to.place.clone());
         let latency = self.delays.get(&places).copied().unwrap_or_default();
-        let rate = |site: &Site| {
-            let own = self.rates.get(site.name.as_str()).copied();
-            own.unwrap_or(network.bandwidth)
-        };
         Link {
             latency,
             jitter: latency.mul_f64(network.jitter),
             loss: network.loss,
             duplicate: network.duplicate,
             reorder: network.reorder,
-            bandwidth: Some(Bandwidth {
-                bytes_per_second: (rate(from).min(rate(to)) / 8).max(1),
-                queue_bytes: network.queue,
-            }),
+            bandwidth: Some(line(network.bandwidth, network)),
         }
+    }
+}
+
+/// A line of so many bits a second, with the network's queue.
+pub(super) fn line(bits: u64, network: &Network) -> Bandwidth {
+    Bandwidth {
+        bytes_per_second: (bits / 8).max(1),
+        queue_bytes: network.queue,
     }
 }

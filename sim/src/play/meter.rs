@@ -7,7 +7,7 @@ use pqcnet_link::Role;
 
 use super::PlayError;
 use crate::net::NetCounts;
-use crate::oracle::Totals;
+use crate::oracle::{Leg, Times, Totals};
 use crate::report::{Record, resident};
 use crate::world::{EventKind, NodeState, World};
 
@@ -38,7 +38,7 @@ impl Meter {
     pub(super) fn sample(
         &mut self,
         world: &World,
-        totals: &Totals,
+        (totals, times): (&Totals, &Times),
         at: Duration,
         elapsed: Duration,
         record: &mut Record,
@@ -89,6 +89,13 @@ impl Meter {
             "waiting/acknowledged, not delivered",
             undelivered as f64,
         )?;
+        for leg in Leg::ALL {
+            if let Some(lately) = times.lately(leg) {
+                let words = leg.words();
+                record.sample(at, &format!("latency/{words}, p50"), lately.p50_ms)?;
+                record.sample(at, &format!("latency/{words}, p99"), lately.p99_ms)?;
+            }
+        }
         let (rss, _) = resident();
         record.sample(at, "rss/process", rss as f64 / 1_048_576.0)?;
         let took = elapsed.saturating_sub(self.elapsed).as_secs_f64();

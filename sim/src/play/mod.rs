@@ -27,9 +27,10 @@ use pqcnet_roles::StartError;
 
 use crate::faults::Script;
 use crate::geo::MatrixError;
-use crate::oracle::Oracle;
+use crate::oracle::{Leg, Oracle};
 use crate::report::{
-    Broken, FORMAT, Kept, Machine, Outcome, Progressed, Record, Run, TableError, page, resident,
+    Broken, FORMAT, Kept, Machine, Outcome, Percentiles, Progressed, Record, Run, TableError, page,
+    resident,
 };
 use crate::scenario::Loaded;
 use crate::world::{Difference, NodeName, Stopped, Trace, World, WorldError};
@@ -231,7 +232,8 @@ impl Stage<'_> {
             self.sample(watch)?;
             sample += SAMPLE;
         }
-        let settled = self.oracle.settle(&mut self.world, SETTLE);
+        let (world, script) = (&mut self.world, &mut self.script);
+        let settled = self.oracle.settle(world, script, SETTLE);
         self.again.look(&self.world);
         self.write_messages()?;
         self.sample(watch)?;
@@ -276,8 +278,8 @@ impl Stage<'_> {
         let (now, elapsed) = (self.now(), self.stopwatch.elapsed());
         if let Some(record) = &mut self.record {
             let totals = self.oracle.totals();
-            self.meter
-                .sample(&self.world, &totals, now, elapsed, record)?;
+            let load = (&totals, self.oracle.times());
+            self.meter.sample(&self.world, load, now, elapsed, record)?;
         }
         watch(&Progressed {
             simulated: now,
@@ -318,7 +320,7 @@ impl Stage<'_> {
             outcome,
             counts: self.counts(),
             shares: self.shares(),
-            times: BTreeMap::new(),
+            times: self.times(),
             machine: Machine {
                 boot_seconds: self.booted.as_secs_f64(),
                 run_seconds: elapsed,
@@ -352,11 +354,23 @@ impl Stage<'_> {
         ])
     }
 
+    fn times(&self) -> BTreeMap<String, Percentiles> {
+        let times = Leg::ALL.into_iter().filter_map(|leg| {
+            let found = self.oracle.times().all(leg)?;
+            Some((leg.words().to_owned(), found))
+        });
+        times.collect()
+    }
+
     fn counts(&self) -> BTreeMap<String, u64> {
         let net = self.world.net().counts();
         let totals = self.oracle.totals();
+        let victims = self.oracle.victims();
         let crypto = self.world.crypto_counts();
         BTreeMap::from([
+            ("victims: sent".to_owned(), victims.sent),
+            ("victims: acknowledged".to_owned(), victims.acked),
+            ("victims: delivered".to_owned(), victims.delivered),
             ("load: sent".to_owned(), totals.sent),
             ("load: acknowledged".to_owned(), totals.acked),
             ("load: of unknown outcome".to_owned(), totals.unknown),
@@ -371,6 +385,18 @@ impl Stage<'_> {
                 self.again.deliveries(),
             ),
             ("faults: steps".to_owned(), self.script.done()),
+            (
+                "faults: programs that ended and were started again".to_owned(),
+                self.script.revived(),
+            ),
+            (
+                "byzantine: messages lost, repeated, altered or sent in floods".to_owned(),
+                self.script.conducts().done_by_all(),
+            ),
+            (
+                "byzantine: messages not forwarded".to_owned(),
+                self.world.ledger().withheld(),
+            ),
             ("network: segments of streams".to_owned(), net.segments),
             ("network: bytes of streams".to_owned(), net.stream_bytes),
             ("network: segments held up by a cut".to_owned(), net.held_up),

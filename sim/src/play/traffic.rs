@@ -41,6 +41,10 @@ pub(super) fn oracle(
             oracle.distrust(world.id(node));
         }
     }
+    let victims = scenario.byzantine.iter().flat_map(|b| &b.victims.nodes);
+    for node in victims.filter_map(|name| world.find(name)) {
+        oracle.give_up(node);
+    }
     for (index, traffic) in scenario.traffic.iter().enumerate() {
         add(scenario, index, traffic, world, &mut oracle)?;
     }

@@ -20,7 +20,11 @@ pre{background:#f5f5f5;padding:.8rem;overflow:auto;font-size:.8rem}";
 const PLOTS: &[(&str, &str, &str)] = &[
     ("Messages", "a second", "rate/"),
     ("On their way", "messages", "waiting/"),
-    ("Delivery and acknowledgement", "ms", "latency/"),
+    (
+        "Times of messages that came in that second",
+        "ms",
+        "latency/",
+    ),
     ("Nodes up", "nodes", "up/"),
     ("Network", "bytes a second", "bytes/"),
     (

@@ -1,16 +1,17 @@
 //! What goes wrong, as written in a scenario.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::churn::Model;
 use super::reader::{Fields, nearest};
-use super::spec::{Behaviour, Byzantine, ChurnModel, Fault, FaultKind, Group, Targets};
+use super::spec::{Behaviour, Byzantine, ChurnModel, Fault, FaultKind, Group, Role, Targets};
 
 /// All nodes, by their group's name and their own.
 pub(super) struct Nodes {
     groups: BTreeMap<String, Vec<String>>,
     all: Vec<String>,
+    clients: BTreeSet<String>,
 }
 
 impl Nodes {
@@ -18,9 +19,11 @@ impl Nodes {
         let by_name = groups
             .iter()
             .map(|group| (group.name.clone(), group.nodes().collect()));
+        let clients = groups.iter().filter(|group| group.role == Role::Client);
         Nodes {
             groups: by_name.collect(),
             all: groups.iter().flat_map(Group::nodes).collect(),
+            clients: clients.flat_map(Group::nodes).collect(),
         }
     }
 
@@ -29,6 +32,10 @@ impl Nodes {
         if !fields.has(key) {
             fields.missing(key);
         }
+        self.of_key(fields, key)
+    }
+
+    fn of_key(&self, fields: &Fields<'_>, key: &'static str) -> Targets {
         let mut nodes: Vec<String> = Vec::new();
         for word in fields.texts(key).unwrap_or_default() {
             match self.named(&word) {
@@ -47,6 +54,15 @@ impl Nodes {
         let order: BTreeMap<&str, usize> = self.all.iter().map(String::as_str).zip(0..).collect();
         nodes.sort_by_key(|node| order.get(node.as_str()).copied());
         Targets { nodes }
+    }
+
+    /// Clients that `victims = [...]` names.
+    fn victims(&self, fields: &Fields<'_>) -> Targets {
+        let victims = self.of_key(fields, "victims");
+        if let Some(other) = victims.nodes.iter().find(|n| !self.clients.contains(*n)) {
+            fields.refuse("victims", format!("`{other}` is no client"), None);
+        }
+        victims
     }
 
     fn named(&self, word: &str) -> Option<&[String]> {
@@ -78,6 +94,10 @@ enum Kind {
     Jump,
     Panic,
     DiskFull,
+    DiskSlow,
+    DiskStalled,
+    DiskFails,
+    DiskLies,
 }
 
 const KINDS: &[(&str, Kind)] = &[
@@ -92,6 +112,10 @@ const KINDS: &[(&str, Kind)] = &[
     ("jump", Kind::Jump),
     ("panic", Kind::Panic),
     ("disk-full", Kind::DiskFull),
+    ("disk-slow", Kind::DiskSlow),
+    ("disk-stalled", Kind::DiskStalled),
+    ("disk-fails", Kind::DiskFails),
+    ("disk-lies", Kind::DiskLies),
 ];
 
 pub(super) fn faults(fields: &Fields<'_>, nodes: &Nodes, duration: Duration) -> Vec<Fault> {
@@ -165,6 +189,15 @@ fn fault(table: &Fields<'_>, kind: Kind) -> FaultKind {
             }
         }
         Kind::DiskFull => FaultKind::DiskFull,
+        Kind::DiskSlow => {
+            if !table.has("factor") {
+                table.missing("factor");
+            }
+            FaultKind::DiskSlow(count(table, "factor", 100_000))
+        }
+        Kind::DiskStalled => FaultKind::DiskStalled,
+        Kind::DiskFails => FaultKind::DiskFails(count(table, "writes", 1_000)),
+        Kind::DiskLies => FaultKind::DiskLies,
     }
 }
 
@@ -216,6 +249,12 @@ fn churn_model(table: &Fields<'_>) -> ChurnModel {
             };
         }
     })
+}
+
+/// From 1; 1 where nothing is said.
+fn count(table: &Fields<'_>, key: &'static str, most: u64) -> u32 {
+    let count = table.count(key, 1..=most).unwrap_or(1);
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// From just above 0 to 1.
@@ -281,6 +320,7 @@ pub(super) fn byzantine(fields: &Fields<'_>, nodes: &Nodes, duration: Duration) 
             Manner::Lie => Behaviour::Lie(share(&table, "share")),
         };
         all.push(Byzantine {
+            victims: nodes.victims(&table),
             targets,
             behaviour,
             from,

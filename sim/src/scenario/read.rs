@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use super::faults::{self, Nodes};
 use super::reader::{Document, Fields, Problem, nearest};
-use super::spec::{Crypto, Group, Invariants, Latency, MapOrder, Network, Role, Scenario, Traffic};
+use super::spec::{
+    Crypto, Group, Invariants, Latency, MapOrder, Nat, Network, Role, Scenario, Traffic,
+};
 use super::units::parse_duration;
+use crate::crypto::Costs;
 use crate::geo::{Point, places};
 
 /// Most nodes of a scenario.
@@ -21,6 +24,8 @@ const ROLES: &[(&str, Role)] = &[
     ("relayer", Role::Relayer),
     ("client", Role::Client),
 ];
+
+const NATS: &[(&str, Nat)] = &[("cone", Nat::Cone), ("symmetric", Nat::Symmetric)];
 
 pub(super) fn scenario(text: &str) -> Result<Scenario, Vec<Problem>> {
     Document::read(text, whole)
@@ -45,6 +50,7 @@ fn whole(fields: &Fields<'_>) -> Scenario {
         about: fields.text("about").unwrap_or_default(),
         duration,
         crypto: fields.word("crypto", Crypto::WORDS).unwrap_or(Crypto::Memo),
+        costs: costs(fields),
         shards: shards as u32,
         network,
         traffic: traffic(fields, &groups, (duration, shards)),
@@ -195,7 +201,7 @@ fn groups(fields: &Fields<'_>, own: &BTreeMap<String, Point>, by_table: bool) ->
             count: table.count("count", 1..=MAX_NODES).unwrap_or(1) as u32,
             regions,
             bandwidth: table.bits("bandwidth"),
-            nat: table.flag("nat").unwrap_or(false),
+            nat: nat(&table),
             cpu: table.number("cpu", 0.001..=1_000.0).unwrap_or(1.0),
             disk: table.bytes("disk"),
         });
@@ -205,6 +211,37 @@ fn groups(fields: &Fields<'_>, own: &BTreeMap<String, Point>, by_table: bool) ->
         }
     }
     groups
+}
+
+/// The reference machine's, where nothing else is said.
+fn costs(fields: &Fields<'_>) -> Costs {
+    let mut costs = Costs::default();
+    let Some(table) = fields.table("costs") else {
+        return costs;
+    };
+    for (word, byte_word, op) in Costs::WORDS {
+        let (mut each, mut byte) = costs.get(op);
+        // Up to a second each, and a microsecond a byte.
+        if let Some(us) = table.number(word, 0.0..=1e6) {
+            each = libm::round(us * 1e6) as u64;
+        }
+        if let Some(ns) = byte_word.and_then(|word| table.number(word, 0.0..=1e3)) {
+            byte = libm::round(ns * 1e3) as u64;
+        }
+        costs.set(op, each, byte);
+    }
+    costs
+}
+
+/// `true`, or which kind.
+fn nat(table: &Fields<'_>) -> Nat {
+    if table.is_text("nat") {
+        return table.word("nat", NATS).unwrap_or(Nat::None);
+    }
+    match table.flag("nat") {
+        Some(true) => Nat::Cone,
+        Some(false) | None => Nat::None,
+    }
 }
 
 fn traffic(

@@ -199,6 +199,12 @@ impl<'a> Fields<'a> {
         self.ask(key).is_some()
     }
 
+    /// Whether the key stands here with a string.
+    pub fn is_text(&self, key: &'static str) -> bool {
+        let value = self.ask(key).map(Spanned::get_ref);
+        matches!(value, Some(DeValue::String(_)))
+    }
+
     /// A string.
     pub fn text(&self, key: &'static str) -> Option<String> {
         let value = self.ask(key)?;

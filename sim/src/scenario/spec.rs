@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::crypto::Costs;
 use crate::geo::Point;
 
 /// Everything about a run but its seed.
@@ -16,6 +17,8 @@ pub struct Scenario {
     pub duration: Duration,
     /// How signatures and encapsulations are made.
     pub crypto: Crypto,
+    /// What cryptography costs nodes.
+    pub costs: Costs,
     /// Virtual shards of the network.
     pub shards: u32,
     /// All links.
@@ -78,9 +81,9 @@ pub struct Network {
     pub duplicate: f64,
     /// Share of packets that come late, behind later ones.
     pub reorder: f64,
-    /// Bits a second of each node's access, each way.
+    /// Bits a second of each link, each way.
     pub bandwidth: u64,
-    /// Bytes that wait at a node's access before packets are dropped.
+    /// Bytes that wait for a link, or for a node's own line, before datagrams are dropped.
     pub queue: u64,
 }
 
@@ -111,6 +114,17 @@ pub enum Role {
     Client,
 }
 
+/// What stands before a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nat {
+    /// Nothing.
+    None,
+    /// Lets in whom the node has lately sent to.
+    Cone,
+    /// Lets in nothing new.
+    Symmetric,
+}
+
 /// Nodes of one kind, named `<name>-1` and on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
@@ -122,10 +136,10 @@ pub struct Group {
     pub count: u32,
     /// Where: the first node in the first region, the second in the second, and round.
     pub regions: Vec<String>,
-    /// Bits a second, if other than the network's.
+    /// Bits a second of a line that all links of a node share, each way.
     pub bandwidth: Option<u64>,
-    /// Behind an address translator: they can dial and not be dialled.
-    pub nat: bool,
+    /// What stands before them: who is behind an address translator can dial and not be dialled.
+    pub nat: Nat,
     /// Speed of their processors; 1 is the machine of the calibration run.
     pub cpu: f64,
     /// Size of their disks.
@@ -164,7 +178,7 @@ pub struct MapOrder {
 }
 
 /// Nodes that a fault or a behaviour hits.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Targets {
     /// By full name, in order.
     pub nodes: Vec<String>,
@@ -229,6 +243,14 @@ pub enum FaultKind {
     },
     /// The disks take no more.
     DiskFull,
+    /// The disks are so many times slower.
+    DiskSlow(u32),
+    /// The disks begin no write.
+    DiskStalled,
+    /// The next so many writes fail.
+    DiskFails(u32),
+    /// The disks say that they have synced what a loss of power takes.
+    DiskLies,
 }
 
 /// See [`super::churn::Model`].
@@ -250,6 +272,8 @@ pub enum ChurnModel {
 pub struct Byzantine {
     /// Which.
     pub targets: Targets,
+    /// Clients that use byzantine sentries and no others; what becomes of their messages is not judged.
+    pub victims: Targets,
     /// What they do.
     pub behaviour: Behaviour,
     /// From when.

@@ -2,6 +2,7 @@
 
 use super::spec::*;
 use super::*;
+use crate::crypto::{Costs, Op};
 
 const SMALL: &str = r#"
 name = "small"
@@ -83,7 +84,7 @@ fn a_faults_keys_are_those_of_its_kind() {
         problems(&(SMALL.to_owned() + fault)),
         [
             "line 15: `faults[0].kind`: `crush` is none of churn, crash, restart, partition, latency, loss, slow, skew, \
-             jump, panic, disk-full, did you mean `crash`?",
+             jump, panic, disk-full, disk-slow, disk-stalled, disk-fails, disk-lies, did you mean `crash`?",
             "line 16: `faults[0].nodes`: `relayer-2` is no group, no node and no `group/number`, did you mean \
              `relayer-1`?",
             "line 17: `faults[0].at`: within the duration",
@@ -176,5 +177,43 @@ fn a_misspelt_name_is_suggested() {
     assert_eq!(
         error,
         "`stedy-1000` is neither a file nor a built-in scenario, did you mean `steady-1000`?"
+    );
+}
+
+// A table of costs, as `pqcnet-sim calibrate` prints it, comes back; what it does not say is the reference machine's; one more key
+// is unknown.
+#[test]
+fn costs_come_back() {
+    let mut costs = Costs::default();
+    costs.set(Op::MlDsaSign, 186_500_000, 0);
+    costs.set(Op::Open, 240_000, 108);
+    let read = |table: &str| Scenario::parse(&format!("{SMALL}{table}"));
+    assert_eq!(read(&costs.to_toml()).expect("sound").costs, costs);
+    let slow = read("[costs]\nml_dsa_verify = 70\n").expect("sound").costs;
+    assert_eq!(slow.get(Op::MlDsaVerify), (70_000_000, 0));
+    assert_eq!(slow.get(Op::Seal), Costs::default().get(Op::Seal));
+    assert_eq!(
+        problems(&format!("{SMALL}[costs]\nml_dsa_sing = 1\n")),
+        ["line 15: unknown key `costs.ml_dsa_sing`, did you mean `ml_dsa_sign`?"]
+    );
+}
+
+// What stands before a node: nothing, `true`, or which kind.
+#[test]
+fn nats_have_kinds() {
+    for (word, nat) in [
+        ("false", Nat::None),
+        ("true", Nat::Cone),
+        ("\"cone\"", Nat::Cone),
+        ("\"symmetric\"", Nat::Symmetric),
+    ] {
+        let text = SMALL.replace("count = 3", &format!("count = 3\nnat = {word}"));
+        let scenario = Scenario::parse(&text).expect("sound");
+        assert_eq!(scenario.group("sentry").expect("a group").nat, nat);
+    }
+    let text = SMALL.replace("count = 3", "count = 3\nnat = \"cones\"");
+    assert_eq!(
+        problems(&text),
+        ["line 9: `nodes[1].nat`: `cones` is none of cone, symmetric, did you mean `cone`?"]
     );
 }

@@ -7,7 +7,7 @@ use super::cpu::CpuSpec;
 use super::{NodeName, NodeNo};
 use crate::crypto::{Costs, Crypto};
 use crate::disk::DiskConfig;
-use crate::net::{LinkModel, Nat, Uniform};
+use crate::net::{Bandwidth, LinkModel, Nat, Uniform};
 
 /// What a world is made from.
 pub struct WorldConfig {
@@ -55,6 +55,8 @@ pub struct NodeSpec {
     pub bootstrap: bool,
     /// What stands before it.
     pub nat: Nat,
+    /// The line that all its links share, each way; `None`: as fast as they are.
+    pub access: Option<Bandwidth>,
     /// Its CPU.
     pub cpu: CpuSpec,
     /// Its disk.
@@ -70,6 +72,7 @@ impl NodeSpec {
             place: String::new(),
             bootstrap: false,
             nat: Nat::None,
+            access: None,
             cpu: CpuSpec::default(),
             disk: DiskConfig::default(),
         }

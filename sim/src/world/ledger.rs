@@ -51,9 +51,9 @@ pub struct Event<'a> {
     pub actor: &'a str,
     /// What kind of message.
     pub message: &'a str,
-    /// Bytes: on the wire, or in memory for a message that is never on a wire.
+    /// Bytes: on the wire, or in memory for what an actor handles.
     pub len: usize,
-    /// Of the bytes on the wire; 0 for a message that is never on a wire.
+    /// Of the bytes on the wire, or of the content that an actor handles (`Message::digest`); 0 where it has none.
     pub digest: u64,
 }
 
@@ -137,6 +137,8 @@ struct Inner {
     stop: Option<String>,
     /// Nodes that forward nothing.
     selfish: BTreeSet<NodeNo>,
+    /// What they did not forward.
+    withheld: u64,
 }
 
 /// What is to become of what was taken down.
@@ -159,6 +161,7 @@ impl Ledger {
                 keep,
                 stop: None,
                 selfish: BTreeSet::new(),
+                withheld: 0,
             }),
             Notify::new(),
         )
@@ -190,7 +193,15 @@ impl Ledger {
     }
 
     pub(super) fn forwards(&self, node: NodeNo) -> bool {
-        !self.0.lock().selfish.contains(&node)
+        let inner = &mut *self.0.lock();
+        let selfish = !inner.selfish.is_empty() && inner.selfish.contains(&node);
+        inner.withheld += u64::from(selfish);
+        !selfish
+    }
+
+    /// What nodes that forward nothing have heard of others and kept to themselves.
+    pub fn withheld(&self) -> u64 {
+        self.0.lock().withheld
     }
 
     /// Takes an event down.

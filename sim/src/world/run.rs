@@ -142,6 +142,7 @@ impl World {
         let node = self
             .net
             .add(spec.name.clone(), spec.place.clone(), spec.nat);
+        self.net.set_access(node, spec.access);
         self.ledger.add(spec.name.clone());
         let rng = |purpose| stream_of(self.seed, &spec.name, "", purpose);
         let keys = sources::lend(rng("keys"), NodeKeys::generate);
@@ -283,13 +284,17 @@ impl World {
                 care: Care::default(),
             };
             let storage = known.storage_key(seed);
-            let progress = shared.clone();
+            let (progress, dying) = (shared.clone(), platform.clone());
             let start = async move {
                 let outcome = match role {
                     Role::Relayer => relayer(&platform, setup, storage).await,
                     _ => sentry(&platform, setup).await,
                 };
-                follow(&progress, outcome).await;
+                if follow(&progress, outcome).await {
+                    // Its program ends, and what it had open with it.
+                    dying.net().process_ended(node, true);
+                    dying.env.kill();
+                }
             };
             let _inside = self.runner.runtime().tokio_runtime().enter();
             env.enter(|| env.spawn(start));
@@ -321,6 +326,10 @@ impl World {
             if let Some(running) = running {
                 running.stop().await;
             }
+            // A crash may have come before the end, and another start after it: what that has open is not this one's.
+            if shared.lock().state != NodeState::Stopping {
+                return;
+            }
             ended.kill();
             net.process_ended(node, true);
             // What they hold is dropped in their turns.
@@ -334,6 +343,7 @@ impl World {
         let known = self.nodes.get_mut(node.index())?;
         let life = known.life.take()?;
         let _inside = self.runner.runtime().tokio_runtime().enter();
+        life.shared.lock().state = NodeState::Down;
         life.env.kill();
         self.net.process_ended(node, kind == CrashKind::Process);
         Some(known.disk.crash())
@@ -458,8 +468,8 @@ impl World {
     }
 }
 
-/// Takes down how a role started, and when its tree gives up.
-async fn follow(progress: &Mutex<Progress>, outcome: Result<Started, StartError>) {
+/// Takes down how a role started, and when its tree gives up. Whether the node has failed.
+async fn follow(progress: &Mutex<Progress>, outcome: Result<Started, StartError>) -> bool {
     let running = {
         let mut progress = progress.lock();
         match outcome {
@@ -472,17 +482,22 @@ async fn follow(progress: &Mutex<Progress>, outcome: Result<Started, StartError>
                 running
             }
             Err(error) => {
-                progress.state = NodeState::Failed;
-                progress.error = Some(error);
-                return;
+                let starts = progress.state == NodeState::Starting;
+                if starts {
+                    progress.state = NodeState::Failed;
+                    progress.error = Some(error);
+                }
+                return starts;
             }
         }
     };
     running.wait().await;
     let mut progress = progress.lock();
-    if progress.state == NodeState::Up {
+    let failed = progress.state == NodeState::Up;
+    if failed {
         progress.state = NodeState::Failed;
     }
+    failed
 }
 
 impl Drop for World {

@@ -110,7 +110,8 @@ impl Town {
     }
 
     pub fn settle(&mut self, within: Duration) -> Result<(), Stopped> {
-        self.oracle.settle(&mut self.world, within)
+        self.oracle
+            .settle(&mut self.world, &mut self.script, within)
     }
 }
 

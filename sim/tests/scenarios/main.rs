@@ -1,5 +1,6 @@
 //! Scenarios from file to outcome, small enough for every change. The large ones: `pqcnet-sim run`, `make soak`.
 
+mod byzantine;
 mod seeds;
 mod twice;
 

@@ -161,3 +161,22 @@ fn a_wall_clock_jumps_and_drifts() {
     town.world.start(first).unwrap();
     assert_eq!(wall(&mut town, first), start + 1_000_000);
 }
+
+// Scenario: a sentry that stops in order crashes before it has, and is started again at once. What is left of the stop leaves the
+// new start alone: it stays up, and the client goes on.
+#[test]
+fn a_crash_overtakes_a_stop() {
+    let mut town = Town::new(config(15), 1, 1, 1);
+    town.boot();
+    town.load(100, Duration::from_millis(100));
+    let sentry = town.members[1];
+    town.world.run_for(Duration::from_secs(1)).unwrap();
+    town.world.stop(sentry);
+    assert_eq!(town.world.state(sentry), NodeState::Stopping);
+    town.world.crash(sentry, CrashKind::Process).unwrap();
+    town.world.start(sentry).unwrap();
+    town.world.run_for(Duration::from_secs(60)).unwrap();
+    assert_eq!(town.world.state(sentry), NodeState::Up);
+    let done = town.done.lock().clone();
+    assert_eq!((done.acked.len(), done.failed), (100, Vec::new()));
+}

@@ -16,7 +16,7 @@ pub const MAX_SCORED: usize = 8192;
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// What a peer did wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Offence {
     /// Bytes on a link that break its rules.
     BadBytes,

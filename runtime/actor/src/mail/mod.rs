@@ -105,7 +105,7 @@ impl<M: Message, B: On<M>> Deliver<B> for Letter<M> {
             return;
         }
         #[cfg(any(test, feature = "simulation"))]
-        cx.env().handles(cx.path(), M::NAME, size_of::<M>());
+        cx.env().handles(cx.path(), &msg);
         cx.enter_message(trace, M::NAME, |cx| {
             // `reply` is dropped by a panic's unwinding, which tells the caller.
             behaviour.on(msg, cx).settle(reply);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{LinkState, State, ns, tick_of};
 use crate::net::deliver::{Event, What};
 use crate::net::host::Nat;
-use crate::net::link::{Link, on_wire};
+use crate::net::link::Link;
 use crate::net::streams::BACKLOG;
 use crate::world::{NodeNo, stream_of};
 
@@ -56,17 +56,54 @@ impl State {
         state
     }
 
-    /// When the last of so many bytes has left for a link, and how many waited before them.
-    pub(super) fn depart(state: &mut LinkState, now: u64, bytes: usize) -> (u64, u64) {
+    /// When the last of so many bytes has left over their node's own line and the link; `None` where more waits than may and
+    /// it `drops` then.
+    fn depart(
+        &mut self,
+        now: u64,
+        (from, to): (NodeNo, NodeNo),
+        bytes: usize,
+        drops: bool,
+    ) -> Option<(u64, &mut LinkState)> {
+        let mut ready = now;
+        if let Some(line) = &mut self.hosts[from.index()].access {
+            let (passed, waits) = line.bandwidth.pass(line.up, now, bytes);
+            if drops && waits > line.bandwidth.queue_bytes {
+                return None;
+            }
+            line.up = passed;
+            ready = passed;
+        }
+        let state = self.link(from, to);
         let Some(bandwidth) = state.link.bandwidth else {
-            return (now, 0);
+            return Some((ready, state));
         };
-        let rate = u128::from(bandwidth.bytes_per_second.max(1));
-        let begins = state.busy_until.max(now);
-        let waits = u128::from(begins - now) * rate / 1_000_000_000;
-        let takes = u128::from(on_wire(bytes)) * 1_000_000_000 / rate;
-        let leaves = begins.saturating_add(u64::try_from(takes).unwrap_or(u64::MAX));
-        (leaves, u64::try_from(waits).unwrap_or(u64::MAX))
+        let (leaves, waits) = bandwidth.pass(state.busy_until, ready, bytes);
+        if drops && waits > bandwidth.queue_bytes {
+            return None;
+        }
+        state.busy_until = leaves;
+        Some((leaves, state))
+    }
+
+    /// When the last of so many bytes has come in over a node's own line, at whose far end they are at `at`; `None` where more
+    /// waits there than may and it `drops` then.
+    pub(in crate::net) fn come_in(
+        &mut self,
+        at: u64,
+        node: NodeNo,
+        bytes: usize,
+        drops: bool,
+    ) -> Option<u64> {
+        let Some(line) = &mut self.hosts[node.index()].access else {
+            return Some(at);
+        };
+        let (passed, waits) = line.bandwidth.pass(line.down, at, bytes);
+        if drops && waits > line.bandwidth.queue_bytes {
+            return None;
+        }
+        line.down = passed;
+        Some(passed)
     }
 
     pub(super) fn slower(&self, from: NodeNo, to: NodeNo) -> u64 {
@@ -83,9 +120,10 @@ impl State {
         bytes: usize,
     ) -> u64 {
         let slower = self.slower(from, to);
-        let state = self.link(from, to);
-        let (leaves, _) = State::depart(state, now, bytes);
-        state.busy_until = leaves;
+        let Some((leaves, state)) = self.depart(now, (from, to), bytes, false) else {
+            // Streams wait.
+            return u64::MAX;
+        };
         let delay = match &mut state.rng {
             Some(rng) => state.link.stream_delay(bytes, rng),
             None => state.link.latency,
@@ -102,13 +140,9 @@ impl State {
         bytes: usize,
     ) -> [Option<u64>; 2] {
         let slower = self.slower(from, to);
-        let state = self.link(from, to);
-        let (leaves, waits) = State::depart(state, now, bytes);
-        let full = state.link.bandwidth;
-        if full.is_some_and(|bandwidth| waits > bandwidth.queue_bytes) {
+        let Some((leaves, state)) = self.depart(now, (from, to), bytes, true) else {
             return [None, None];
-        }
-        state.busy_until = leaves;
+        };
         let delays = match &mut state.rng {
             Some(rng) => state.link.datagram_delays(rng),
             None => [Some(state.link.latency), None],

@@ -42,6 +42,8 @@ pub struct Parameters {
     pub flood_publish: bool,
     /// How often one peer may ask for one message.
     pub gossip_retransmission: u32,
+    /// How long what a peer was asked for is awaited before another one is asked.
+    pub iwant_followup: Duration,
     /// IHAVEs of one peer in a heartbeat.
     pub max_ihave_messages: usize,
     /// Ids in one IHAVE or IWANT, and ids asked of one peer in a heartbeat.
@@ -81,6 +83,7 @@ impl Parameters {
             fanout_ttl: built.fanout_ttl(),
             flood_publish: built.flood_publish(),
             gossip_retransmission: built.gossip_retransimission(),
+            iwant_followup: built.iwant_followup_time(),
             max_ihave_messages: built.max_ihave_messages_heartbeat(),
             max_ids: built.max_control_messages_sent(),
             seen: built.duplicate_cache_time(),
@@ -120,6 +123,7 @@ mod tests {
             fanout_ttl: Duration::from_secs(60),
             flood_publish: true,
             gossip_retransmission: 3,
+            iwant_followup: Duration::from_secs(3),
             max_ihave_messages: 10,
             max_ids: IDS,
             seen: SEEN,
