@@ -103,7 +103,7 @@ pub struct Subscribed {
 }
 
 /// Asks where a time lies in a channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FindOffset {
     /// Any channel that lists the client as a reader, or its own.
     pub channel: Channel,

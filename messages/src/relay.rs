@@ -91,7 +91,7 @@ pub struct RelaySubscribe {
 }
 
 /// [`crate::edge::FindOffset`] of a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RelayFindOffset {
     /// Which session.
     pub session: u64,

@@ -205,7 +205,7 @@ impl World {
         let directive = Directive {
             network_id: network.network_id().0,
             version,
-            issued_at_ms: self.clock.wall_ms(),
+            issued_at_ms: self.inside(|| self.clock.wall_ms()),
             lease_ms: 0,
             order,
         };
