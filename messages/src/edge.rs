@@ -12,6 +12,7 @@ use pqcnet_protos::edge::v1::{self as pb, Type};
 use crate::channel::{Channel, ChannelName};
 use crate::codec::{invalid, message, node_bytes, node_id, required, same_fields, wire};
 use crate::grant::Grant;
+use crate::receipt::{Countersigned, Series};
 use crate::record::{
     MAX_BATCH_RECORDS, Record, check_payloads, records_from_proto, records_to_proto,
 };
@@ -93,6 +94,8 @@ pub struct Subscribe {
     pub after: u64,
     /// Most payload bytes delivered and not yet [`Consumed`].
     pub window_bytes: u32,
+    /// Stays the same when the subscription is resumed; a client that names one answers [`Countersign`].
+    pub series: Series,
 }
 
 /// Deliveries follow.
@@ -154,6 +157,17 @@ pub struct SubscriptionEnded {
     pub refusal: Refusal,
 }
 
+/// To the client: sign for what this subscription took, for the relayer that delivers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Countersign {
+    /// Which subscription.
+    pub subscription: u32,
+    /// Who asks.
+    pub relayer: NodeId,
+    /// Its window.
+    pub window: u64,
+}
+
 message!(Attach, "edge.Attach", EDGE Type::Attach, Request => Result<Attached, Refusal>);
 message!(OpenProducer, "edge.OpenProducer", EDGE Type::OpenProducer, Request => Result<ProducerOpened, Refusal>);
 message!(Publish, "edge.Publish", EDGE Type::Publish, Request => Result<Published, Refusal>);
@@ -164,6 +178,7 @@ message!(Consumed, "edge.Consumed", EDGE Type::Consumed, Request => ());
 message!(Unsubscribe, "edge.Unsubscribe", EDGE Type::Unsubscribe, Request => ());
 message!(Deliver, "edge.Deliver", EDGE Type::Deliver, Request => ());
 message!(SubscriptionEnded, "edge.SubscriptionEnded", EDGE Type::SubscriptionEnded, Request => ());
+message!(Countersign, "edge.Countersign", EDGE Type::Countersign, Request => Result<Countersigned, Refusal>);
 
 same_fields!(Attached => pb::Attached { shards });
 same_fields!(ProducerOpened => pb::ProducerOpened { epoch });
@@ -181,6 +196,29 @@ wire!(Subscribe => pb::Subscribe);
 wire!(FindOffset => pb::FindOffset);
 wire!(Deliver => pb::Deliver, bound "records" = 2 at MAX_BATCH_RECORDS);
 wire!(SubscriptionEnded => pb::SubscriptionEnded);
+wire!(Countersign => pb::Countersign);
+
+impl From<&Countersign> for pb::Countersign {
+    fn from(ask: &Countersign) -> Self {
+        Self {
+            subscription: ask.subscription,
+            relayer: node_bytes(&ask.relayer),
+            window: ask.window,
+        }
+    }
+}
+
+impl TryFrom<pb::Countersign> for Countersign {
+    type Error = WireError;
+
+    fn try_from(ask: pb::Countersign) -> Result<Self, WireError> {
+        Ok(Countersign {
+            subscription: ask.subscription,
+            relayer: node_id("relayer", &ask.relayer)?,
+            window: ask.window,
+        })
+    }
+}
 
 impl From<&Attach> for pb::Attach {
     fn from(attach: &Attach) -> Self {
@@ -282,6 +320,7 @@ impl From<&Subscribe> for pb::Subscribe {
             channel: Some((&subscribe.channel).into()),
             after: subscribe.after,
             window_bytes: subscribe.window_bytes,
+            series: subscribe.series.to_proto(),
         }
     }
 }
@@ -295,6 +334,7 @@ impl TryFrom<pb::Subscribe> for Subscribe {
             channel: required("channel", subscribe.channel)?.try_into()?,
             after: subscribe.after,
             window_bytes: subscribe.window_bytes,
+            series: Series::from_proto(&subscribe.series)?,
         })
     }
 }

@@ -5,6 +5,7 @@ use pqcnet_crypto::{MlDsaSignature, NodeId, NodeKeys, NodePublic};
 use pqcnet_link::WireError;
 use pqcnet_protos::common::v1 as pb;
 
+use crate::canonical::Reader;
 use crate::codec::{array, invalid, node_bytes, node_id};
 
 const CONTEXT: &[u8] = b"pqcnet/grant/1";
@@ -131,6 +132,36 @@ impl Grant {
             .verify(&self.canonical_bytes(), &self.signature)
             .map_err(|_| GrantError::BadSignature)?;
         Ok(self.customer.node_id())
+    }
+
+    /// The canonical bytes, then the signature: for files and stores.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = self.canonical_bytes();
+        out.extend_from_slice(self.signature.as_bytes());
+        out
+    }
+
+    /// Reads [`Grant::to_bytes`].
+    ///
+    /// # Errors
+    /// What is wrong with the bytes; the signature is not checked.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Grant, WireError> {
+        let mut read = Reader::after(CONTEXT, bytes)?;
+        let network_id = read.array()?;
+        let customer = NodePublic::from_bytes(read.slice(NodePublic::LEN)?)
+            .map_err(|_| invalid("customer", "wrong length"))?;
+        let grant = Grant {
+            customer,
+            network_id,
+            sentry: read.node()?,
+            issued_at_ms: read.u64()?,
+            lifetime_ms: read.u64()?,
+            nonce: read.array()?,
+            signature: MlDsaSignature::from_slice(read.slice(MlDsaSignature::LEN)?)
+                .map_err(|_| invalid("signature", "wrong length"))?,
+        };
+        read.end()?;
+        Ok(grant)
     }
 
     /// When it stops holding, milliseconds since the Unix epoch.

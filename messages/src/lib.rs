@@ -6,7 +6,7 @@
 //! | `relay` | a sentry and a relayer | [`relay`] |
 //! | `relay` | two relayers | [`moving`], [`relay::ReleaseShard`] |
 //! | `control` | any two nodes, operators | [`control`] |
-//! | none | actors of one process | [`mesh`] |
+//! | none | actors of one process | [`mesh`], [`metering`] |
 //!
 //! A message is remote only where a node binds it to a link; its service and type id are fixed in `protos` and pinned by
 //! `tests/pinned.rs`. Decoding checks every limit and shares the frame's memory: a payload is never copied.
@@ -24,9 +24,11 @@ mod directive;
 pub mod edge;
 mod grant;
 pub mod mesh;
+pub mod metering;
 pub mod moving;
 pub mod orders;
 mod problem;
+mod receipt;
 mod record;
 mod refusal;
 pub mod relay;
@@ -46,6 +48,7 @@ pub use directive::{
 pub use grant::{GRANT_SKEW_MS, Grant, GrantError, MAX_GRANT_LIFETIME_MS};
 pub use pqcnet_link::Role;
 pub use problem::{MAX_EXPLAINED, MAX_EXPLAINED_TEXT, Problem, Severity, UNNAMED};
+pub use receipt::{Countersigned, Receipt, ReceiptError, Series, Statement};
 pub use record::{
     MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_OUTSTANDING_RECORDS, MAX_PAYLOAD, Record,
 };

@@ -13,6 +13,7 @@ use crate::channel::{Channel, ChannelName};
 use crate::codec::{array, invalid, message, node_bytes, node_id, required, same_fields, wire};
 use crate::edge::{MAX_READERS, OffsetFound, ProducerOpened, Published, Subscribed, check_batch};
 use crate::grant::Grant;
+use crate::receipt::{Countersigned, Series};
 use crate::record::{MAX_BATCH_RECORDS, Record, records_from_proto, records_to_proto};
 use crate::refusal::Refusal;
 use crate::shard::{ShardId, shard_id};
@@ -88,6 +89,8 @@ pub struct RelaySubscribe {
     pub after: u64,
     /// Most payload bytes delivered and not yet consumed.
     pub window_bytes: u32,
+    /// As in [`crate::edge::Subscribe`].
+    pub series: Series,
 }
 
 /// [`crate::edge::FindOffset`] of a session.
@@ -157,6 +160,15 @@ pub struct ShardReleased {
     pub moves: u8,
 }
 
+/// To the sentry: have the client of this subscription sign for what it took. Asked only of subscriptions with a series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayCountersign {
+    /// Which subscription.
+    pub subscription: u32,
+    /// The relayer's window.
+    pub window: u64,
+}
+
 message!(OpenSession, "relay.OpenSession", RELAY Type::OpenSession, Request => Result<SessionOpened, Refusal>);
 message!(CloseSession, "relay.CloseSession", RELAY Type::CloseSession, Request => ());
 message!(RelayOpenProducer, "relay.OpenProducer", RELAY Type::OpenProducer, Request => Result<ProducerOpened, Refusal>);
@@ -169,12 +181,15 @@ message!(RelayUnsubscribe, "relay.Unsubscribe", RELAY Type::Unsubscribe, Request
 message!(RelayDeliver, "relay.Deliver", RELAY Type::Deliver, Request => ());
 message!(RelaySubscriptionEnded, "relay.SubscriptionEnded", RELAY Type::SubscriptionEnded, Request => ());
 
+message!(RelayCountersign, "relay.Countersign", RELAY Type::Countersign, Request => Result<Countersigned, Refusal>);
 message!(ReleaseShard, "relay.ReleaseShard", RELAY Type::ReleaseShard, Request => Result<ShardReleased, Refusal>);
 
 same_fields!(SessionOpened => pb::SessionOpened { session });
 same_fields!(CloseSession => pb::CloseSession { session });
 same_fields!(RelayConsumed => pb::Consumed { session, subscription, offset });
 same_fields!(RelayUnsubscribe => pb::Unsubscribe { session, subscription });
+
+same_fields!(RelayCountersign => pb::Countersign { subscription, window });
 
 wire!(OpenSession => pb::OpenSession);
 wire!(RelayOpenProducer => pb::OpenProducer);
@@ -285,6 +300,7 @@ impl From<&RelaySubscribe> for pb::Subscribe {
             channel: Some((&subscribe.channel).into()),
             after: subscribe.after,
             window_bytes: subscribe.window_bytes,
+            series: subscribe.series.to_proto(),
         }
     }
 }
@@ -299,6 +315,7 @@ impl TryFrom<pb::Subscribe> for RelaySubscribe {
             channel: required("channel", subscribe.channel)?.try_into()?,
             after: subscribe.after,
             window_bytes: subscribe.window_bytes,
+            series: Series::from_proto(&subscribe.series)?,
         })
     }
 }

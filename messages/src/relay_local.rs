@@ -9,8 +9,9 @@ use pqcnet_crypto::NodeId;
 use crate::channel::Channel;
 use crate::control::ShardStatus;
 use crate::edge::{OffsetFound, ProducerOpened, Published, Subscribed};
+use crate::receipt::Series;
 use crate::refusal::Refusal;
-use crate::relay::{RelayDeliver, RelaySubscriptionEnded};
+use crate::relay::{RelayCountersign, RelayDeliver, RelaySubscriptionEnded};
 
 /// To a shard's worker: store these. Answered once they are durable.
 #[derive(Debug, Hash)]
@@ -89,6 +90,10 @@ pub struct Follow {
     pub after: u64,
     /// Most payload bytes delivered and not consumed.
     pub window_bytes: u32,
+    /// Names the receiver's subscription over all its links.
+    pub series: Series,
+    /// Where its receipts are asked for.
+    pub countersign: Option<Ref<RelayCountersign>>,
     /// Where records go.
     pub deliver: Ref<RelayDeliver>,
     /// Where it is told that the subscription ended.

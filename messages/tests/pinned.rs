@@ -7,8 +7,9 @@ use pqcnet_crypto::{MlDsaSignature, NodeId, NodePublic, sha256};
 use pqcnet_link::{Addressed, Wire};
 use pqcnet_messages::control::{LinkStatus, Ping, Plane, Pong, ShardStatus, Status, StatusReport};
 use pqcnet_messages::edge::{
-    Attach, Attached, Consumed, Deliver, FindOffset, OffsetFound, OpenProducer, ProducerOpened,
-    Publish, Published, SetReaders, Subscribe, Subscribed, SubscriptionEnded, Unsubscribe,
+    Attach, Attached, Consumed, Countersign, Deliver, FindOffset, OffsetFound, OpenProducer,
+    ProducerOpened, Publish, Published, SetReaders, Subscribe, Subscribed, SubscriptionEnded,
+    Unsubscribe,
 };
 use pqcnet_messages::moving::{
     ChannelFacts, FenceShard, Held, Mark, ReadShard, Run, ShardEntries, ShardHeld, ShardSurvey,
@@ -16,12 +17,14 @@ use pqcnet_messages::moving::{
 };
 use pqcnet_messages::orders::{BackUp, BackUpState, Drain, DrainBegun};
 use pqcnet_messages::relay::{
-    CloseSession, OpenSession, RelayConsumed, RelayDeliver, RelayFindOffset, RelayOpenProducer,
+    CloseSession, OpenSession, RelayConsumed, RelayCountersign, RelayDeliver, RelayFindOffset,
+    RelayOpenProducer,
     RelayPublish, RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded, RelayUnsubscribe,
     ReleaseShard, SessionOpened, ShardReleased,
 };
 use pqcnet_messages::{
-    Channel, ChannelName, Grant, Problem, Record, Redirect, Refusal, Role, Severity, ShardId,
+    Channel, ChannelName, Countersigned, Grant, Problem, Receipt, Record, Redirect, Refusal, Role,
+    Series, Severity, ShardId, Statement,
 };
 
 fn node(byte: u8) -> NodeId {
@@ -155,6 +158,7 @@ fn every_message() {
         channel: channel(),
         after,
         window_bytes,
+        series: Series::NONE,
     });
     table.message(&Consumed {
         subscription,
@@ -185,6 +189,30 @@ fn every_message() {
         at_ms: 1_700_000_000_000,
     });
     table.reply("OffsetFound", OffsetFound { after: 6, head: 12 });
+    table.message(&Countersign {
+        subscription,
+        relayer: node(2),
+        window: 14,
+    });
+    let signature = MlDsaSignature::from_slice(&[0x66; 3309]).unwrap();
+    let statement = Statement {
+        network_id: [0x22; 32],
+        receiver: node(1),
+        relayer: node(2),
+        channel: channel(),
+        series: Series([0x77; 16]),
+        window: 14,
+        after: 3,
+        last: 7,
+        frames: 4,
+        bytes: 400,
+        signed_at_ms: 1_700_000_000_000,
+    };
+    let receipt = Receipt {
+        statement,
+        signature,
+    };
+    table.reply("Countersigned", Countersigned { receipt });
 
     table.message(&OpenSession { grant });
     table.message(&CloseSession { session });
@@ -211,6 +239,7 @@ fn every_message() {
         channel: channel(),
         after,
         window_bytes,
+        series: Series::NONE,
     });
     table.message(&RelayConsumed {
         session,
@@ -234,6 +263,10 @@ fn every_message() {
         session,
         channel: channel(),
         at_ms: 1_700_000_000_000,
+    });
+    table.message(&RelayCountersign {
+        subscription,
+        window: 14,
     });
 
     table.message(&Ping { nonce: 77 });

@@ -8,12 +8,15 @@
 //! page of the web whose name was made to point here reads nothing.
 //!
 //! - `/api/v1/snapshot`, `/api/v1/events`, `/ui`: what an operator sees, for whoever has the token ([`guard`]).
+//! - `/api/v1/metering`: what a relayer's meter has counted, for the same ([`metering`]).
 
 mod api;
 pub mod changes;
 pub mod events;
+mod grpc;
 pub mod guard;
 pub mod keys;
+pub mod metering;
 mod metrics;
 pub mod page;
 pub mod watch;
@@ -36,6 +39,7 @@ use pqcnet_telemetry::{Sample, TextFormat};
 
 use api::Api;
 use guard::Token;
+use metering::Metering;
 use metrics::Scrape;
 use watch::{Constants, Watch};
 
@@ -54,6 +58,7 @@ pub struct Pages {
     draining: Arc<AtomicBool>,
     scrape: Scrape,
     watch: Watch,
+    metering: Metering,
 }
 
 impl Pages {
@@ -63,6 +68,7 @@ impl Pages {
         Pages {
             watch: Watch::new(started, env, draining.clone(), constants),
             account: started.steward.of(),
+            metering: Metering(started.meter.clone()),
             env: env.clone(),
             draining,
             scrape: Scrape::new(
@@ -127,9 +133,11 @@ fn push_line(text: &mut String, line: std::fmt::Arguments<'_>) {
 }
 
 /// Binds the pages and makes their server; whoever polls it serves them, on one thread of its own. The address of the
-/// operator's page goes into the file `page_url`; a node that cannot write it serves everything else.
+/// operator's page goes into the file `page_url`; a node that cannot write it serves everything else. Where `grpc` is given,
+/// the meter is served there too, under the same token.
 pub fn server(
     at: SocketAddr,
+    grpc: Option<SocketAddr>,
     pages: Pages,
     page_url: &Path,
 ) -> std::io::Result<(SocketAddr, Server)> {
@@ -140,7 +148,17 @@ pub fn server(
         Ok(_) => tracing::info!(file = %page_url.display(), "the operator's page: `pqcnet ui`"),
         Err(why) => tracing::warn!(%why, "no operator's page"),
     }
-    let api = web::Data::new(Api::new(&pages.env, pages.watch.clone(), token));
+    let token = Arc::new(token);
+    if let Some(at) = grpc {
+        let at = grpc::serve(&pages.env, at, pages.metering.clone(), token.clone())?;
+        tracing::info!(%at, "gRPC: pqcnet.meter.v1.Metering");
+    }
+    let api = web::Data::new(Api::new(
+        &pages.env,
+        pages.watch.clone(),
+        pages.metering.clone(),
+        token,
+    ));
     let pages = web::Data::new(pages);
     let callers = web::Data::new(Callers {
         anybody: !bound.ip().is_loopback(),

@@ -174,8 +174,13 @@ async fn serve(
     let facts = keys::made(&constants.keys);
     let started = start(&env, role, &config, network, secrets, facts).await?;
     let pages = Pages::new(&started, &env, constants);
-    let (admin_at, mut server) = admin::server(config.admin, pages.clone(), &config.page_url)
-        .with_context(|| format!("cannot serve admin pages at {}", config.admin))?;
+    let (admin_at, mut server) = admin::server(
+        config.admin,
+        config.metering_grpc,
+        pages.clone(),
+        &config.page_url,
+    )
+    .with_context(|| format!("cannot serve admin pages at {}", config.admin))?;
     observed.watch(&env, &pages);
     announce(&started, admin_at)?;
     tracing::info!(node = %started.node_id, %role, control = %started.control, data = %started.data, admin = %admin_at, "ready");
@@ -261,6 +266,7 @@ async fn start(
             backups: config.backups.clone(),
             customer_channels: config.customer_channels,
             strangers: strangers(),
+            metering: config.metering,
             facts,
         },
     };

@@ -56,3 +56,12 @@ pub mod mesh {
         include!(concat!(env!("OUT_DIR"), "/pqcnet.mesh.v1.rs"));
     }
 }
+
+/// The relayer's metering service, over gRPC. Its messages only: who serves it writes the service.
+pub mod meter {
+    /// Version 1.
+    #[allow(missing_docs, clippy::all)]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/pqcnet.meter.v1.rs"));
+    }
+}

@@ -200,7 +200,14 @@ impl Connector {
         let accepted = established.map_err(|error| of_link(sentry, &error))?;
         let (deliver, ended) = inbound::refs(&self.shared.env, &self.shared.inboxes);
         let edge = Edge::new(accepted.handle());
-        let link = accepted.start(Bindings::new().serve(deliver).serve(ended));
+        let signer = inbound::signer(
+            env,
+            &self.shared.inboxes,
+            self.shared.config.keys.clone(),
+            self.shared.config.network.network_id().0,
+        );
+        let bindings = Bindings::new().serve(deliver).serve(ended).serve(signer);
+        let link = accepted.start(bindings);
         self.attach(sentry, &edge).await?;
         Ok(Live {
             generation,

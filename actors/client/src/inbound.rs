@@ -6,10 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pqcnet_actor::{
     Carrier, Env, Letter, Message, Path, Posting, Ref, StepKind, TellError, Watch, Watcher,
 };
-use pqcnet_messages::edge::{Deliver, SubscriptionEnded};
-use tokio::sync::Notify;
+use pqcnet_crypto::NodeKeys;
+use pqcnet_messages::edge::{Countersign, Deliver, SubscriptionEnded};
+use pqcnet_messages::{Channel, Countersigned, Refusal, Statement};
+use tokio::sync::{Notify, Semaphore};
 
 use crate::core::subscription::{Inbox, Misdelivery};
+use crate::core::tally::{Answer, Mark, Tally};
 use crate::error::SubscribeError;
 
 /// Deliveries taken at once: what is buffered is bounded by the subscriptions' windows, which the sentry must keep.
@@ -26,6 +29,9 @@ pub(crate) struct Slot {
 
 pub(crate) struct SlotState {
     pub(crate) inbox: Inbox,
+    /// What it signed for.
+    pub(crate) tally: Tally,
+    channel: Channel,
     /// The number it has on the present link; what comes under an older one is for nobody.
     pub(crate) subscription: u32,
     /// The sentry's last word on the present subscription.
@@ -35,10 +41,12 @@ pub(crate) struct SlotState {
 }
 
 impl Slot {
-    pub(crate) fn new(inbox: Inbox) -> Slot {
+    pub(crate) fn new(channel: Channel, inbox: Inbox, tally: Tally) -> Slot {
         Slot {
             state: Mutex::new(SlotState {
                 inbox,
+                tally,
+                channel,
                 subscription: 0,
                 ended: None,
                 failed: None,
@@ -112,6 +120,14 @@ impl Inboxes {
         }
     }
 
+    fn watch(&self, path: &Path) -> Watch {
+        let (watcher, watch) = Watch::pair(path.clone());
+        let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        watchers.retain(|watcher| !watcher.is_abandoned());
+        watchers.push(watcher);
+        watch
+    }
+
     fn ended(&self, ended: SubscriptionEnded) {
         if let Some(slot) = self.slot(ended.subscription) {
             slot.end(ended.subscription, SubscribeError::Refused(ended.refusal));
@@ -162,16 +178,119 @@ impl<M: Message<Reply = ()>> Carrier<M> for Inlet<M> {
 
     /// Holds as long as the client does.
     fn watch(&self) -> Watch {
-        let (watcher, watch) = Watch::pair(self.path.clone());
-        let mut watchers = self
-            .inboxes
-            .watchers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        watchers.retain(|watcher| !watcher.is_abandoned());
-        watchers.push(watcher);
-        watch
+        self.inboxes.watch(&self.path)
     }
+}
+
+/// Signatures under way at once: one a subscription would let a sentry take the application's cores.
+const SIGNING: usize = 4;
+
+/// Signs for what was taken, when a relayer asks.
+struct Signer {
+    env: Env,
+    inboxes: Arc<Inboxes>,
+    keys: Arc<NodeKeys>,
+    network_id: [u8; 32],
+    signing: Arc<Semaphore>,
+    path: Path,
+}
+
+impl Signer {
+    /// What is said to a relayer that asks; a statement is yet to be signed.
+    fn look(&self, ask: &Countersign) -> Result<Result<Countersigned, Statement>, Refusal> {
+        let slot = self.inboxes.slot(ask.subscription);
+        let slot = slot.ok_or(Refusal::Unavailable)?;
+        let mut state = slot.lock();
+        if state.subscription != ask.subscription {
+            return Err(Refusal::Unavailable);
+        }
+        let taken = Mark {
+            offset: state.inbox.taken(),
+            counts: state.inbox.counts(),
+        };
+        match state.tally.ask(ask.relayer, taken) {
+            Answer::Nothing => Err(Refusal::Unavailable),
+            Answer::Same(receipt) => Ok(Ok(Countersigned { receipt: *receipt })),
+            Answer::Sign(due) => Ok(Err(Statement {
+                network_id: self.network_id,
+                receiver: self.keys.node_id(),
+                relayer: ask.relayer,
+                channel: state.channel.clone(),
+                series: state.tally.series,
+                window: ask.window,
+                after: due.after,
+                last: due.last,
+                frames: due.counts.frames,
+                bytes: due.counts.bytes,
+                signed_at_ms: self.env.wall_ms(),
+            })),
+        }
+    }
+
+    fn take(&self, letter: Letter<Countersign>) {
+        let Some(reply) = letter.reply else { return };
+        let Ok(place) = self.signing.clone().try_acquire_owned() else {
+            return reply.send(Ok(Err(Refusal::Busy)));
+        };
+        let statement = match self.look(&letter.msg) {
+            Ok(Ok(signed)) => return reply.send(Ok(Ok(signed))),
+            Ok(Err(statement)) => statement,
+            Err(refusal) => return reply.send(Ok(Err(refusal))),
+        };
+        let (keys, inboxes) = (self.keys.clone(), self.inboxes.clone());
+        let signing = self.env.offload(move || statement.sign(&keys));
+        let subscription = letter.msg.subscription;
+        self.env.spawn(async move {
+            let signed = signing.await.map_err(|_| Refusal::Busy);
+            drop(place);
+            if let (Ok(receipt), Some(slot)) = (&signed, inboxes.slot(subscription)) {
+                slot.lock().tally.signed(receipt.clone());
+            }
+            reply.send(Ok(signed.map(|receipt| Countersigned { receipt })));
+        });
+    }
+}
+
+impl Carrier<Countersign> for Signer {
+    fn post(&self, letter: Letter<Countersign>) -> Result<(), TellError<Letter<Countersign>>> {
+        self.take(letter);
+        Ok(())
+    }
+
+    fn post_when_free(&self, letter: Letter<Countersign>) -> Posting<'_, Countersign> {
+        self.take(letter);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn free(&self) -> usize {
+        FREE
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Holds as long as the client does.
+    fn watch(&self) -> Watch {
+        self.inboxes.watch(&self.path)
+    }
+}
+
+/// The ref that a link is bound to for receipts.
+pub(crate) fn signer(
+    env: &Env,
+    inboxes: &Arc<Inboxes>,
+    keys: Arc<NodeKeys>,
+    network_id: [u8; 32],
+) -> Ref<Countersign> {
+    Ref::from_carrier(Arc::new(Signer {
+        env: env.clone(),
+        inboxes: inboxes.clone(),
+        keys,
+        network_id,
+        signing: Arc::new(Semaphore::new(SIGNING)),
+        path: Path::root("client").join("signer"),
+    }))
 }
 
 /// The refs that a link is bound to.

@@ -6,13 +6,14 @@ use std::time::Duration;
 use pqcnet_actor::Pause;
 use pqcnet_actor::TellError;
 use pqcnet_messages::edge::{Consumed, Subscribe, Unsubscribe};
-use pqcnet_messages::{Channel, Record, Refusal};
+use pqcnet_messages::{Channel, Record, Refusal, Series};
 use rand::Rng;
 use tokio::sync::oneshot;
 
 use crate::client::{Client, Shared};
 use crate::connection::Live;
 use crate::core::subscription::Inbox;
+use crate::core::tally::Tally;
 use crate::error::SubscribeError;
 use crate::inbound::Slot;
 
@@ -117,7 +118,11 @@ pub(crate) async fn start(
     let shared = client.shared().clone();
     let timeout = shared.config.connect_timeout;
     let window = shared.config.subscription_window_bytes;
-    let slot = Arc::new(Slot::new(Inbox::new(after, window)));
+    let mut series = [0; 16];
+    shared.env.rng("series").fill_bytes(&mut series);
+    let tally = Tally::new(Series(series), after);
+    let slot = Slot::new(channel.clone(), Inbox::new(after, window), tally);
+    let slot = Arc::new(slot);
     let current = Arc::new(Current::default());
     let (open, closed) = oneshot::channel();
     let (started, starting) = oneshot::channel();
@@ -216,11 +221,11 @@ impl Task {
         pause: &mut Pause,
     ) -> Stretch {
         let subscription = self.shared.next_subscription();
-        let after = {
+        let (after, series) = {
             let mut state = self.slot.lock();
             state.ended = None;
             state.subscription = subscription;
-            state.inbox.restart()
+            (state.inbox.restart(), state.tally.series)
         };
         self.shared.inboxes.insert(subscription, self.slot.clone());
         *lock(&self.current) = Some((subscription, link.clone()));
@@ -230,6 +235,7 @@ impl Task {
             after,
             // Clamped to 8 MiB.
             window_bytes: self.shared.config.subscription_window_bytes as u32,
+            series,
         };
         let timeout: Duration = self.shared.config.request_timeout;
         match link.edge.subscribe.ask(subscribe, timeout).await {

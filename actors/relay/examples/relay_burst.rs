@@ -1,4 +1,5 @@
-//! Publishes bursts of 1 KiB messages through real shard workers into a real, synced log, and prints the rate.
+//! Publishes bursts of 1 KiB messages through real shard workers into a real, synced log, and prints the rate; then the same
+//! with what is stored counted for a meter, whose part here is to read every worker's book ten times a second.
 //!
 //! `cargo run --release -p pqcnet-relay --example relay_burst -- [messages] [shards] [batch]`
 //!
@@ -16,6 +17,7 @@ use pqcnet_actor::{AskError, Env, Ref, Spec, Strategy, Tree};
 use pqcnet_crypto::{NodeId, StorageMasterKey};
 use pqcnet_log::{AppendBatch, AppendError, Base, ChannelId, EmbeddedLog, ShardLog, ShardNo, keys};
 use pqcnet_messages::edge::{ProducerOpened, Published};
+use pqcnet_messages::metering::{Reading, TakeVolume};
 use pqcnet_messages::relay_local::{Admit, IssueEpoch};
 use pqcnet_messages::{Channel, ChannelName, Refusal, ShardMap};
 use pqcnet_relay::core::shard::ShardLimits;
@@ -36,8 +38,19 @@ fn main() -> std::io::Result<()> {
         let shards = u16::try_from(shards).unwrap_or(32).max(1);
         let (raw, raw_groups) =
             raw(&env, &folder.path().join("raw"), messages, shards, batch).await;
-        let (worker, groups) =
-            burst(&env, &folder.path().join("relay"), messages, shards, batch).await;
+        let path = |name| folder.path().join(name);
+        let plain = Load {
+            messages,
+            shards,
+            batch,
+            metered: false,
+        };
+        let (worker, groups) = burst(&env, &path("relay"), plain).await;
+        let with_meter = Load {
+            metered: true,
+            ..plain
+        };
+        let (metered, _) = burst(&env, &path("metered"), with_meter).await;
         let rate = |took: Duration| messages as f64 / took.as_secs_f64();
         println!("{messages} messages of {SIZE} B, {shards} shards, {batch} a publish, synced");
         println!(
@@ -51,6 +64,11 @@ fn main() -> std::io::Result<()> {
         println!(
             "ratio:                {:>9.2}",
             raw.as_secs_f64() / worker.as_secs_f64()
+        );
+        println!(
+            "the same, metered:    {:>9.0} messages/s, {:+.1} %",
+            rate(metered),
+            (metered.as_secs_f64() / worker.as_secs_f64() - 1.0) * 100.0
         );
     })
 }
@@ -115,14 +133,23 @@ async fn append(log: &EmbeddedLog, mut batch: AppendBatch) {
     }
 }
 
-/// The same through shard workers, one producer a shard.
-async fn burst(
-    env: &Env,
-    path: &std::path::Path,
+/// What a burst is made of.
+#[derive(Clone, Copy)]
+struct Load {
     messages: u64,
     shards: u16,
     batch: u64,
-) -> (Duration, u64) {
+    metered: bool,
+}
+
+/// The same through shard workers, one producer a shard.
+async fn burst(env: &Env, path: &std::path::Path, load: Load) -> (Duration, u64) {
+    let Load {
+        messages,
+        shards,
+        batch,
+        metered,
+    } = load;
     let store = store(env, path);
     let log: Arc<dyn ShardLog> = Arc::new(EmbeddedLog::new(env, store.clone()));
     let storage_key = Arc::new(StorageMasterKey::generate());
@@ -140,6 +167,7 @@ async fn burst(
             storage_key: storage_key.clone(),
             limits: ShardLimits::default(),
             tenure: tenure.clone(),
+            metered,
         };
         let spec = Spec::new(format!("shard-{shard}"), move |_| ShardWorker::new(&config));
         workers.push(tree.child(spec.place(shard.into())));
@@ -152,7 +180,9 @@ async fn burst(
     for worker in &workers {
         epochs.push(epoch(&worker.of(), &channel).await);
     }
+    let books: Vec<Ref<TakeVolume>> = workers.iter().map(|worker| worker.of()).collect();
     let start = env.now();
+    let metering = metered.then(|| env.task(meter(env.clone(), books)));
     let tasks = workers.iter().zip(epochs).map(|(worker, epoch)| {
         let (worker, channel) = (worker.of::<Admit>(), channel.clone());
         let wanted = messages / u64::from(shards);
@@ -162,8 +192,24 @@ async fn burst(
         task.await.expect("ends well");
     }
     let took = env.now() - start;
+    drop(metering);
     running.stop().await;
     (took, store.stats().groups)
+}
+
+/// Reads the books until the workers are gone.
+async fn meter(env: Env, books: Vec<Ref<TakeVolume>>) {
+    let mut kept = vec![Reading::default(); books.len()];
+    loop {
+        env.sleep(Duration::from_millis(100)).await;
+        for (book, kept) in books.iter().zip(&mut kept) {
+            match book.ask(TakeVolume { kept: *kept }, WITHIN).await {
+                Ok(Ok(taken)) => *kept = taken.reading,
+                Ok(Err(_)) => {}
+                Err(_) => return,
+            }
+        }
+    }
 }
 
 async fn epoch(worker: &Ref<IssueEpoch>, channel: &Channel) -> u64 {

@@ -14,10 +14,11 @@ use pqcnet_actor::{
 };
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::edge::Subscribed;
+use pqcnet_messages::metering::NoteGrant;
 use pqcnet_messages::relay::{
-    CloseSession, OpenSession, RelayConsumed, RelayDeliver, RelayFindOffset, RelayOpenProducer,
-    RelayPublish, RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded, RelayUnsubscribe,
-    SessionOpened,
+    CloseSession, OpenSession, RelayConsumed, RelayCountersign, RelayDeliver, RelayFindOffset,
+    RelayOpenProducer, RelayPublish, RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded,
+    RelayUnsubscribe, SessionOpened,
 };
 use pqcnet_messages::relay_local::{
     Admit, Consume, Follow, IssueEpoch, Locate, ReplaceReaders, Unfollow,
@@ -65,6 +66,8 @@ pub struct Domain {
     pub tenure: latest::Receiver<Arc<Tenure>>,
     /// The workers of all shards.
     pub workers: BTreeMap<ShardId, Addr<ShardWorker>>,
+    /// Where grants are kept that were verified, where there is a meter.
+    pub grants: Option<Ref<NoteGrant>>,
 }
 
 /// What an intake is made of.
@@ -80,6 +83,8 @@ pub struct IntakeConfig {
     pub deliver: Ref<RelayDeliver>,
     /// Where the end of a subscription is told.
     pub ended: Ref<RelaySubscriptionEnded>,
+    /// Where receipts are asked for.
+    pub countersign: Option<Ref<RelayCountersign>>,
     /// Its limits.
     pub limits: IntakeLimits,
 }
@@ -290,13 +295,21 @@ impl On<OpenSession> for Intake {
         let (promise, reply) = Reply::later();
         let (network_id, sentry) = (self.config.domain.network_id, self.config.sentry);
         let wall_ms = cx.wall_ms();
-        let verify = move || msg.grant.verify(&network_id, &sentry, wall_ms);
-        cx.offload(verify, move |intake, verdict, _| match verdict {
-            Ok(Ok(customer)) if !(intake.config.domain.admits)(customer) => {
+        let verify = move || {
+            let verdict = msg.grant.verify(&network_id, &sentry, wall_ms);
+            verdict.map(|customer| (customer, msg.grant))
+        };
+        cx.offload(verify, move |intake, verdict, cx| match verdict {
+            Ok(Ok((customer, _))) if !(intake.config.domain.admits)(customer) => {
                 tracing::warn!(%sentry, %customer, "a customer is not admitted");
                 intake.verified(None, promise);
             }
-            Ok(Ok(customer)) => intake.verified(Some(customer), promise),
+            Ok(Ok((customer, grant))) => {
+                if let Some(grants) = intake.config.domain.grants.clone() {
+                    deliver_sometime(&grants, NoteGrant { grant }, cx);
+                }
+                intake.verified(Some(customer), promise);
+            }
             Ok(Err(error)) => {
                 tracing::warn!(%sentry, %error, "a grant was refused");
                 intake.verified(None, promise);
@@ -441,6 +454,8 @@ impl On<RelaySubscribe> for Intake {
             window_bytes: msg.window_bytes,
             deliver: self.config.deliver.clone(),
             ended: cx.me().of(),
+            series: msg.series,
+            countersign: self.config.countersign.clone(),
         };
         let (promise, reply) = Reply::later();
         self.asked += 1;

@@ -23,10 +23,11 @@ use pqcnet_log::{
 };
 use pqcnet_messages::control::ShardStatus;
 use pqcnet_messages::edge::{OffsetFound, ProducerOpened, Published, Subscribed};
+use pqcnet_messages::metering::{DeliveredVolume, Reading, TakeVolume, VolumeTaken};
 use pqcnet_messages::moving::{
     MAX_TEXT_BYTES, MAX_TEXTS, ReadShard, ShardEntries, Stretch, SurveyShard,
 };
-use pqcnet_messages::relay::{RelayDeliver, RelaySubscriptionEnded};
+use pqcnet_messages::relay::{RelayCountersign, RelayDeliver, RelaySubscriptionEnded};
 use pqcnet_messages::relay_local::{
     Admit, Consume, CountLeft, DescribeShard, Discard, Fence, Follow, IssueEpoch, Locate,
     ReplaceReaders, Rest, Room, ShardAccount, Unfollow, Wake,
@@ -62,6 +63,8 @@ pub struct ShardWorkerConfig {
     pub limits: ShardLimits,
     /// Whether the shard is here.
     pub tenure: latest::Receiver<Arc<Tenure>>,
+    /// Whether a meter asks what was stored and sent.
+    pub metered: bool,
 }
 
 /// Whether a worker works.
@@ -97,6 +100,12 @@ pub struct ShardWorker {
     salts: Vec<(u32, Salt)>,
     /// Searches for a time that are under way.
     locating: usize,
+    /// Names this life of the shard towards the meter.
+    run: u64,
+    /// How often the shard had moved when this life began.
+    moves: u8,
+    /// What it had counted when the shard was given away, until the meter has that.
+    parting: Option<VolumeTaken>,
 }
 
 /// A caller that waits for the disk.
@@ -145,6 +154,7 @@ impl Meters {
 struct Link {
     deliver: Ref<RelayDeliver>,
     ended: Ref<RelaySubscriptionEnded>,
+    countersign: Option<Ref<RelayCountersign>>,
     /// Messages that wait for room. The link is ready again only when none does, or one could be overtaken.
     waiting: usize,
 }
@@ -165,6 +175,9 @@ impl ShardWorker {
             meters: Meters::default(),
             salts: Vec::new(),
             locating: 0,
+            run: 0,
+            moves: 0,
+            parting: None,
         }
     }
 
@@ -174,6 +187,8 @@ impl ShardWorker {
         match (&self.duty, works) {
             (Duty::Rests, true) => {
                 self.core = fresh(&self.config);
+                self.run = cx.rng().next_u64() | 1;
+                self.moves = (self.config.tenure.borrow()).moves(ShardId(self.shard.0));
                 self.duty = Duty::Works;
                 self.drive(cx);
             }
@@ -210,6 +225,7 @@ impl ShardWorker {
                 promise.fulfil(outcome);
                 if rests {
                     self.duty = Duty::Rests;
+                    self.parting = self.volume(Reading::default());
                     self.core = fresh(&self.config);
                     self.links.clear();
                     self.alarm.set(cx, None);
@@ -237,6 +253,34 @@ impl ShardWorker {
             }
             None => Err(Refusal::HoldsRecords),
         }
+    }
+
+    /// What was stored and sent since the reading that is kept.
+    fn volume(&mut self, kept: Reading) -> Option<VolumeTaken> {
+        let account = self.core.take_volume(self.run, kept)?;
+        let delivered = account.sent.into_iter().map(|(channel, key, carried)| {
+            let ask = carried.open.and_then(|open| {
+                let link = self.links.get(&open.link)?;
+                Some((link.countersign.clone()?, open.subscription))
+            });
+            DeliveredVolume {
+                channel,
+                receiver: key.receiver,
+                series: key.series,
+                after: carried.after,
+                last: carried.last,
+                volume: carried.unkept(),
+                ask,
+            }
+        });
+        Some(VolumeTaken {
+            shard: ShardId(self.shard.0),
+            moves: self.moves,
+            generation: account.generation,
+            reading: account.reading,
+            stored: account.stored,
+            delivered: delivered.collect(),
+        })
     }
 
     fn on_alarm(&mut self, cx: &mut Cx<Self>) {
@@ -466,7 +510,11 @@ fn stored_at(
 fn fresh(config: &ShardWorkerConfig) -> Shard<Waiting> {
     let keys = ShardKeys::new(config.storage_key.expose(), config.shard);
     let moves = config.tenure.borrow().moves(ShardId(config.shard.0));
-    Shard::new(config.shard, keys, config.limits).moved(moves)
+    let shard = Shard::new(config.shard, keys, config.limits).moved(moves);
+    match config.metered {
+        true => shard.metered(),
+        false => shard,
+    }
 }
 
 impl Behaviour for ShardWorker {
@@ -560,9 +608,14 @@ impl On<Follow> for ShardWorker {
         let (link, subscription) = (msg.link, msg.subscription);
         let key = SubscriptionKey { link, subscription };
         let window = msg.window_bytes;
-        let subscribed = self
-            .core
-            .subscribe(key, msg.customer, &msg.channel, msg.after, window);
+        let subscribed = self.core.subscribe(
+            key,
+            msg.customer,
+            &msg.channel,
+            msg.after,
+            window,
+            msg.series,
+        );
         if subscribed.is_ok() && !self.links.contains_key(&link) {
             cx.watch(&msg.deliver, move |worker, _, cx| {
                 worker.drop_link(link);
@@ -574,6 +627,7 @@ impl On<Follow> for ShardWorker {
                 Link {
                     deliver,
                     ended,
+                    countersign: msg.countersign,
                     waiting: 0,
                 },
             );
@@ -682,6 +736,21 @@ impl On<Fence> for ShardWorker {
         self.duty = Duty::Settles(Settling::ToFence(promise));
         self.drive(cx);
         reply
+    }
+}
+
+impl On<TakeVolume> for ShardWorker {
+    fn on(&mut self, msg: TakeVolume, _cx: &mut Cx<Self>) -> Reply<TakeVolume> {
+        match &self.parting {
+            Some(parting) if parting.reading == msg.kept => self.parting = None,
+            Some(parting) => return Reply::Now(Ok(parting.clone())),
+            None => {}
+        }
+        let taken = match self.duty {
+            Duty::Rests => None,
+            Duty::Works | Duty::Fenced | Duty::Settles(_) => self.volume(msg.kept),
+        };
+        Reply::Now(taken.ok_or(Refusal::Unavailable))
     }
 }
 

@@ -95,6 +95,7 @@ impl Side {
             storage_key: storage_key.clone(),
             limits: ShardLimits::default(),
             tenure: tenure.clone(),
+            metered: true,
         };
         let worker = tree.child(Spec::new("shard-0", move |_| ShardWorker::new(&config)));
         let (map, follows) = latest::channel(map(1, OLD));

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use pqcnet_actor::{Carrier, Letter, Message, Path, Posting, Ref, TellError, Watch, Watcher};
 use pqcnet_crypto::NodeId;
+use pqcnet_messages::Series;
 use pqcnet_messages::relay::{RelayDeliver, RelaySubscriptionEnded};
 use pqcnet_messages::relay_local::{Admit, Follow, ReplaceReaders};
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -113,6 +114,8 @@ fn the_end_of_one_subscription_lets_nothing_of_another_overtake() {
                 window_bytes: 1000,
                 deliver: Ref::from_carrier(deliver.clone()),
                 ended: Ref::from_carrier(ended.clone()),
+                series: Series::NONE,
+                countersign: None,
             };
             worker.of().ask(follow, WITHIN).await.unwrap().unwrap();
         };

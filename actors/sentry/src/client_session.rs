@@ -33,7 +33,7 @@ use pqcnet_messages::{Channel, Grant, Refusal, ShardId};
 
 use crate::core::routes::{Routes, Submitted};
 use crate::core::shares::{self, Shares};
-use crate::ingress::{Join, OpenRelaySession, UplinkChanged};
+use crate::ingress::{Join, OpenRelaySession, ShowGrant, UplinkChanged};
 use crate::link::{ClientLink, RelayLink};
 use crate::routing::Routing;
 use crate::uplink::{Uplinks, answer};
@@ -214,8 +214,25 @@ impl ClientSession {
         (self.client.permit)(until);
         self.grant_end
             .set(cx, Some(until.saturating_sub(LAST_CALL)));
+        let shown = grant.clone();
         if self.grant.replace(grant).is_some() {
             tracing::info!(customer = %self.customer, left_s = left / 1000, "attached anew");
+            self.show(&shown);
+        }
+    }
+
+    /// Relayers where the customer has a session learn of its later grant; one that does not hears of it with the next session.
+    fn show(&self, grant: &Grant) {
+        for (relayer, generation) in self.routes.open() {
+            let show = ShowGrant {
+                generation,
+                grant: grant.clone(),
+            };
+            if let Some(uplink) = self.shared.uplinks.get(&relayer)
+                && let Err(error) = uplink.show_grant.try_tell(show)
+            {
+                tracing::warn!(%relayer, %error, "a later grant was not shown");
+            }
         }
     }
 
@@ -433,6 +450,7 @@ impl Behaviour for ClientSession {
                 session: self.id,
                 link: me.of(),
                 forward: me.of(),
+                countersign: me.of(),
             };
             if uplink.join.try_tell(join).is_err() {
                 tracing::warn!(session = self.id, "an uplink takes no more sessions");

@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use pqcnet_actor::{Class, Digest, Message, Ref};
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::edge::Subscribed;
-use pqcnet_messages::{Channel, Grant, Record, Refusal};
+use pqcnet_messages::{Channel, Countersigned, Grant, Record, Refusal, Series};
 
 use crate::link::RelayLink;
 
@@ -27,6 +27,8 @@ pub struct Join {
     pub link: Ref<UplinkChanged>,
     /// Takes deliveries.
     pub forward: Ref<Forward>,
+    /// Has the client sign for them.
+    pub countersign: Ref<FeedCountersign>,
 }
 
 /// Session to uplink: open a session at the relayer for this customer. One per session and link.
@@ -37,6 +39,15 @@ pub struct OpenRelaySession {
     /// The link meant.
     pub generation: u64,
     /// The customer's leave.
+    pub grant: Grant,
+}
+
+/// Session to uplink: the customer's later leave, for a relayer where it has a session.
+#[derive(Clone, Debug)]
+pub struct ShowGrant {
+    /// The link meant.
+    pub generation: u64,
+    /// The leave.
     pub grant: Grant,
 }
 
@@ -55,6 +66,8 @@ pub struct StartFeed {
     pub after: u64,
     /// Most payload bytes delivered and not consumed.
     pub window_bytes: u32,
+    /// Names the client's subscription over all its links.
+    pub series: Series,
 }
 
 /// Session to uplink: the client consumed up to here.
@@ -101,6 +114,17 @@ pub struct Forward {
     pub ended: Option<Refusal>,
 }
 
+/// Uplink to session: the relayer asks what the client signs for.
+#[derive(Clone, Copy, Debug)]
+pub struct FeedCountersign {
+    /// Which feed.
+    pub tag: FeedTag,
+    /// Who asks.
+    pub relayer: NodeId,
+    /// Its window.
+    pub window: u64,
+}
+
 macro_rules! local {
     ($ty:ty, $name:literal, $class:ident => $reply:ty) => {
         impl Message for $ty {
@@ -121,4 +145,6 @@ local!(StartFeed, "sentry.StartFeed", Request => Result<Subscribed, Refusal>);
 local!(FeedConsumed, "sentry.FeedConsumed", Request => ());
 local!(StopFeed, "sentry.StopFeed", Request => ());
 local!(UplinkChanged, "sentry.UplinkChanged", Control => ());
+local!(ShowGrant, "sentry.ShowGrant", Request => ());
+local!(FeedCountersign, "sentry.FeedCountersign", Request => Result<Countersigned, Refusal>);
 local!(Forward, "sentry.Forward", Request => ());

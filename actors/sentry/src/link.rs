@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pqcnet_actor::Ref;
-use pqcnet_messages::edge::{Deliver, SubscriptionEnded};
+use pqcnet_messages::edge::{Countersign, Deliver, SubscriptionEnded};
 use pqcnet_messages::relay::{
     CloseSession, OpenSession, RelayConsumed, RelayFindOffset, RelayOpenProducer, RelayPublish,
     RelaySetReaders, RelaySubscribe, RelayUnsubscribe,
@@ -55,6 +55,8 @@ pub struct ClientLink {
     pub deliver: Ref<Deliver>,
     /// Hears that a subscription ended.
     pub ended: Ref<SubscriptionEnded>,
+    /// Signs for what it took.
+    pub countersign: Ref<Countersign>,
     /// Lets its requests through.
     pub permit: Permit,
     /// Closes the link.

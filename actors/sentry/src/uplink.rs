@@ -23,13 +23,14 @@ use pqcnet_crypto::NodeId;
 use pqcnet_messages::Refusal;
 use pqcnet_messages::mesh::{LinkDown, LinkUp};
 use pqcnet_messages::relay::{
-    CloseSession, OpenSession, RelayConsumed, RelayDeliver, RelaySubscribe, RelaySubscriptionEnded,
-    RelayUnsubscribe,
+    CloseSession, OpenSession, RelayConsumed, RelayCountersign, RelayDeliver, RelaySubscribe,
+    RelaySubscriptionEnded, RelayUnsubscribe,
 };
 
 use crate::core::outbox::{Outbox, Parcel, allowance};
 use crate::ingress::{
-    FeedConsumed, FeedTag, Forward, Join, OpenRelaySession, StartFeed, StopFeed, UplinkChanged,
+    FeedConsumed, FeedCountersign, FeedTag, Forward, Join, OpenRelaySession, ShowGrant, StartFeed,
+    StopFeed, UplinkChanged,
 };
 use crate::link::RelayLink;
 
@@ -49,10 +50,13 @@ const TAKE_DEADLINE: Duration = Duration::from_secs(60);
 const NUMBERS_AN_INCARNATION: u32 = 1 << 24;
 /// Longest wait for the relayer's answer to an opening or a subscription.
 const ASK_DEADLINE: Duration = Duration::from_secs(10);
+/// A client signs in a fraction of a millisecond; the relayer goes on without the receipt soon after.
+pub(crate) const COUNTERSIGN_WITHIN: Duration = Duration::from_secs(5);
 
 struct Member {
     changed: Ref<UplinkChanged>,
     forward: Ref<Forward>,
+    countersign: Ref<FeedCountersign>,
     outbox: Outbox,
     /// It has not heard of the latest link.
     stale: bool,
@@ -341,6 +345,7 @@ impl On<Join> for Uplink {
         let member = Member {
             changed: msg.link,
             forward: msg.forward,
+            countersign: msg.countersign,
             outbox: Outbox::new(0),
             stale: self.link.is_some(),
             relay_session: None,
@@ -379,6 +384,57 @@ impl On<OpenRelaySession> for Uplink {
     }
 }
 
+/// The relayer keeps what it is shown; the session that comes with it is not needed.
+impl On<ShowGrant> for Uplink {
+    fn on(&mut self, msg: ShowGrant, cx: &mut Cx<Self>) -> Reply<ShowGrant> {
+        let generation = msg.generation;
+        if let Some(link) = current(&self.link, generation) {
+            let open = OpenSession { grant: msg.grant };
+            cx.ask(
+                &link.open_session,
+                open,
+                ASK_DEADLINE,
+                move |uplink, outcome, cx| match (
+                    answer(outcome),
+                    current(&uplink.link, generation),
+                ) {
+                    (Ok(opened), Some(link)) => {
+                        let session = opened.session;
+                        send_when_free(&link.close_session, CloseSession { session }, cx);
+                    }
+                    (Ok(_), None) => {}
+                    (Err(refusal), _) => {
+                        let relayer = uplink.relayer;
+                        tracing::debug!(%relayer, %refusal, "a later grant was not taken");
+                    }
+                },
+            );
+        }
+        Reply::Now(())
+    }
+}
+
+impl On<RelayCountersign> for Uplink {
+    fn on(&mut self, msg: RelayCountersign, cx: &mut Cx<Self>) -> Reply<RelayCountersign> {
+        let feed = self.feeds.get(&msg.subscription);
+        let member = feed.and_then(|feed| self.members.get(&feed.tag.session));
+        let (Some(feed), Some(member)) = (feed, member) else {
+            return Reply::Now(Err(Refusal::Unavailable));
+        };
+        let ask = FeedCountersign {
+            tag: feed.tag,
+            relayer: self.relayer,
+            window: msg.window,
+        };
+        let to = member.countersign.clone();
+        let (promise, later) = Reply::later();
+        cx.ask(&to, ask, COUNTERSIGN_WITHIN, move |_, outcome, _| {
+            promise.fulfil(answer(outcome));
+        });
+        later
+    }
+}
+
 impl On<StartFeed> for Uplink {
     fn on(&mut self, msg: StartFeed, cx: &mut Cx<Self>) -> Reply<StartFeed> {
         let Some(link) = current(&self.link, msg.generation) else {
@@ -397,6 +453,7 @@ impl On<StartFeed> for Uplink {
             channel: msg.channel,
             after: msg.after,
             window_bytes: msg.window_bytes,
+            series: msg.series,
         };
         let feed = Feed {
             tag,
@@ -505,6 +562,8 @@ pub struct UplinkRefs {
     pub consumed: Ref<FeedConsumed>,
     /// Ends feeds.
     pub stop_feed: Ref<StopFeed>,
+    /// Shows later grants.
+    pub show_grant: Ref<ShowGrant>,
 }
 
 /// Every uplink of the sentry, by relayer.

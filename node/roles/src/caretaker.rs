@@ -36,8 +36,29 @@ pub struct Care {
     pub customer_channels: usize,
     /// Strangers that may wait for a handshake at once, at both planes together.
     pub strangers: usize,
+    /// How a relayer meters; `None`: not at all.
+    pub metering: Option<Metering>,
     /// What the node's account tells besides and does not change while it runs, by name ([`MADE_AT_MS`]).
     pub facts: Vec<(String, u64)>,
+}
+
+/// How a relayer meters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metering {
+    /// How long a window is.
+    pub window: Duration,
+    /// How many are kept.
+    pub keep: u64,
+}
+
+impl Default for Metering {
+    /// A week of windows of a minute.
+    fn default() -> Metering {
+        Metering {
+            window: Duration::from_secs(60),
+            keep: 7 * 24 * 60,
+        }
+    }
 }
 
 impl Default for Care {
@@ -48,6 +69,7 @@ impl Default for Care {
             backups: PathBuf::from("backups"),
             customer_channels: ShardLimits::default().customer_channels,
             strangers: GuardConfig::default().waiting,
+            metering: Some(Metering::default()),
             facts: Vec::new(),
         }
     }

@@ -12,6 +12,7 @@ use pqcnet_link::ServiceId;
 use pqcnet_mesh::{Authority, Dialler, DiallerConfig, ShelfError, Standing, User};
 use pqcnet_messages::Role;
 use pqcnet_messages::control::Plane;
+use pqcnet_messages::metering::{CloseWindow, CreateReport, ReadTotals};
 use pqcnet_messages::relay_local::Room;
 use pqcnet_messages::{Advert, KemAdvert, SubmitDirective};
 use pqcnet_p2p::control::{ControlConfig, ControlError, ControlPlane, GossipConfig, LookupConfig};
@@ -149,6 +150,19 @@ pub struct Started {
     pub live: Live,
     /// Takes the root's directives, as from an operator.
     pub directives: Ref<SubmitDirective>,
+    /// A relayer's meter, where it has one.
+    pub meter: Option<MeterRefs>,
+}
+
+/// What an operator asks of a meter.
+#[derive(Clone, Debug)]
+pub struct MeterRefs {
+    /// Closes a window now.
+    pub close: Ref<CloseWindow>,
+    /// Makes reports.
+    pub report: Ref<CreateReport>,
+    /// Says what was counted.
+    pub totals: Ref<ReadTotals>,
 }
 
 /// Bound sockets and everything a tree is made from.
@@ -365,6 +379,11 @@ impl Ground {
         }
     }
 
+    /// Who signs what this node answers for.
+    pub(crate) fn keys(&self) -> &Arc<NodeKeys> {
+        &self.keys
+    }
+
     /// Who may be what in this network.
     pub(crate) fn authority(&self) -> &Authority {
         &self.mesh.authority
@@ -446,6 +465,7 @@ impl Ground {
             data,
             live: self.live,
             directives,
+            meter: None,
         })
     }
 }

@@ -33,8 +33,8 @@ pub mod steward;
 mod telling;
 pub mod watchman;
 
-pub use caretaker::{Care, Live};
-pub use ground::{KeyVersions, Setup, StartError, Started};
+pub use caretaker::{Care, Live, Metering};
+pub use ground::{KeyVersions, MeterRefs, Setup, StartError, Started};
 pub use platform::{Machine, Platform, PlatformError, Storage, log_schema};
 pub use pqcnet_mesh::{Authority, Standing};
 pub use reach::{Reach, UnknownReach};

@@ -12,7 +12,7 @@ use pqcnet_p2p::control::{
     ControlConfig, ControlError, ControlEvents, ControlPlane, Libp2pControl,
 };
 use pqcnet_p2p::streams::{Streams, TcpStreams};
-use pqcnet_store::{FreeSpace, OpenError, RocksStore, Schema, StoreConfig};
+use pqcnet_store::{FreeSpace, OpenError, RocksStore, Schema, Store, StoreConfig};
 
 /// Clock and threads, streams, a control plane, a log.
 pub trait Platform: Send + Sync + 'static {
@@ -40,7 +40,12 @@ pub struct Storage {
     pub log: Arc<dyn ShardLog>,
     /// Its store; a simulator has none.
     pub store: Option<Arc<RocksStore>>,
+    /// Where its meter keeps windows, a store of its own.
+    pub meter: Option<Arc<dyn Store>>,
 }
+
+/// The meter's folder in the store's.
+pub const METER: &str = "meter";
 
 /// How the store of a shard log is laid out: for relayers, and for whoever checks or copies their stores.
 pub fn log_schema() -> Schema {
@@ -176,8 +181,18 @@ impl Platform for Machine {
             Some(broker) => Arc::new(BrokerLog::new(&self.env, store.clone(), broker.clone())),
             None => Arc::new(EmbeddedLog::new(&self.env, store.clone())),
         };
-        let store = Some(store);
-        Ok(Storage { log, store })
+        // Beside the log's own database, so that either can be looked at, copied or begun anew without the other.
+        let mut config = StoreConfig::new(path.join(METER), pqcnet_meter::disk::schema());
+        config.reserve_bytes = self.reserve_bytes.unwrap_or(config.reserve_bytes);
+        if let Some(free_space) = &self.free_space {
+            config.free_space = free_space.clone();
+        }
+        let meter: Arc<dyn Store> = Arc::new(RocksStore::open(&self.env, config)?);
+        Ok(Storage {
+            log,
+            store: Some(store),
+            meter: Some(meter),
+        })
     }
 }
 

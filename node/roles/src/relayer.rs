@@ -4,6 +4,7 @@
 //!   relayer (one-for-one)
 //!     store       fails with the store's writer, which fails the role
 //!     shards      a subtree: one ShardWorker a shard of the network; those of shards that are elsewhere rest
+//!     meter       counts what the shards store and deliver, and has receivers sign for it
 //!     holder      takes over and gives away shards, by the root's map
 //!     intakes     a nursery: one Intake a sentry's link, one Envoy another relayer's
 //!     steward     the node's account; closes links on the way down
@@ -30,6 +31,7 @@ use pqcnet_messages::control::Plane;
 use pqcnet_messages::relay_local::DescribeShard;
 use pqcnet_messages::{Role, ShardId};
 use pqcnet_messages::{moving, relay};
+use pqcnet_meter::{Identity, Meter, MeterConfig};
 use pqcnet_p2p::typed::{Bindings, LinkHandle, PeerInfo};
 use pqcnet_relay::core::shard::ShardLimits;
 use pqcnet_relay::{
@@ -38,7 +40,7 @@ use pqcnet_relay::{
 };
 
 use crate::gate::{Reception, TurnedAway, close_with_actor, no_room};
-use crate::ground::{Ground, Setup, StartError, Started, Watched};
+use crate::ground::{Ground, MeterRefs, Setup, StartError, Started, Watched};
 use crate::keeper::StoreKeeper;
 use crate::platform::{Platform, Storage};
 use crate::problem::{Code, Problem};
@@ -52,6 +54,8 @@ pub const MAX_SENTRIES: usize = 1024;
 const DESCRIBE_DEADLINE: Duration = Duration::from_secs(1);
 /// The workers' last batches are on disk by then; the steward before them has taken up to 15 of the 30 seconds.
 const WORKER_SHUTDOWN: Duration = Duration::from_secs(10);
+/// The last window needs the workers' readings, a signature and a synced write.
+const METER_SHUTDOWN: Duration = Duration::from_secs(8);
 
 /// Starts a relayer that keeps its shards on the platform's log, sealed under `storage`.
 ///
@@ -67,7 +71,8 @@ pub async fn relayer(
     let seat = ground.authority().standings().seat(ground.node_id);
     let tenancy = Tenancy::prepare(&ground.env, ground.authority(), platform.shelf(), seat).await?;
     let tenure = tenancy.tenure();
-    let Storage { log, store } = platform.storage()?;
+    let Storage { log, store, meter } = platform.storage()?;
+    let metered = meter.zip(ground.care.metering);
     let limits = ShardLimits {
         customer_channels: ground.care.customer_channels,
         ..ShardLimits::default()
@@ -88,6 +93,7 @@ pub async fn relayer(
                 storage_key: storage.clone(),
                 limits,
                 tenure: tenure.clone(),
+                metered: metered.is_some(),
             };
             let name = format!("shard-{}", shard.0);
             let spec = Spec::new(name, move |_| ShardWorker::new(&config));
@@ -98,6 +104,23 @@ pub async fn relayer(
         })
         .collect();
     tree.subtree(shards);
+    let meter = metered.map(|(store, metering)| {
+        let config = MeterConfig {
+            identity: Identity {
+                keys: ground.keys().clone(),
+                network_id: ground.network.network_id().0,
+                keep: metering.keep,
+            },
+            window: metering.window,
+            store,
+            workers: workers
+                .iter()
+                .map(|(id, worker)| (*id, worker.of()))
+                .collect(),
+        };
+        let spec = Spec::new("meter", move |_| Meter::new(config.clone()));
+        tree.child(spec.mailbox(pqcnet_meter::BOUNDS).shutdown(METER_SHUTDOWN))
+    });
     let watched = Watched {
         disk: store.clone().map(|store| {
             let path = store.path().to_owned();
@@ -119,6 +142,7 @@ pub async fn relayer(
         network_id: ground.network.network_id().0,
         tenure,
         workers,
+        grants: meter.as_ref().map(Addr::of),
     };
     let reception = Arc::new(Sentries {
         env: ground.env.clone(),
@@ -133,7 +157,13 @@ pub async fn relayer(
     dials.get_or_init(|| outward.clone());
     ground.doors(&mut tree, &steward, &outward, reception, watched);
     let mesh = outward.steward.mesh.clone();
-    ground.start(tree, steward, mesh).await
+    let started = ground.start(tree, steward, mesh).await?;
+    let meter = meter.map(|meter| MeterRefs {
+        close: meter.of(),
+        report: meter.of(),
+        totals: meter.of(),
+    });
+    Ok(Started { meter, ..started })
 }
 
 /// Whose grants and sessions hold: those of customers that may be clients now.
@@ -162,6 +192,7 @@ impl Sentries {
             domain: self.domain.clone(),
             deliver: link.remote(),
             ended: link.remote(),
+            countersign: Some(link.remote()),
             limits: IntakeLimits::default(),
         }
     }

@@ -24,7 +24,7 @@ use pqcnet_link::{Reason, ServiceId};
 use pqcnet_mesh::{Dialler, DiallerConfig, Linked, NotLinked, User};
 use pqcnet_messages::control::Plane;
 use pqcnet_messages::edge;
-use pqcnet_messages::relay::{RelayDeliver, RelaySubscriptionEnded};
+use pqcnet_messages::relay::{RelayCountersign, RelayDeliver, RelaySubscriptionEnded};
 use pqcnet_messages::{MAX_EXPLAINED, Role};
 use pqcnet_p2p::typed::{Access, Bindings, LinkHandle, Pass, PeerInfo};
 use pqcnet_sentry_actors::{
@@ -131,6 +131,7 @@ fn dial(
             bindings
                 .serve::<RelayDeliver>(uplink.of())
                 .serve::<RelaySubscriptionEnded>(uplink.of())
+                .serve::<RelayCountersign>(uplink.of())
         };
         let services = vec![ServiceId::RELAY];
         let handle = outward.data(relayer, Role::Relayer, services, bind).await?;
@@ -170,6 +171,7 @@ fn refs(uplink: &Addr<Uplink>) -> UplinkRefs {
         start_feed: uplink.of(),
         consumed: uplink.of(),
         stop_feed: uplink.of(),
+        show_grant: uplink.of(),
     }
 }
 
@@ -252,6 +254,7 @@ impl Reception for Clients {
         let client = ClientLink {
             deliver: link.remote(),
             ended: link.remote(),
+            countersign: link.remote(),
             permit: Arc::new(move |until| pass.open_until(until)),
             close: closer(link),
         };

@@ -1,4 +1,4 @@
-//! `/ui`, `/api/v1/snapshot`, `/api/v1/events`: for whoever has the token.
+//! `/ui`, `/api/v1/snapshot`, `/api/v1/events`, `/api/v1/metering`: for whoever has the token.
 
 use std::any::Any;
 use std::net::{Shutdown, TcpStream};
@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::events::Events;
 use super::guard::{NoToken, Token, names_us};
+use super::metering::{self, Metering};
 use super::page::{self, ASSETS};
 use super::watch::Watch;
 
@@ -21,13 +22,19 @@ use super::watch::Watch;
 #[derive(Clone)]
 pub struct Api {
     watch: Watch,
+    pub(super) metering: Metering,
     events: Events,
     token: Arc<Result<Token, NoToken>>,
 }
 
 impl Api {
     /// Serves a running node to whoever has the token; without one, says why there is none.
-    pub fn new(env: &Env, watch: Watch, token: Result<Token, NoToken>) -> Api {
+    pub fn new(
+        env: &Env,
+        watch: Watch,
+        metering: Metering,
+        token: Arc<Result<Token, NoToken>>,
+    ) -> Api {
         let taker = watch.clone();
         let take = move || {
             let watch = taker.clone();
@@ -39,13 +46,14 @@ impl Api {
         };
         Api {
             watch,
+            metering,
             events: Events::new(env, Arc::new(take)),
-            token: Arc::new(token),
+            token,
         }
     }
 
     /// Whether a request may see the node.
-    fn admit(&self, request: &HttpRequest) -> Result<(), Refused> {
+    pub(super) fn admit(&self, request: &HttpRequest) -> Result<(), Refused> {
         ours(request)?;
         let token = match self.token.as_ref() {
             Ok(token) => token,
@@ -102,7 +110,7 @@ pub(super) fn ours(request: &HttpRequest) -> Result<(), Refused> {
     }
 }
 
-fn problem(status: StatusCode, what: &str) -> HttpResponse {
+pub(super) fn problem(status: StatusCode, what: &str) -> HttpResponse {
     HttpResponse::build(status)
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .json(json!({ "what": what }))
@@ -124,7 +132,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
     }
     config
         .route("/api/v1/snapshot", web::get().to(snapshot))
-        .route("/api/v1/events", web::get().to(events));
+        .route("/api/v1/events", web::get().to(events))
+        .route("/api/v1/metering", web::get().to(metering::totals))
+        .route("/api/v1/metering/report", web::get().to(metering::report));
 }
 
 async fn snapshot(request: HttpRequest, api: web::Data<Api>) -> HttpResponse {

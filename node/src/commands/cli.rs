@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use pqcnet_telemetry::{LogFormat, LogLevel, logs};
 
 use super::{
-    bundle, config, db, doctor, keys, network, pages, ping, publish, root, status, subscribe, top,
-    ui, up, upkeep,
+    bundle, config, db, doctor, keys, network, pages, ping, publish, report, root, status,
+    subscribe, top, ui, up, upkeep,
 };
 use crate::demo;
 use crate::exit::{Exit, Failed};
@@ -58,6 +58,9 @@ pub enum Command {
     /// Look through a relayer's store.
     #[command(subcommand)]
     Db(db::Db),
+    /// Make, show and judge reports of what a relayer carried, for whom, and what receivers signed for.
+    #[command(subcommand)]
+    Report(report::ReportCommand),
     /// Watch a network: what is wrong, every node, the shards furthest behind.
     Top(top::TopArgs),
     /// Check a node and its surroundings without starting it; each failure comes with its remedy.
@@ -90,6 +93,7 @@ pub fn run(command: Command) -> Result<Exit, Failed> {
         Command::Network(command) => network::run(&command),
         Command::Config(command) => config::run(&command),
         Command::Db(command) => db::run(&command),
+        Command::Report(command) => report::run(&command),
         Command::Drain(args) => on_network(upkeep::drain(&args)),
         Command::Backup(args) => on_network(upkeep::backup(&args)),
         Command::Restore(args) => on_network(upkeep::restore(&args)),

@@ -16,6 +16,7 @@ pub mod nodes;
 pub mod pages;
 pub mod ping;
 pub mod publish;
+pub mod report;
 pub mod root;
 pub mod status;
 pub mod subscribe;

@@ -56,7 +56,8 @@ pub fn run(args: &UiArgs) -> Result<Exit, Failed> {
     Ok(Exit::Ok)
 }
 
-fn address(config: &Path) -> Result<String, Failed> {
+/// The page's address, with the token behind `/ui#`.
+pub(super) fn address(config: &Path) -> Result<String, Failed> {
     let path = config::load(Some(config), &[])
         .map_err(Failed::usage)?
         .page_url;

@@ -258,6 +258,24 @@ pub const KEYS: &[Key] = &[
         "Channels that one customer may have in one shard.",
     ),
     key(
+        "metering.window_seconds",
+        Type::Number(0, 86_400),
+        Some("60"),
+        "A relayer's meter closes and signs a window this often; 0: nothing is metered.",
+    ),
+    key(
+        "metering.keep_windows",
+        Type::Number(1, 1 << 20),
+        Some("10080"),
+        "Windows that a relayer keeps for reports; older ones go.",
+    ),
+    key(
+        "metering.grpc",
+        Type::Socket,
+        None,
+        "Where the gRPC service pqcnet.meter.v1.Metering is served, loopback only; without it, nowhere.",
+    ),
+    key(
         "drain.seconds",
         Type::Number(1, MAX_DRAIN_SECONDS),
         Some("30"),

@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use pqcnet_log::StreamRetention;
 use pqcnet_qstp::Suite;
-use pqcnet_roles::Reach;
 use pqcnet_roles::core::levels::Lines;
 use pqcnet_roles::watchman::Limits;
+use pqcnet_roles::{Metering, Reach};
 use pqcnet_telemetry::{Endpoint, LogFormat, LogLevel, Ratio};
 
 pub use keys::{KEYS, Key, LIVE, MAX_DRAIN_SECONDS, Type, environment_name, nearest};
@@ -71,6 +71,10 @@ pub struct NodeConfig {
     pub limits: Limits,
     /// Channels that one customer may have in a shard.
     pub customer_channels: usize,
+    /// How a relayer meters, if it does.
+    pub metering: Option<Metering>,
+    /// Where its meter is served over gRPC, if anywhere.
+    pub metering_grpc: Option<SocketAddr>,
 }
 
 /// What is sent to a collector.
@@ -303,6 +307,17 @@ impl NodeConfig {
                 ),
             },
             customer_channels: read.value("limits.customer_channels")?,
+            metering: match limit(read.value("metering.window_seconds")?) {
+                Some(seconds) => Some(Metering {
+                    window: Duration::from_secs(seconds),
+                    keep: read.value("metering.keep_windows")?,
+                }),
+                None => None,
+            },
+            metering_grpc: match read.optional("metering.grpc") {
+                Some(_) => Some(read.value("metering.grpc")?),
+                None => None,
+            },
         })
     }
 }
@@ -393,6 +408,17 @@ fn unsafe_values(layers: &Layers) -> Vec<ConfigError> {
                 instead: format!(
                     "set `{allowed_by} = true` if that is meant, else a loopback address"
                 ),
+            });
+        }
+    }
+    if let Some(entry) = layers.values.get("metering.grpc") {
+        let at = entry.text.parse::<SocketAddr>();
+        if !at.is_ok_and(|at| at.ip().is_loopback()) {
+            errors.push(ConfigError::Unsafe {
+                origin: entry.origin.clone(),
+                key: "metering.grpc",
+                why: format!("{} would send its token in clear text", entry.text),
+                instead: "set a loopback address; a TLS tunnel may end there".to_owned(),
             });
         }
     }

@@ -61,6 +61,7 @@ impl Platform for SimPlatform {
         Ok(Storage {
             log: Arc::new(EmbeddedLog::new(&self.env, store)),
             store: None,
+            meter: None,
         })
     }
 }

@@ -3,13 +3,19 @@
 
 use std::time::{Duration, Instant};
 
-use nix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 
 // Not `getrusage`: some kernels count it in timer ticks, 4 ms each, as coarse as what is measured.
 
 /// CPU time of the whole process.
 pub fn process() -> anyhow::Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into())
+}
+
+/// CPU time of another process of this user.
+pub fn of(pid: u32) -> anyhow::Result<Duration> {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid)?);
+    Ok(clock_gettime(clock_getcpuclockid(pid)?)?.into())
 }
 
 /// CPU time of this thread.

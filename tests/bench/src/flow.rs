@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 use hdrhistogram::Histogram;
-use pqcnet_client::{Client, Publisher, Subscription};
+use pqcnet_client::{ChannelName, Client, Publisher, Subscription};
 use pqcnet_crypto::NodeKeys;
+use pqcnet_messages::Role;
+use pqcnet_p2p::network::Admission;
 use pqcnet_tests::network::Network;
 
 use crate::Args;
-use crate::cpu::Wall;
+use crate::cpu::{self, Wall, median};
 use crate::row::Row;
 
 const GROUP: &str = "flow";
@@ -19,6 +21,8 @@ const PAYLOAD: usize = 1024;
 const CHANNELS: usize = 4;
 /// Modest: a twentieth or less of what the flow carries, so that the latency is no queue's.
 const RATE_PER_SECOND: u64 = 1_000;
+/// Messages of a fixed rate come in bursts, one each 10 ms.
+const BURSTS_A_SECOND: u64 = 100;
 
 /// Every row of the group.
 pub fn run(args: &Args) -> Result<Vec<Row>> {
@@ -57,14 +61,107 @@ async fn measure(args: &Args) -> Result<Vec<Row>> {
         "messages/s",
     )];
     let seconds = if args.quick { 2 } else { 10 };
-    let latency = latency(&publisher, &subscriber, seconds).await?;
-    for (what, quantile) in [("p50", 0.5), ("p99", 0.99)] {
-        let what = format!("latency at {RATE_PER_SECOND} messages/s, {what}");
-        let micros = latency.value_at_quantile(quantile) as f64;
-        rows.push(Row::new(GROUP, what, micros / 1000.0, "ms"));
+    // Half of what has just been carried, in the tens that a burst has.
+    let half = (rate / 2.0 / BURSTS_A_SECOND as f64) as u64 * BURSTS_A_SECOND;
+    let loads = [
+        (RATE_PER_SECOND, format!("{RATE_PER_SECOND} messages/s")),
+        (half.max(BURSTS_A_SECOND), "half load".to_owned()),
+    ];
+    for (number, (load, named)) in (1..).zip(loads) {
+        let name = format!("latency-{number}").parse()?;
+        let latency = latency(&publisher, &subscriber, name, (seconds, load)).await?;
+        for (what, quantile) in [("p50", 0.5), ("p99", 0.99)] {
+            let what = format!("latency at {named}, {what}");
+            let micros = latency.value_at_quantile(quantile) as f64;
+            rows.push(Row::new(GROUP, what, micros / 1000.0, "ms"));
+        }
     }
     drop((publisher, subscriber));
     network.stop().await?;
+    rows.extend(metered(args).await?);
+    Ok(rows)
+}
+
+/// One network, its relayer metering as configured.
+struct Metered {
+    network: Network,
+    lanes: Vec<Lane>,
+    rates: Vec<f64>,
+    cpu_us: Vec<f64>,
+}
+
+impl Metered {
+    async fn start(window_seconds: u64) -> Result<Metered> {
+        let network = Network::create(1, 1, Admission::Any)?;
+        let relayer = network.node(Role::Relayer, 1);
+        relayer.configure(&format!("[metering]\nwindow_seconds = {window_seconds}\n"))?;
+        network.start_all().await?;
+        let keys = Arc::new(NodeKeys::generate());
+        let (publisher, subscriber) = (network.client(&keys).await?, network.client(&keys).await?);
+        let mut lanes = Vec::new();
+        for name in network.balanced_channels(keys.node_id(), CHANNELS)? {
+            let own = subscriber.channel(name.clone());
+            let records = subscriber.subscribe(&own, 0).await?;
+            lanes.push((publisher.publisher(&name)?, records));
+        }
+        Ok(Metered {
+            network,
+            lanes,
+            rates: Vec::new(),
+            cpu_us: Vec::new(),
+        })
+    }
+
+    async fn pass(&mut self, each: usize) -> Result<()> {
+        let pid = self.network.node(Role::Relayer, 1).pid()?;
+        let (wall, before) = (Wall::start(), cpu::of(pid)?);
+        self.lanes = pass(std::mem::take(&mut self.lanes), each).await?;
+        let count = (each * CHANNELS) as f64;
+        self.rates.push(count / wall.elapsed().as_secs_f64());
+        let used = cpu::of(pid)?.saturating_sub(before);
+        self.cpu_us.push(used.as_secs_f64() * 1e6 / count);
+        Ok(())
+    }
+}
+
+/// Metering on and off, taking turns in one run: its windows are of a second, sixty times as often as usual.
+async fn metered(args: &Args) -> Result<Vec<Row>> {
+    let (rounds, each) = if args.quick { (2, 1_250) } else { (9, 12_500) };
+    let (mut off, mut on) = (Metered::start(0).await?, Metered::start(1).await?);
+    for network in [&mut off, &mut on] {
+        network.pass(each / 2).await?;
+        network.rates.clear();
+        network.cpu_us.clear();
+    }
+    for round in 0..rounds {
+        let (first, second) = match round % 2 {
+            0 => (&mut off, &mut on),
+            _ => (&mut on, &mut off),
+        };
+        first.pass(each).await?;
+        second.pass(each).await?;
+    }
+    let row = |what: &str, unit, on: &mut Vec<f64>, off: &mut Vec<f64>| {
+        Row::new(GROUP, what, median(on), unit).beside("not metered", median(off))
+    };
+    let rows = vec![
+        row(
+            "metered each second, 1 KiB, 4 channels",
+            "messages/s",
+            &mut on.rates,
+            &mut off.rates,
+        ),
+        row(
+            "metered each second: CPU of the relayer a message",
+            "us",
+            &mut on.cpu_us,
+            &mut off.cpu_us,
+        ),
+    ];
+    for Metered { network, lanes, .. } in [off, on] {
+        drop(lanes);
+        network.stop().await?;
+    }
     Ok(rows)
 }
 
@@ -101,12 +198,16 @@ pub async fn pass(lanes: Vec<Lane>, each: usize) -> Result<Vec<Lane>> {
 }
 
 /// Microseconds from handing a message to the publisher to having it from the subscription, at a fixed rate.
-async fn latency(publisher: &Client, subscriber: &Client, seconds: u64) -> Result<Histogram<u64>> {
-    let name = "latency".parse()?;
+async fn latency(
+    publisher: &Client,
+    subscriber: &Client,
+    name: ChannelName,
+    (seconds, load): (u64, u64),
+) -> Result<Histogram<u64>> {
     let publisher = publisher.publisher(&name)?;
     let mut records = subscriber.subscribe(&subscriber.channel(name), 0).await?;
     let wall = Arc::new(Wall::start());
-    let count = seconds * RATE_PER_SECOND;
+    let count = seconds * load;
     let reading = tokio::spawn({
         let wall = wall.clone();
         async move {
@@ -121,7 +222,7 @@ async fn latency(publisher: &Client, subscriber: &Client, seconds: u64) -> Resul
         }
     });
     let mut ticks = tokio::time::interval(Duration::from_millis(10));
-    let burst = RATE_PER_SECOND / 100;
+    let burst = load / BURSTS_A_SECOND;
     let mut receipts = Vec::new();
     for _ in 0..count / burst {
         ticks.tick().await;

@@ -7,6 +7,7 @@
 mod files;
 mod links;
 mod messages;
+mod metering;
 mod qstp;
 mod schedule;
 mod streams;
@@ -40,6 +41,7 @@ pub const TARGETS: &[Target] = &[
     messages::GRANT,
     messages::ADVERT,
     messages::DIRECTIVE,
+    metering::METERING,
     files::NETWORK,
     files::ADDRESS,
     files::KEYSTORE,

@@ -55,13 +55,14 @@ decoders! {
         Attach, OpenProducer, Publish, SetReaders, Subscribe, Consumed, Unsubscribe, Deliver, SubscriptionEnded,
         Result<Attached, Refusal>, Result<ProducerOpened, Refusal>, Result<Published, Refusal>,
         Result<Subscribed, Refusal>, Result<(), Refusal>,
-        FindOffset, Result<OffsetFound, Refusal>,
+        FindOffset, Result<OffsetFound, Refusal>, Countersign, Result<Countersigned, Refusal>,
     ]
     RELAY_MESSAGES: [
         OpenSession, CloseSession, RelayOpenProducer, RelayPublish, RelaySetReaders, RelaySubscribe, RelayConsumed,
         RelayUnsubscribe, RelayDeliver, RelaySubscriptionEnded, Result<SessionOpened, Refusal>,
         ReleaseShard, Result<ShardReleased, Refusal>, SurveyShard, Result<ShardSurvey, Refusal>, ReadShard,
         Result<ShardEntries, Refusal>, FenceShard, ShardHeld, Result<Held, Refusal>, RelayFindOffset,
+        RelayCountersign,
     ]
     CONTROL_MESSAGES: [
         Ping, Pong, Status, StatusReport, SubmitDirective, Submitted, Result<Submitted, Refusal>, PullDirectives,
@@ -171,6 +172,7 @@ pub const EDGE: Target = Target {
                     channel: channel(),
                     after: 6,
                     window_bytes,
+                    series: Series([8; 16]),
                 },
             ),
             place(
@@ -203,6 +205,15 @@ pub const EDGE: Target = Target {
                     last_offset: 8,
                 }),
             ),
+            place(
+                list,
+                &Countersign {
+                    subscription,
+                    relayer: node(2),
+                    window: 12,
+                },
+            ),
+            place(list, &Ok::<Countersigned, Refusal>(countersigned())),
         ]
     },
 };
@@ -251,6 +262,7 @@ pub const RELAY: Target = Target {
                     channel: channel(),
                     after: 6,
                     window_bytes: 1 << 20,
+                    series: Series([8; 16]),
                 },
             ),
             place(
@@ -332,6 +344,13 @@ pub const RELAY: Target = Target {
                     map_version: 4,
                 }))),
             ),
+            place(
+                list,
+                &RelayCountersign {
+                    subscription,
+                    window: 12,
+                },
+            ),
         ]
     },
 };
@@ -354,6 +373,26 @@ fn survey() -> ShardSurvey {
         }],
         more: true,
     }
+}
+
+fn countersigned() -> Countersigned {
+    let _same = seeded::from_seed(b"receipt");
+    let keys = NodeKeys::generate();
+    let statement = Statement {
+        network_id: [7; 32],
+        receiver: keys.node_id(),
+        relayer: node(2),
+        channel: channel(),
+        series: Series([8; 16]),
+        window: 12,
+        after: 6,
+        last: 8,
+        frames: 2,
+        bytes: 20,
+        signed_at_ms: 1_700_000_000_001,
+    };
+    let receipt = statement.sign(&keys);
+    Countersigned { receipt }
 }
 
 fn directive(order: Order) -> SignedDirective {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use pqcnet_actor::AskError;
 use pqcnet_crypto::NodeKeys;
 use pqcnet_link::Role;
-use pqcnet_messages::{Channel, Grant, Refusal, edge, relay};
+use pqcnet_messages::{Channel, Grant, Refusal, Series, edge, relay};
 
 use crate::siege::{PATIENCE, SOON, Siege, channel};
 
@@ -70,6 +70,7 @@ async fn in_anothers_name() -> Result<()> {
         channel: theirs.clone(),
         after: 0,
         window_bytes,
+        series: Series::NONE,
     };
     let subscribed = link.remote::<edge::Subscribe>();
     let refused = subscribed.ask(subscribe(1, 65_536), SOON).await?;
@@ -138,6 +139,7 @@ async fn in_anothers_name() -> Result<()> {
         channel: theirs,
         after: 0,
         window_bytes: 65_536,
+        series: Series::NONE,
     };
     let refused = link
         .remote::<relay::RelaySubscribe>()
@@ -173,6 +175,7 @@ async fn nothing_without_a_grant() -> Result<()> {
         channel: own,
         after: 0,
         window_bytes: 65_536,
+        series: Series::NONE,
     };
     let readers = edge::SetReaders {
         channel: channel(),

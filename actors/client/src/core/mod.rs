@@ -2,3 +2,4 @@
 
 pub mod producer;
 pub mod subscription;
+pub mod tally;

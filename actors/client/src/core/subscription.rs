@@ -33,6 +33,16 @@ pub struct Inbox {
     unreported_bytes: usize,
     unreported: usize,
     skipped: u64,
+    counts: Counts,
+}
+
+/// What the application took since the subscription's first start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records.
+    pub frames: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
 }
 
 impl Inbox {
@@ -47,6 +57,7 @@ impl Inbox {
             unreported_bytes: 0,
             unreported: 0,
             skipped: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -62,6 +73,11 @@ impl Inbox {
             self.taken = offset;
             self.restart();
         }
+    }
+
+    /// What the application took so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// The offset to resume after: the last one the application took.
@@ -116,6 +132,8 @@ impl Inbox {
         self.buffered_bytes -= bytes;
         self.unreported_bytes += bytes;
         self.unreported += 1;
+        self.counts.frames += 1;
+        self.counts.bytes += bytes as u64;
         Some(record)
     }
 

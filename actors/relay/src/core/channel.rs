@@ -3,9 +3,14 @@
 use bytes::Bytes;
 use pqcnet_crypto::{NodeId, sha256};
 use pqcnet_log::{Base, ChannelHead, ChannelId};
+use pqcnet_messages::metering::Volume;
 use pqcnet_messages::{Channel, ChannelName};
 
 use super::producers::Producers;
+use super::seal::OVERHEAD;
+
+/// Bytes of an entry beside its payload: the seal, and the time it was published.
+const ENTRY_OVERHEAD: u64 = OVERHEAD as u64 + 8;
 
 /// The log's name of a channel: SHA-256("pqcnet/channel/1" ‖ owner 32 ‖ name).
 pub fn channel_id(channel: &Channel) -> ChannelId {
@@ -31,6 +36,10 @@ pub struct ChannelState {
     pub about_stored: bool,
     /// Whether it is on disk.
     pub on_disk: bool,
+    /// Records that are durable and the bytes of their payloads, since the first.
+    pub volume: Volume,
+    /// The same when the shard was opened here.
+    pub at_open: Volume,
 }
 
 /// Whose it is and who may read it.
@@ -56,6 +65,8 @@ impl ChannelState {
             drop_marks: Vec::new(),
             about_stored: false,
             on_disk: false,
+            volume: Volume::default(),
+            at_open: Volume::default(),
         }
     }
 
@@ -67,6 +78,11 @@ impl ChannelState {
             forgotten_epoch: head.forgotten_epoch,
             newest_ms: head.newest_ms,
         };
+        // Each entry is its payload, its time and its seal; offsets have no holes.
+        let volume = Volume {
+            frames: head.head,
+            bytes: head.bytes.saturating_sub(head.head * ENTRY_OVERHEAD),
+        };
         Self {
             about,
             durable: base,
@@ -75,6 +91,8 @@ impl ChannelState {
             drop_marks: Vec::new(),
             about_stored: true,
             on_disk: true,
+            volume,
+            at_open: volume,
         }
     }
 

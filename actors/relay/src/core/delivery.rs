@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use pqcnet_crypto::NodeId;
 use pqcnet_log::{ChannelId, Entries, LogError, ReadRequest, ShardNo};
-use pqcnet_messages::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Record, Refusal};
+use pqcnet_messages::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Record, Refusal, Series};
 
 use super::seal::{SealError, ShardKeys};
 use super::subscription::{Subscription, SubscriptionKey};
 use super::tail::Tail;
+use super::volume::Carriage;
 
 /// Limits of one shard's deliveries.
 #[derive(Debug, Clone, Copy)]
@@ -132,6 +133,8 @@ pub struct Delivery {
     put_off: BTreeSet<u64>,
     held: BTreeMap<u64, Vec<Record>>,
     held_bytes: usize,
+    /// What was sent to whom, where that is metered.
+    carriage: Option<Carriage>,
     out: VecDeque<Delivered>,
 }
 
@@ -154,15 +157,26 @@ impl Delivery {
             put_off: BTreeSet::new(),
             held: BTreeMap::new(),
             held_bytes: 0,
+            carriage: None,
             out: VecDeque::new(),
         }
+    }
+
+    /// Counts from here on what is sent.
+    pub fn meter(&mut self) {
+        self.carriage = Some(Carriage::default());
+    }
+
+    /// What was sent to whom, where that is metered.
+    pub fn carriage(&mut self) -> Option<&mut Carriage> {
+        self.carriage.as_mut()
     }
 
     /// Starts a subscription to what comes after `after` in a channel whose durable head is `head`.
     pub fn subscribe(
         &mut self,
         key: SubscriptionKey,
-        customer: NodeId,
+        customer: (NodeId, Series),
         channel: ChannelId,
         (after, head): (u64, u64),
         window_bytes: usize,
@@ -176,6 +190,9 @@ impl Delivery {
         let serial = self.next_serial;
         self.next_serial += 1;
         let subscription = Subscription::new(key, channel, customer, after, window_bytes);
+        if let Some(carriage) = &mut self.carriage {
+            carriage.begin(subscription.series_key(), key, after);
+        }
         self.subscriptions.insert(serial, subscription);
         self.by_key.insert(key, serial);
         let watched = self.watched.entry(channel).or_default();
@@ -434,6 +451,9 @@ impl Delivery {
         }
         let more = subscription.delivered < head;
         let records = taken;
+        if let Some(carriage) = &mut self.carriage {
+            carriage.sent(&subscription.series_key(), &records);
+        }
         self.out.push_back(Delivered::Records {
             key,
             channel,
@@ -481,6 +501,9 @@ impl Delivery {
         self.drop_held(serial);
         let subscription = self.subscriptions.remove(&serial)?;
         self.by_key.remove(&subscription.key);
+        if let Some(carriage) = &mut self.carriage {
+            carriage.end(&subscription.series_key(), subscription.key);
+        }
         if let Some(watched) = self.watched.get_mut(&subscription.channel) {
             watched.serials.retain(|s| *s != serial);
             if watched.serials.is_empty() {

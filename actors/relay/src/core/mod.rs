@@ -2,7 +2,8 @@
 //!
 //! [`shard::Shard`] ties together: [`producers`] (who may append what next), [`pending`] (what is on its way to the
 //! disk), [`delivery`] (who gets what when, over [`subscription`] and [`tail`]), [`seal`] (how entries look at rest). [`traces`] keeps
-//! deliveries in the trace of their publish. [`tenure`] says which shards are this relayer's, [`moving`] brings them here.
+//! deliveries in the trace of their publish. [`volume`] counts for the meter. [`tenure`] says which shards are this relayer's,
+//! [`moving`] brings them here.
 
 pub mod channel;
 pub mod delivery;
@@ -15,6 +16,7 @@ pub mod subscription;
 pub mod tail;
 pub mod tenure;
 pub mod traces;
+pub mod volume;
 
 #[cfg(test)]
 mod model;

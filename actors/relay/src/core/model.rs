@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pqcnet_crypto::NodeId;
 use pqcnet_log::{AppendBatch, LogError, Opened, ReadRequest, ShardNo};
-use pqcnet_messages::{Channel, ChannelName, Refusal};
+use pqcnet_messages::{Channel, ChannelName, Refusal, Series};
 use proptest::prelude::*;
 
 use super::channel::channel_id;
@@ -298,9 +298,14 @@ impl World {
                     .map_or(0, |h| h.head);
                 let after = stored.saturating_sub(back);
                 let known = self.subscribers.contains_key(&key);
-                let subscribed =
-                    self.shard
-                        .subscribe(key, customer, &channel(index), after, window);
+                let subscribed = self.shard.subscribe(
+                    key,
+                    customer,
+                    &channel(index),
+                    after,
+                    window,
+                    Series::NONE,
+                );
                 if let Err(refusal) = &subscribed {
                     assert!(
                         known || other || refusal.is_retryable(),

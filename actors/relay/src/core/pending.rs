@@ -3,6 +3,7 @@
 use pqcnet_log::{AppendBatch, ChannelId};
 use pqcnet_messages::Record;
 use pqcnet_messages::edge::Published;
+use pqcnet_messages::metering::Volume;
 
 use super::channel::NewReaders;
 
@@ -26,6 +27,8 @@ pub struct Advance {
     pub sequence: u64,
     /// Its offset.
     pub offset: u64,
+    /// What it adds to the channel.
+    pub volume: Volume,
 }
 
 /// Admitted together, durable together.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pqcnet_crypto::NodeId;
 use pqcnet_log::{AppendBatch, ChannelHead, LogError, Opened, ShardNo};
-use pqcnet_messages::{Channel, ChannelName, Refusal};
+use pqcnet_messages::{Channel, ChannelName, Refusal, Series};
 
 use super::channel::{About, channel_id, sealed_about};
 use super::delivery::Delivered;
@@ -63,7 +63,7 @@ fn appended(shard: &mut Shard<u64>) -> Option<AppendBatch> {
 }
 
 fn subscribe(shard: &mut Shard<u64>, after: u64) -> Result<u64, Refusal> {
-    shard.subscribe(KEY, owner(), &channel(), after, 100)
+    shard.subscribe(KEY, owner(), &channel(), after, 100, Series::NONE)
 }
 
 // Record 2 is synced, a subscriber that is catching up reads it from the log, loses its link and comes back with offset

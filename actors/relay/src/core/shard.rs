@@ -15,13 +15,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use pqcnet_crypto::NodeId;
 use pqcnet_log::{AppendBatch, ChannelHead, ChannelId, Entries, LogError, Opened, ShardNo};
-use pqcnet_messages::{Channel, Refusal};
+use pqcnet_messages::metering::{Reading, StoredVolume};
+use pqcnet_messages::{Channel, Refusal, Series};
 
 use super::channel::{ChannelState, channel_id};
 use super::delivery::{Delivered, Delivery, DeliveryLimits};
 use super::pending::{Forming, Pending, Stored};
 use super::seal::ShardKeys;
 use super::subscription::SubscriptionKey;
+use super::volume::{Carried, SeriesKey, Written};
 
 /// How soon a batch is offered again to a log that was busy.
 const BUSY_RETRY: Duration = Duration::from_millis(2);
@@ -113,6 +115,19 @@ pub struct Holdings {
     pub unwritten_bytes: u64,
 }
 
+/// What [`Shard::take_volume`] gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Names it.
+    pub reading: Reading,
+    /// The first generation that the shard worked in.
+    pub generation: u32,
+    /// Channels that stored something.
+    pub stored: Vec<StoredVolume>,
+    /// Series that were sent something, and those that are open.
+    pub sent: Vec<(Channel, SeriesKey, Carried)>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Opening,
@@ -150,6 +165,13 @@ pub struct Shard<T> {
     stalled: Option<(AppendBatch, Duration)>,
     pending_bytes: usize,
     delivery: Delivery,
+    /// What is stored and sent is counted for a meter.
+    metered: bool,
+    written: Written,
+    /// Readings that the meter has taken.
+    readings: u64,
+    /// The first generation that it worked in.
+    first_generation: u32,
     /// When reads that found no place are tried again.
     read_again_at: Option<Duration>,
     effects: VecDeque<Effect<T>>,
@@ -180,6 +202,10 @@ impl<T> Shard<T> {
             stalled: None,
             pending_bytes: 0,
             delivery: Delivery::new(shard, limits.delivery),
+            metered: false,
+            written: Written::default(),
+            readings: 0,
+            first_generation: 0,
             read_again_at: None,
             effects: VecDeque::from([Effect::Open]),
         }
@@ -189,6 +215,14 @@ impl<T> Shard<T> {
     #[must_use]
     pub fn moved(mut self, moves: u8) -> Self {
         self.moves = moves;
+        self
+    }
+
+    /// With an account of what is stored and sent.
+    #[must_use]
+    pub fn metered(mut self) -> Self {
+        self.metered = true;
+        self.delivery.meter();
         self
     }
 
@@ -263,6 +297,7 @@ impl<T> Shard<T> {
         channel: &Channel,
         after: u64,
         window_bytes: u32,
+        series: Series,
     ) -> Result<u64, Refusal> {
         if !self.served {
             return Err(self.not_ready());
@@ -289,7 +324,7 @@ impl<T> Shard<T> {
         }
         let window = window_bytes as usize;
         self.delivery
-            .subscribe(key, customer, id, (after, head), window)?;
+            .subscribe(key, (customer, series), id, (after, head), window)?;
         Ok(head)
     }
 
@@ -366,6 +401,9 @@ impl<T> Shard<T> {
                 self.keys.begin(opened.generation, &opened.salts);
                 self.epochs_issued = 0;
                 self.restore(&heads);
+                if !self.served {
+                    self.first_generation = opened.generation;
+                }
                 self.served = true;
                 self.full = false;
                 self.phase = Phase::Ready {
@@ -470,6 +508,41 @@ impl<T> Shard<T> {
             sum.bytes += state.durable.bytes;
         }
         sum
+    }
+
+    /// What was stored and sent since the reading that the meter has for good; `None` while that is not known. `run` names this
+    /// life of the shard.
+    pub fn take_volume(&mut self, run: u64, kept: Reading) -> Option<Account> {
+        if !self.metered || !self.served {
+            return None;
+        }
+        let serial = self.readings;
+        let kept = kept == Reading { run, serial };
+        self.readings += 1;
+        let stored = self.written.hand(kept).filter_map(|channel| {
+            let state = self.channels.get(channel)?;
+            Some(StoredVolume {
+                channel: state.about.as_ref()?.channel.clone(),
+                at_open: state.at_open,
+                now: state.volume,
+            })
+        });
+        let stored = stored.collect();
+        let handed = self.delivery.carriage().into_iter();
+        let handed = handed.flat_map(|carriage| carriage.hand(kept));
+        let sent = handed.filter_map(|(key, carried)| {
+            let about = self.channels.get(&key.channel)?.about.as_ref()?;
+            Some((about.channel.clone(), *key, *carried))
+        });
+        Some(Account {
+            reading: Reading {
+                run,
+                serial: self.readings,
+            },
+            generation: self.first_generation,
+            stored,
+            sent: sent.collect(),
+        })
     }
 
     // ---- within

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use pqcnet_crypto::NodeId;
 use pqcnet_log::ChannelId;
-use pqcnet_messages::{MAX_OUTSTANDING_RECORDS, Record};
+use pqcnet_messages::{MAX_OUTSTANDING_RECORDS, Record, Series};
+
+use super::volume::SeriesKey;
 
 /// Largest window: what one subscriber that never reads can make a link's two ends hold.
 pub const MAX_WINDOW: usize = 16 << 20;
@@ -27,6 +29,8 @@ pub struct Subscription {
     pub channel: ChannelId,
     /// For whom.
     pub customer: NodeId,
+    /// In which of that one's series.
+    pub series: Series,
     /// Highest offset delivered, or the one presented.
     pub delivered: u64,
     /// A read from the log is under way or waits for its turn.
@@ -48,7 +52,7 @@ impl Subscription {
     pub fn new(
         key: SubscriptionKey,
         channel: ChannelId,
-        customer: NodeId,
+        (customer, series): (NodeId, Series),
         after: u64,
         window_bytes: usize,
     ) -> Self {
@@ -56,12 +60,22 @@ impl Subscription {
             key,
             channel,
             customer,
+            series,
             delivered: after,
             reading: false,
             queued: false,
             window_bytes: window_bytes.min(MAX_WINDOW),
             outstanding_bytes: 0,
             outstanding: VecDeque::new(),
+        }
+    }
+
+    /// What it is called in the account of what was sent.
+    pub fn series_key(&self) -> SeriesKey {
+        SeriesKey {
+            channel: self.channel,
+            receiver: self.customer,
+            series: self.series,
         }
     }
 
@@ -146,7 +160,7 @@ mod tests {
         Subscription::new(
             key,
             ChannelId([0; 32]),
-            NodeId::from_bytes([0; 32]),
+            (NodeId::from_bytes([0; 32]), Series::NONE),
             after,
             window,
         )

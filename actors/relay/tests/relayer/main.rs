@@ -12,7 +12,7 @@ use pqcnet_messages::relay::{
     CloseSession, OpenSession, RelaySetReaders, RelaySubscribe, RelayUnsubscribe,
 };
 use pqcnet_messages::relay_local::{Admit, DescribeShard, IssueEpoch};
-use pqcnet_messages::{Grant, Redirect, Refusal};
+use pqcnet_messages::{Grant, Redirect, Refusal, Series};
 use support::{NETWORK, Relayer, SHARD, WITHIN, embedded, store_config, with_env};
 
 fn texts(records: &[(u32, u64, String)]) -> Vec<(u64, &str)> {
@@ -256,6 +256,7 @@ fn a_slow_link_gets_everything_in_order() {
                 channel: channel.clone(),
                 after: 0,
                 window_bytes: 3,
+                series: Series::NONE,
             };
             relayer
                 .intake

@@ -18,7 +18,7 @@ use pqcnet_messages::relay::{
     OpenSession, RelayConsumed, RelayDeliver, RelayOpenProducer, RelayPublish, RelaySubscribe,
     RelaySubscriptionEnded,
 };
-use pqcnet_messages::{Channel, ChannelName, Grant, Record, Refusal, ShardId, ShardMap};
+use pqcnet_messages::{Channel, ChannelName, Grant, Record, Refusal, Series, ShardId, ShardMap};
 use pqcnet_relay::core::shard::ShardLimits;
 use pqcnet_relay::{
     Domain, Intake, IntakeConfig, IntakeLimits, ShardWorker, ShardWorkerConfig, Tenure,
@@ -137,6 +137,7 @@ impl Relayer {
             storage_key: STORAGE_KEY.clone(),
             limits: ShardLimits::default(),
             tenure: tenure.clone(),
+            metered: true,
         };
         let worker = tree.child(Spec::new("shard-0", move |_| ShardWorker::new(&config)).place(0));
         let domain = Domain {
@@ -144,6 +145,7 @@ impl Relayer {
             network_id: NETWORK,
             tenure,
             workers: BTreeMap::from([(ShardId(0), worker.clone())]),
+            grants: None,
         };
         let config = IntakeConfig {
             link: 1,
@@ -151,6 +153,7 @@ impl Relayer {
             domain: Arc::new(domain),
             deliver: end.of(),
             ended: end.of(),
+            countersign: None,
             limits: IntakeLimits::default(),
         };
         let spec = Spec::new("intake", move |_| Intake::new(config.clone()));
@@ -282,6 +285,7 @@ impl Relayer {
             channel: channel.clone(),
             after,
             window_bytes: 1 << 20,
+            series: Series::NONE,
         };
         self.intake
             .of::<RelaySubscribe>()

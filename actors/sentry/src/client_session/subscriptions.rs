@@ -5,13 +5,14 @@ use std::time::Duration;
 use pqcnet_actor::{Cx, Letter, On, Pause, Promise, Ref, Reply, TellError, TraceCx};
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::edge::{
-    Consumed, Deliver, Subscribe, Subscribed, SubscriptionEnded, Unsubscribe,
+    Consumed, Countersign, Deliver, Subscribe, Subscribed, SubscriptionEnded, Unsubscribe,
 };
-use pqcnet_messages::{Channel, Refusal};
+use pqcnet_messages::{Channel, Refusal, Series};
 
 use super::{ASK_DEADLINE, ClientSession, MAX_SUBSCRIPTIONS, MAX_WINDOW, MAX_WINDOWS, Request};
 use crate::core::feed::Feed;
-use crate::ingress::{FeedConsumed, FeedTag, Forward, StartFeed, StopFeed};
+use crate::ingress::{FeedConsumed, FeedCountersign, FeedTag, Forward, StartFeed, StopFeed};
+use crate::uplink::{COUNTERSIGN_WITHIN, answer};
 
 /// Pauses before a lost subscription is tried again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
@@ -34,6 +35,7 @@ pub(super) struct Subscription {
     pub(super) channel: Channel,
     pub(super) relayer: NodeId,
     pub(super) window_bytes: u32,
+    pub(super) series: Series,
     pub(super) feed: Feed,
     pub(super) tag: FeedTag,
     pub(super) phase: Phase,
@@ -66,6 +68,7 @@ impl ClientSession {
             channel: state.channel.clone(),
             after: state.feed.restart(),
             window_bytes: state.window_bytes,
+            series: state.series,
         };
         let (tag, shard) = (state.tag, self.shared.map.shard_of(&state.channel));
         cx.ask(
@@ -290,6 +293,7 @@ impl On<Subscribe> for ClientSession {
             relayer: self.shared.map.owner_of(&msg.channel),
             channel: msg.channel,
             window_bytes: msg.window_bytes,
+            series: msg.series,
             feed: Feed::new(msg.after, msg.window_bytes as usize),
             tag: FeedTag {
                 session: self.id,
@@ -358,5 +362,24 @@ impl On<Forward> for ClientSession {
         self.drive(cx);
         self.forwarding = None;
         Reply::Now(())
+    }
+}
+
+impl On<FeedCountersign> for ClientSession {
+    fn on(&mut self, msg: FeedCountersign, cx: &mut Cx<Self>) -> Reply<FeedCountersign> {
+        let Some(subscription) = self.by_feed.get(&msg.tag.feed).copied() else {
+            return Reply::Now(Err(Refusal::Unavailable));
+        };
+        let ask = Countersign {
+            subscription,
+            relayer: msg.relayer,
+            window: msg.window,
+        };
+        let to = self.client.countersign.clone();
+        let (promise, later) = Reply::later();
+        cx.ask(&to, ask, COUNTERSIGN_WITHIN, move |_, outcome, _| {
+            promise.fulfil(answer(outcome));
+        });
+        later
     }
 }

@@ -67,6 +67,14 @@ impl<R> Routes<R> {
             .map(|(generation, _)| *generation)
     }
 
+    /// The relayers with an open session, each with its link's generation.
+    pub fn open(&self) -> Vec<(NodeId, u64)> {
+        let open = self.relayers.iter();
+        let open = open.filter(|(_, (_, state))| matches!(state, State::Open(_)));
+        open.map(|(relayer, (generation, _))| (*relayer, *generation))
+            .collect()
+    }
+
     #[cfg(test)]
     fn session(&self, relayer: &NodeId) -> Option<u64> {
         match self.relayers.get(relayer) {

@@ -11,7 +11,7 @@ use pqcnet_actor::{
 };
 use pqcnet_crypto::{NodeId, NodeKeys};
 use pqcnet_messages::edge::{
-    Attach, Attached, Deliver, OffsetFound, ProducerOpened, Publish, Published, Subscribe,
+    Attach, Attached, Countersign, Deliver, OffsetFound, ProducerOpened, Publish, Published, Subscribe,
     Subscribed, SubscriptionEnded,
 };
 use pqcnet_messages::mesh::{LinkDown, LinkUp};
@@ -19,7 +19,9 @@ use pqcnet_messages::relay::{
     CloseSession, OpenSession, RelayConsumed, RelayDeliver, RelayFindOffset, RelayOpenProducer,
     RelayPublish, RelaySetReaders, RelaySubscribe, RelayUnsubscribe, SessionOpened,
 };
-use pqcnet_messages::{Channel, ChannelName, Grant, Record, Refusal, ShardMap};
+use pqcnet_messages::{
+    Channel, ChannelName, Countersigned, Grant, Record, Refusal, Series, ShardMap, Statement,
+};
 use pqcnet_sentry_actors::{
     ClientLink, ClientSession, RelayLink, Routing, SESSION_BOUNDS, SessionShared, UPLINK_BOUNDS,
     Uplink, UplinkRefs,
@@ -165,6 +167,7 @@ impl On<RelayUnsubscribe> for Relayer {
 /// A client's end of the edge service.
 pub struct Client {
     seen: Arc<Mutex<Vec<String>>>,
+    keys: Arc<NodeKeys>,
 }
 
 impl Behaviour for Client {
@@ -181,6 +184,31 @@ impl On<Deliver> for Client {
     }
 }
 
+impl On<Countersign> for Client {
+    fn on(&mut self, msg: Countersign, _: &mut Cx<Self>) -> Reply<Countersign> {
+        let statement = Statement {
+            network_id: NETWORK,
+            receiver: self.keys.node_id(),
+            relayer: msg.relayer,
+            channel: Channel {
+                owner: self.keys.node_id(),
+                name: ChannelName::new("own").unwrap(),
+            },
+            series: Series([5; 16]),
+            window: msg.window,
+            after: 0,
+            last: 2,
+            frames: 2,
+            bytes: 2,
+            signed_at_ms: 1,
+        };
+        let line = format!("countersign {} window {}", msg.subscription, msg.window);
+        self.seen.lock().unwrap().push(line);
+        let receipt = statement.sign(&self.keys);
+        Reply::Now(Ok(Countersigned { receipt }))
+    }
+}
+
 impl On<SubscriptionEnded> for Client {
     fn on(&mut self, msg: SubscriptionEnded, _: &mut Cx<Self>) -> Reply<SubscriptionEnded> {
         let line = format!("{} ended: {}", msg.subscription, msg.refusal);
@@ -191,7 +219,7 @@ impl On<SubscriptionEnded> for Client {
 
 pub struct World {
     pub env: Env,
-    pub keys: NodeKeys,
+    pub keys: Arc<NodeKeys>,
     pub uplink: Addr<Uplink>,
     pub session: Addr<ClientSession>,
     pub log: Log,
@@ -207,7 +235,7 @@ pub struct World {
 /// One uplink, one session.
 pub fn start() -> World {
     let env = Env::simulated(1, "sentry");
-    let keys = NodeKeys::generate();
+    let keys = Arc::new(NodeKeys::generate());
     let customer = keys.node_id();
     let (seen, closed) = (
         Arc::<Mutex<Vec<String>>>::default(),
@@ -216,8 +244,11 @@ pub fn start() -> World {
     let permitted = Arc::<Mutex<Vec<Duration>>>::default();
     let mut tree = Tree::new("sentry", Strategy::RestForOne);
     let uplink = tree.child(Spec::new("uplink", |_| Uplink::new(RELAYER)).mailbox(UPLINK_BOUNDS));
-    let saw = seen.clone();
-    let spec = Spec::new("client", move |_| Client { seen: saw.clone() });
+    let (saw, signs) = (seen.clone(), keys.clone());
+    let spec = Spec::new("client", move |_| Client {
+        seen: saw.clone(),
+        keys: signs.clone(),
+    });
     let mut client_tree = Tree::new("client", Strategy::OneForOne);
     let client = client_tree.child(spec);
     let refs = UplinkRefs {
@@ -226,6 +257,7 @@ pub fn start() -> World {
         start_feed: uplink.of(),
         consumed: uplink.of(),
         stop_feed: uplink.of(),
+        show_grant: uplink.of(),
     };
     let shared = Arc::new(SessionShared {
         shares: Default::default(),
@@ -238,6 +270,7 @@ pub fn start() -> World {
     let link = ClientLink {
         deliver: client.of(),
         ended: client.of(),
+        countersign: client.of(),
         permit: Arc::new(move |until| let_through.lock().unwrap().push(until)),
         close: Arc::new(move || *counted.lock().unwrap() += 1),
     };
@@ -359,6 +392,7 @@ impl World {
             channel,
             after,
             window_bytes: 1 << 20,
+            series: Series([5; 16]),
         }
     }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use pqcnet_crypto::NodeId;
 use pqcnet_log::{AppendBatch, Base, ChannelId, ShardNo};
 use pqcnet_messages::edge::{MAX_READERS, Published};
+use pqcnet_messages::metering::Volume;
 use pqcnet_messages::{Channel, MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_PAYLOAD, Record, Refusal};
 
 use super::{NewRecords, Shard, ShardLimits};
@@ -70,8 +71,11 @@ impl<T> Shard<T> {
         let mut sequence = new.first_seq + skip as u64 - 1;
         let before = batch.byte_len();
         let keys = &mut self.keys;
+        let mut volume = Volume::default();
         for payload in new.payloads.into_iter().skip(skip) {
             sequence += 1;
+            volume.frames += 1;
+            volume.bytes += payload.len() as u64;
             let offset = batch.push(slot, (new.epoch, sequence), at_ms, |offset, out| {
                 keys.seal(&id, offset, [&stamp, &payload], out);
             });
@@ -94,6 +98,7 @@ impl<T> Shard<T> {
             epoch: new.epoch,
             sequence,
             offset,
+            volume,
         });
         Ok(Admission::Wait {
             batch: pending.number,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pqcnet_log::{ChannelHead, LogError};
 use pqcnet_messages::Refusal;
+use pqcnet_messages::metering::Volume;
 
 use super::{Effect, Phase, REOPEN_AFTER, Shard};
 use crate::core::channel::{About, ChannelState, NewReaders, channel_id};
@@ -52,6 +53,11 @@ impl<T> Shard<T> {
             if let Some(state) = self.channels.get_mut(&advance.channel) {
                 state.on_disk = true;
                 state.durable.head = state.durable.head.max(advance.offset);
+                state.volume.frames += advance.volume.frames;
+                state.volume.bytes += advance.volume.bytes;
+                if self.metered {
+                    self.written.note(advance.channel);
+                }
                 self.delivery.advance(&advance.channel, state.durable.head);
                 if state.durable.head == state.admitted.head {
                     state.durable = state.admitted;
@@ -89,13 +95,24 @@ impl<T> Shard<T> {
 
     /// Takes the channels as stored. Of what was known before only that stays which the log does not keep.
     pub(super) fn restore(&mut self, heads: &[ChannelHead]) {
+        let first = !self.served;
         let mut before = std::mem::take(&mut self.channels);
         let max = self.limits.producers;
         for head in heads {
             let about = self.open_about(head);
             let mut state = ChannelState::restored(head, about);
+            // What came since the first opening is this relayer's own doing.
+            state.at_open = if first {
+                state.volume
+            } else {
+                Volume::default()
+            };
             if let Some(earlier) = before.remove(&head.channel) {
                 state.producers.keep_unused(&earlier.producers, max);
+                state.at_open = earlier.at_open;
+            }
+            if self.metered {
+                self.written.note(head.channel);
             }
             self.delivery.advance(&head.channel, head.head);
             self.delivery
