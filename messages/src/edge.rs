@@ -158,7 +158,7 @@ pub struct SubscriptionEnded {
 }
 
 /// To the client: sign for what this subscription took, for the relayer that delivers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Countersign {
     /// Which subscription.
     pub subscription: u32,

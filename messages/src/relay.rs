@@ -161,7 +161,7 @@ pub struct ShardReleased {
 }
 
 /// To the sentry: have the client of this subscription sign for what it took. Asked only of subscriptions with a series.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RelayCountersign {
     /// Which subscription.
     pub subscription: u32,

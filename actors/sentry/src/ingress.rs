@@ -43,7 +43,7 @@ pub struct OpenRelaySession {
 }
 
 /// Session to uplink: the customer's later leave, for a relayer where it has a session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct ShowGrant {
     /// The link meant.
     pub generation: u64,
@@ -115,7 +115,7 @@ pub struct Forward {
 }
 
 /// Uplink to session: the relayer asks what the client signs for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct FeedCountersign {
     /// Which feed.
     pub tag: FeedTag,
