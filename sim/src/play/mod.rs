@@ -33,7 +33,7 @@ use crate::report::{
     resident,
 };
 use crate::scenario::Loaded;
-use crate::world::{Difference, NodeName, Stopped, Trace, World, WorldError};
+use crate::world::{Difference, NodeName, NodeNo, Stopped, Trace, World, WorldError};
 use again::Again;
 use messages::Messages;
 use meter::Meter;
@@ -259,7 +259,8 @@ impl Stage<'_> {
         };
         for (at, act) in self.script.steps().take_while(|(at, _)| *at <= until) {
             let at = at.saturating_sub(self.begins);
-            record.world_event(at, "fault", &format!("{act:?}"))?;
+            let words = named(&self.world, &format!("{act:?}"));
+            record.world_event(at, "fault", &words)?;
         }
         Ok(())
     }
@@ -412,6 +413,29 @@ impl Stage<'_> {
             ),
         ])
     }
+}
+
+/// What a step's words may take on the page and in the table; a partition of a thousand nodes names them all.
+const MAX_WORDS: usize = 400;
+
+/// A step in words, with nodes by their names.
+fn named(world: &World, words: &str) -> String {
+    let mut parts = words.split("NodeNo(");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (number, rest) = part.split_once(')').unwrap_or((part, ""));
+        let node = number.parse().ok().map(NodeNo);
+        let known = node.filter(|node| node.index() < world.nodes().count());
+        match known {
+            Some(node) => out += world.spec(node).name.as_str(),
+            None => out += number,
+        }
+        out += rest;
+        if out.len() > MAX_WORDS {
+            return out + " ...";
+        }
+    }
+    out
 }
 
 fn write(path: &Path, text: &str) -> Result<(), PlayError> {

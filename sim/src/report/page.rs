@@ -54,6 +54,7 @@ pub fn page(run: &Run, about: &str, scenario: &str, kept: &Kept) -> String {
     for (title, unit, prefix) in PLOTS {
         plot(&mut out, kept, title, unit, prefix);
     }
+    faults(&mut out, kept);
     counts(&mut out, run);
     put(
         &mut out,
@@ -185,9 +186,33 @@ fn plot(out: &mut String, kept: &Kept, title: &str, unit: &str, prefix: &str) {
             y: unit.to_owned(),
             lines,
             marks: kept.marks.clone(),
+            // From milliseconds to minutes.
+            by_tens: prefix == "latency/",
         };
         out.push_str(&plot.to_html());
     }
+}
+
+fn faults(out: &mut String, kept: &Kept) {
+    if kept.marks.is_empty() {
+        return;
+    }
+    out.push_str("<h2>Faults</h2><table>\n");
+    for (at, words) in &kept.marks {
+        let words = escape(words.trim());
+        put(
+            out,
+            format_args!("<tr><td class=\"n\">{at:.3} s</td><td>{words}</td></tr>\n"),
+        );
+    }
+    let more = kept.faults.saturating_sub(kept.marks.len() as u64);
+    if more > 0 {
+        put(
+            out,
+            format_args!("<tr><td></td><td>and {more} more in events.parquet</td></tr>\n"),
+        );
+    }
+    out.push_str("</table>\n");
 }
 
 fn counts(out: &mut String, run: &Run) {
@@ -238,6 +263,7 @@ mod tests {
             assert!(html.contains(part), "{part}");
         }
         assert_eq!(html.matches("<svg").count(), 1);
+        assert!(html.contains("<td class=\"n\">0.500 s</td><td>relayer-1 crash</td>"));
         run.outcome = Outcome::Broken(Broken {
             at_ns: 1_500_000_000,
             reason: "offset 3 after 4".to_owned(),

@@ -36,6 +36,8 @@ pub struct Plot {
     pub lines: Vec<Line>,
     /// Moments to mark on the x axis, with a word each: faults.
     pub marks: Vec<(f64, String)>,
+    /// y goes up by powers of ten, from 1; what is less stands at 1.
+    pub by_tens: bool,
 }
 
 impl Plot {
@@ -46,7 +48,16 @@ impl Plot {
             right = right.max(*x);
             top = top.max(*y);
         }
-        let (right, top) = (round_up(right), round_up(top));
+        let right = round_up(right);
+        let top = if self.by_tens {
+            libm::ceil(libm::log10(top.max(10.0)))
+        } else {
+            round_up(top)
+        };
+        let height = |value: f64| match self.by_tens {
+            true => libm::log10(value.max(1.0)),
+            false => value,
+        };
         let x = |value: f64| LEFT + value / right * (WIDTH - LEFT - 10.0);
         let y = |value: f64| TOP + (1.0 - value / top) * (HEIGHT - TOP - BOTTOM);
         let mut out = format!(
@@ -55,21 +66,35 @@ impl Plot {
             escape(&self.title),
             escape(&self.title)
         );
-        for tick in 0..=4 {
-            let share = f64::from(tick) / 4.0;
-            let (at_y, at_x) = (y(top * share), x(right * share));
+        let ticks = if self.by_tens { top as u32 } else { 4 };
+        for tick in 0..=ticks {
+            let share = f64::from(tick) / f64::from(ticks);
+            let at_y = y(top * share);
+            let said = match self.by_tens {
+                true => libm::pow(10.0, f64::from(tick)),
+                false => top * share,
+            };
             put(
                 &mut out,
                 format_args!(
                     "<line x1=\"{LEFT}\" y1=\"{at_y:.1}\" x2=\"{:.1}\" y2=\"{at_y:.1}\" class=\"grid\"/>\
-                 <text x=\"{:.1}\" y=\"{:.1}\" class=\"end\">{}</text>\
-                 <text x=\"{at_x:.1}\" y=\"{:.1}\" class=\"mid\">{}</text>",
+                 <text x=\"{:.1}\" y=\"{:.1}\" class=\"end\">{}</text>",
                     x(right),
                     LEFT - 6.0,
                     at_y + 4.0,
-                    number(top * share),
+                    number(said)
+                ),
+            );
+        }
+        for tick in 0..=4 {
+            let value = right * f64::from(tick) / 4.0;
+            put(
+                &mut out,
+                format_args!(
+                    "<text x=\"{:.1}\" y=\"{:.1}\" class=\"mid\">{}</text>",
+                    x(value),
                     HEIGHT - BOTTOM + 15.0,
-                    number(right * share)
+                    number(value)
                 ),
             );
         }
@@ -100,7 +125,7 @@ impl Plot {
         for (line, colour) in self.lines.iter().zip(COLOURS.iter().cycle()) {
             out.push_str("<polyline points=\"");
             for (px, py) in thin(&line.points) {
-                put(&mut out, format_args!("{:.1},{:.1} ", x(px), y(py)));
+                put(&mut out, format_args!("{:.1},{:.1} ", x(px), y(height(py))));
             }
             put(&mut out, format_args!("\" stroke=\"{colour}\"/>"));
         }
@@ -206,5 +231,27 @@ mod tests {
         assert!(!html.contains("<script>") && !html.contains("<b>"));
         // From the lower left corner to the upper right one.
         assert!(html.contains("points=\"70.0,184.0 750.0,10.0 \""), "{html}");
+    }
+
+    // Scenario: times from a millisecond to half a minute: each power of ten has its line, and what is below one stands at it.
+    #[test]
+    fn tens_have_their_lines() {
+        let plot = Plot {
+            lines: vec![Line {
+                name: "p99".to_owned(),
+                points: vec![(0.0, 0.0), (1.0, 100.0), (2.0, 30_000.0)],
+            }],
+            by_tens: true,
+            ..Plot::default()
+        };
+        let html = plot.to_html();
+        for said in ["1", "10", "100", "1000", "10k", "100k"] {
+            assert!(
+                html.contains(&format!("class=\"end\">{said}</text>")),
+                "{said}"
+            );
+        }
+        // 0 at the bottom, 100 two fifths up.
+        assert!(html.contains("points=\"70.0,184.0 410.0,114.4 "), "{html}");
     }
 }

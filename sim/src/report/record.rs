@@ -43,8 +43,10 @@ pub struct Record {
 pub struct Kept {
     /// (seconds, value) by name.
     pub series: BTreeMap<String, Vec<(f64, f64)>>,
-    /// (seconds, words): faults.
+    /// (seconds, words): the first faults.
     pub marks: Vec<(f64, String)>,
+    /// How many there were.
+    pub faults: u64,
     /// Rows of `events.parquet`.
     pub events: u64,
     /// Rows of `series.parquet`.
@@ -83,6 +85,7 @@ impl Record {
 
     /// Adds what happened.
     pub fn event(&mut self, event: &Event) -> Result<(), TableError> {
+        self.kept.faults += u64::from(event.kind == "fault");
         if event.kind == "fault" && self.kept.marks.len() < MAX_MARKS {
             let words = format!("{} {}", event.node, event.what);
             self.kept.marks.push((event.at.as_secs_f64(), words));
