@@ -15,8 +15,9 @@ PACKAGES="gcc g++ libc6-dev cmake clang libclang-dev mold librocksdb-dev"
 # prometheus: promtool lints the metrics and tests the rules; a private Prometheus answers the dashboard's queries.
 # systemd: its `systemd-analyze` judges the units. mount: a small disk that a test fills.
 # util-linux: `prlimit` takes descriptors from a running node. bsdutils: `script` makes a terminal.
+# iproute2, nftables: hosts behind NATs, in network namespaces of a test's own.
 # rabbitmq-server: tests run brokers of their own out of it (deploy/scripts/private-broker.sh); the system's never starts.
-TEST_PACKAGES="chromium prometheus systemd mount util-linux bsdutils rabbitmq-server"
+TEST_PACKAGES="chromium prometheus systemd mount util-linux bsdutils rabbitmq-server iproute2 nftables"
 
 list=""
 for option in "$@"; do

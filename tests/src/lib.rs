@@ -7,6 +7,7 @@
 pub mod amqp_proxy;
 pub mod browser;
 pub mod disk;
+pub mod hosts;
 pub mod load;
 pub mod network;
 pub mod otlp;

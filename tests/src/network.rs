@@ -17,6 +17,7 @@ use pqcnet_log::BrokerConfig;
 use pqcnet_messages::{Channel, ChannelName, Role, ShardMap};
 use pqcnet_p2p::network::{Address, Admission, NetworkFile, NetworkParts, NodeEntry};
 
+use crate::hosts::Host;
 use crate::process::NodeProcess;
 
 /// The longest a node may take to log what it did, or to answer; only a broken one takes it.
@@ -27,6 +28,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const LAST_WORDS: usize = 30;
 /// Where a relayer finds its broker's address.
 const BROKER: &str = "broker.uri";
+/// Where a node on a host of its own has its control plane.
+pub const CONTROL_PORT: u16 = 7410;
+/// And its data plane.
+pub const DATA_PORT: u16 = 7411;
 /// Several a relayer, so that each sees traffic.
 pub const SHARDS: u16 = 16;
 
@@ -41,6 +46,8 @@ pub struct Node {
     /// Where it takes direct streams.
     pub data: SocketAddr,
     folder: PathBuf,
+    /// Where it runs, if not on this host.
+    host: Option<Host>,
     process: Mutex<Option<NodeProcess>>,
 }
 
@@ -59,14 +66,30 @@ impl Drop for Node {
     }
 }
 
+/// A node that is to be.
+struct Seat {
+    role: Role,
+    control: SocketAddr,
+    data: SocketAddr,
+    host: Option<Host>,
+}
+
 impl Node {
     /// Starts its process and waits until it serves.
     pub async fn start(&self) -> Result<()> {
         assert!(self.process().is_none(), "{} runs already", self.name);
         let binary = format!("pqcnet-{}", self.role);
-        let process = NodeProcess::start(&binary, &self.folder).await;
+        let process = match &self.host {
+            Some(host) => NodeProcess::start_on(host, &binary, &self.folder).await,
+            None => NodeProcess::start(&binary, &self.folder).await,
+        };
         *self.process() = Some(process.with_context(|| self.name.clone())?);
         Ok(())
+    }
+
+    /// Where it runs, if not on this host.
+    pub fn host(&self) -> Option<&Host> {
+        self.host.as_ref()
     }
 
     /// The same with the binaries in `folder`, those of another release.
@@ -232,43 +255,81 @@ impl Network {
         admission: Admission,
         listing: Listing,
     ) -> Result<Network> {
-        let place = tempfile::tempdir()?;
         // All sockets stay open until every port is chosen, so that none is chosen twice.
         let mut held = Vec::new();
-        let mut nodes = Vec::new();
-        let mut entries = Vec::new();
+        let mut seats = Vec::new();
         for (role, count) in [(Role::Relayer, relayers), (Role::Sentry, sentries)] {
-            for number in 1..=count {
-                let name = format!("{role}-{number}");
-                let folder = place.path().join(&name);
-                fs::create_dir(&folder)?;
-                let key = WrappingKey::create(&folder.join("unlock.key"))?;
-                let secrets = NodeSecrets::generate();
-                let id = secrets.keys.node_id();
-                let keys = folder.join("node.keys");
-                keystore::create(&keys, &secrets, Unlock::KeyFile(&key))?;
-                let (control, data) = (free_port(&mut held)?, free_port(&mut held)?);
-                let text = format!(
-                    "network = \"network.toml\"\nkeys = \"node.keys\"\n\n[unlock]\nkey_file = \"unlock.key\"\n\n\
-                     [listen]\ncontrol = \"{control}\"\ndata = \"{data}\"\n\n\
-                     [admin]\nlisten = \"127.0.0.1:0\"\n\n[store]\npath = \"store\"\n"
-                );
-                fs::write(folder.join("node.toml"), text)?;
-                entries.push(NodeEntry {
-                    id,
-                    roles: BTreeSet::from([role]),
-                    control: vec![control.into()],
-                    data: vec![data.into()],
-                });
-                nodes.push(Node {
-                    name,
-                    id,
+            for _ in 0..count {
+                seats.push(Seat {
                     role,
-                    data,
-                    folder,
-                    process: Mutex::new(None),
+                    control: free_port(&mut held)?,
+                    data: free_port(&mut held)?,
+                    host: None,
                 });
             }
+        }
+        Network::seated(seats, admission, listing)
+    }
+
+    /// A network whose nodes run on these hosts, one each; it knows the address of the first sentry alone, which is the one
+    /// bootstrap node. Each listens at [`CONTROL_PORT`] and [`DATA_PORT`] of `at`, its host's own address or all.
+    pub fn on_hosts(sentries: &[(Host, Ipv4Addr)], relayers: &[(Host, Ipv4Addr)]) -> Result<Network> {
+        let seat = |role, (host, at): &(Host, Ipv4Addr)| Seat {
+            role,
+            control: SocketAddr::from((*at, CONTROL_PORT)),
+            data: SocketAddr::from((*at, DATA_PORT)),
+            host: Some(host.clone()),
+        };
+        let relayers = relayers.iter().map(|place| seat(Role::Relayer, place));
+        let sentries = sentries.iter().map(|place| seat(Role::Sentry, place));
+        let seats = relayers.chain(sentries).collect();
+        Network::seated(seats, Admission::Any, Listing::OneBootstrap)
+    }
+
+    fn seated(seats: Vec<Seat>, admission: Admission, listing: Listing) -> Result<Network> {
+        let place = tempfile::tempdir()?;
+        let relayers = (seats.iter()).filter(|seat| seat.role == Role::Relayer);
+        let relayers = relayers.count();
+        let mut nodes: Vec<Node> = Vec::new();
+        let mut entries = Vec::new();
+        for seat in seats {
+            let Seat {
+                role,
+                control,
+                data,
+                host,
+            } = seat;
+            let number = nodes.iter().filter(|node| node.role == role).count() + 1;
+            let name = format!("{role}-{number}");
+            let folder = place.path().join(&name);
+            fs::create_dir(&folder)?;
+            let key = WrappingKey::create(&folder.join("unlock.key"))?;
+            let secrets = NodeSecrets::generate();
+            let id = secrets.keys.node_id();
+            let keys = folder.join("node.keys");
+            keystore::create(&keys, &secrets, Unlock::KeyFile(&key))?;
+            let public = !control.ip().is_loopback();
+            let text = format!(
+                "network = \"network.toml\"\nkeys = \"node.keys\"\n\n[unlock]\nkey_file = \"unlock.key\"\n\n\
+                 [listen]\ncontrol = \"{control}\"\ndata = \"{data}\"\npublic = {public}\n\n\
+                 [admin]\nlisten = \"127.0.0.1:0\"\n\n[store]\npath = \"store\"\n"
+            );
+            fs::write(folder.join("node.toml"), text)?;
+            entries.push(NodeEntry {
+                id,
+                roles: BTreeSet::from([role]),
+                control: vec![control.into()],
+                data: vec![data.into()],
+            });
+            nodes.push(Node {
+                name,
+                id,
+                role,
+                data,
+                folder,
+                host,
+                process: Mutex::new(None),
+            });
         }
         let mut bootstrap: Vec<NodeId> = entries.iter().map(|entry| entry.id).collect();
         if listing == Listing::OneBootstrap {

@@ -14,6 +14,8 @@ use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::hosts::Host;
+
 /// A node that does not serve by then never will.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// A node's own limit for draining and a little more.
@@ -64,10 +66,22 @@ impl NodeProcess {
 
     /// The same with a binary that lies elsewhere.
     pub async fn start_at(binary: &Path, folder: &Path) -> Result<NodeProcess> {
-        let name = binary.display();
+        NodeProcess::start_by(Command::new(binary), folder).await
+    }
+
+    /// The same on a host in a network namespace.
+    pub async fn start_on(host: &Host, name: &str, folder: &Path) -> Result<NodeProcess> {
+        let [nsenter, namespace] = host.enter();
+        let mut command = Command::new(nsenter);
+        command.arg(namespace).arg(binary(name)?);
+        NodeProcess::start_by(command, folder).await
+    }
+
+    async fn start_by(mut command: Command, folder: &Path) -> Result<NodeProcess> {
+        let name = format!("{:?}", command.as_std());
         let log = folder.join("log.txt");
         let file = OpenOptions::new().create(true).append(true).open(&log)?;
-        let mut child = Command::new(binary)
+        let mut child = command
             .arg("--config")
             .arg(folder.join("node.toml"))
             .arg("--stop-with-stdin")

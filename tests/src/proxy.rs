@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::Result;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use pqcnet_actor::latest;
 
 #[derive(Clone, Copy, Default)]
 struct State {
@@ -19,7 +19,7 @@ struct State {
 pub struct Proxy {
     /// Where it listens.
     pub at: SocketAddr,
-    state: watch::Sender<State>,
+    state: latest::Sender<State>,
 }
 
 impl Proxy {
@@ -27,7 +27,7 @@ impl Proxy {
     pub async fn start(to: SocketAddr) -> Result<Proxy> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let at = listener.local_addr()?;
-        let (state, seen) = watch::channel(State::default());
+        let (state, seen) = latest::channel(State::default());
         tokio::spawn(async move {
             let mut over = seen.clone();
             loop {
@@ -48,19 +48,20 @@ impl Proxy {
 
     /// From now on what the client sends arrives, and what comes back is lost.
     pub fn swallow_answers(&self) {
-        self.state.send_modify(|state| state.swallow = true);
+        self.state.send_if_modified(|state| !std::mem::replace(&mut state.swallow, true));
     }
 
     /// Cuts every connection there is. New ones pass in both directions.
     pub fn cut(&self) {
-        self.state.send_modify(|state| {
+        self.state.send_if_modified(|state| {
             state.swallow = false;
             state.cuts += 1;
+            true
         });
     }
 }
 
-async fn carry(client: TcpStream, to: SocketAddr, state: watch::Receiver<State>) {
+async fn carry(client: TcpStream, to: SocketAddr, state: latest::Receiver<State>) {
     let mut cut = state.clone();
     let before = state.borrow().cuts;
     let passing = async {

@@ -44,12 +44,12 @@ fn keys(folder: &Path, arguments: &[&str]) -> Result<String> {
     pqcnet(folder, &[&["keys"], arguments].concat())
 }
 
-/// Waits until `pqcnet status` has no problem to tell of.
+/// Waits until `pqcnet status` has no problem to tell of, nor of anybody who has just started.
 async fn well(folder: &Path, operator: &[&str]) -> Result<()> {
     let mut told = String::new();
     for _ in 0..60 {
         let (code, printed) = run(folder, &[&["status"][..], operator].concat())?;
-        if code == Some(0) {
+        if code == Some(0) && !printed.contains("starting") {
             return Ok(());
         }
         told = printed;

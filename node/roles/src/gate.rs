@@ -33,6 +33,7 @@ use tokio::sync::Mutex;
 
 use crate::caretaker::Orders;
 use crate::mesh::MeshRefs;
+use crate::reach::Paths;
 use crate::steward::{LinkOpened, plane_name};
 use crate::telling::Telling;
 use crate::watchman::Crowded;
@@ -145,6 +146,8 @@ pub struct GateConfig {
     pub reception: Arc<dyn Reception>,
     /// The node's steward.
     pub steward: StewardRefs,
+    /// How the node is reached.
+    pub(crate) paths: Paths,
 }
 
 /// What the gate needs of the steward.
@@ -292,8 +295,16 @@ impl Gate {
                 tracing::debug!(%peer, %at, "a node on the LAN");
                 self.config.steward.mesh.sighted(peer, at);
             }
+            ControlEvent::Circuit { peer } => {
+                tracing::info!(%peer, "connected through a relay, from there");
+                let meeting = self.config.paths.clone().meet(peer);
+                cx.spawn(meeting, |_, (), _| ());
+            }
             ControlEvent::Direct { peer } => {
-                tracing::debug!(%peer, "connected directly, besides through a relay");
+                tracing::info!(%peer, "connected directly, in place of a circuit");
+            }
+            ControlEvent::Probed { at, by, reached } => {
+                self.config.paths.probed(at, by, reached);
             }
             ControlEvent::Misbehaved { peer, offence } => {
                 tracing::warn!(%peer, %offence, "control plane closed");

@@ -27,7 +27,7 @@ use crate::gate::{Doors, Gate, GateConfig, Reception, StewardRefs};
 use crate::mesh::{Mesh, MeshRefs, record_check, teach};
 use crate::outward::Outward;
 use crate::platform::{Platform, PlatformError};
-use crate::reach::{Reach, keep_places};
+use crate::reach::{Paths, Reach, say_where};
 use crate::steward::{self, Accounts, Steward, StewardConfig};
 use crate::watchman::{FreeBytes, Watchman, WatchmanConfig};
 
@@ -230,7 +230,11 @@ impl Ground {
         config.lookup = Some(LookupConfig::default());
         config.lan = lan;
         config.relays = reach == Reach::Relay;
-        config.relayed = reach == Reach::Relayed;
+        config.relayed = reach.may_be_relayed();
+        config.probes = (reach == Reach::Auto).then(|| {
+            let own = network.node(&node_id);
+            own.map_or(Vec::new(), |entry| entry.control.clone())
+        });
         config.gossips_with = Arc::new(move |peer| authority.is_member(*peer));
         let (control, events) = platform.control(config)?;
         let control_bound = control.listen(&control_at).await?;
@@ -344,7 +348,7 @@ impl Ground {
             control: self.control.clone(),
             steward,
             missing: Arc::default(),
-            circuits: self.reach == Reach::Relayed,
+            own: self.node_id,
         }
     }
 
@@ -366,9 +370,9 @@ impl Ground {
             software_hash: self.software_hash,
             identity_version: self.versions.identity,
             kem: self.versions.kem.clone(),
-            // A relayed node has no address before a relay has given it a place.
+            // One that may be relayed has no address before a relay has reached it or given it a place.
             control: match self.reach {
-                Reach::Relayed => Vec::new(),
+                Reach::Relayed | Reach::Auto => Vec::new(),
                 Reach::Direct | Reach::Relay => {
                     advertised(&self.bound.0, listed(|entry| &entry.control))
                 }
@@ -415,10 +419,11 @@ impl Ground {
         tree.child(Spec::new("neighbours", move |_| {
             Dialler::new(config.clone())
         }));
-        if self.reach == Reach::Relayed {
+        let paths = Paths::new(self.reach, outward);
+        if self.reach.may_be_relayed() {
             let relays = bootstrap(&self.network, self.seat());
             let announce = outward.steward.mesh.announce();
-            keep_places(outward, relays, self.advert(), announce);
+            say_where(&paths, relays, self.advert(), announce);
         }
         let config = GateConfig {
             role: self.role,
@@ -426,6 +431,7 @@ impl Ground {
             doors: self.doors.clone(),
             reception,
             steward: outward.steward.clone(),
+            paths,
         };
         let gate = tree.child(Spec::new("gate", move |_| Gate::new(config.clone())));
         let config = WatchmanConfig {

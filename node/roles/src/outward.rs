@@ -41,8 +41,8 @@ pub struct Outward {
     pub steward: StewardRefs,
     /// Whom nobody has said where to find; shared by every dial.
     pub missing: Arc<Mutex<Missing>>,
-    /// Circuits are dialled from here.
-    pub circuits: bool,
+    /// This node, which dials no circuit through itself.
+    pub own: NodeId,
 }
 
 impl Outward {
@@ -186,27 +186,24 @@ impl Outward {
         let is_direct = |at: &&Address| at.relay().is_none();
         let direct: Vec<Address> = addresses.iter().filter(is_direct).cloned().collect();
         let relays = addresses.iter().filter_map(Address::relay);
-        let relays: Vec<NodeId> = relays.filter(|_| self.circuits).collect();
+        let relays: Vec<NodeId> = relays.filter(|relay| *relay != self.own).collect();
         let failed = |error: ControlError| NotLinked {
             handshake: is_somebody_else(&error),
             reason: error.to_string(),
         };
         let mut last = NotLinked::from("no control address of it is known");
-        if !direct.is_empty() {
-            match self.control.dial(peer, &direct).await {
-                Ok(()) => return Ok(()),
-                Err(error) => last = failed(error),
-            }
+        // Without an address too: there may be a connection already.
+        match self.control.dial(peer, &direct).await {
+            Ok(()) => return Ok(()),
+            Err(_) if direct.is_empty() => {}
+            Err(error) => last = failed(error),
         }
         for relay in relays {
             let Some(at) = self.direct(&relay).into_iter().next() else {
                 continue;
             };
             match self.control.dial_through(peer, relay, &at).await {
-                Ok(()) => {
-                    tracing::info!(%peer, %relay, "connected through a relay");
-                    return Ok(());
-                }
+                Ok(()) => return Ok(()),
                 Err(error) => last = failed(error),
             }
         }

@@ -31,6 +31,7 @@ use pqcnet_messages::mesh::{LinkDown, LinkUp};
 use pqcnet_p2p::control::ControlPlane;
 use pqcnet_p2p::typed::LinkHandle;
 
+use crate::core::starting::Starting;
 use crate::mesh::MeshRefs;
 use crate::problem::{Code, Problem, explain};
 use crate::watchman::Noticed;
@@ -48,6 +49,9 @@ pub const BOUNDS: Bounds = Bounds {
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
 /// A neighbour that does not answer a ping within this is reported.
 const PING_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The count of control links that a node waits for after its start.
+pub const AWAITED: &str = "links_awaited";
 
 /// How long a link that is closed for its peer's standing has to say why, before the connection under it goes too.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -151,6 +155,8 @@ struct OpenLink {
 pub struct Steward {
     config: StewardConfig,
     links: BTreeMap<u64, OpenLink>,
+    /// Which of the expected links it may still be without.
+    starting: Starting,
     /// What they told; at most as many as there are links.
     neighbours: BTreeMap<NodeId, Neighbour>,
     /// What others noticed, by who they are.
@@ -166,6 +172,7 @@ impl Steward {
         Steward {
             config,
             links: BTreeMap::new(),
+            starting: Starting::default(),
             neighbours: BTreeMap::new(),
             noticed: BTreeMap::new(),
             opened: 0,
@@ -202,11 +209,18 @@ impl Steward {
             mut counters,
             mut problems,
         } = collected;
+        let mut awaited = 0;
         for (peer, plane) in &self.config.expected {
-            if !self.linked(*peer, *plane) && self.is_expected(*peer) {
+            if self.linked(*peer, *plane) || !self.is_expected(*peer) {
+                continue;
+            }
+            if self.starting.awaits(peer, *plane, cx.now()) {
+                awaited += 1;
+            } else {
                 problems.push(self.missing(*peer, *plane));
             }
         }
+        counters.push((AWAITED.to_owned(), awaited));
         for said in self.noticed.values() {
             problems.extend(said.problems.iter().cloned());
             counters.extend(said.counters.iter().cloned());
@@ -281,6 +295,7 @@ impl Steward {
         );
         self.pair(peer.node_id);
         self.tell_linked();
+        self.meet(peer.node_id, plane);
         // A directive may have come since the gate let it in.
         self.expel(cx);
         self.ping(number, cx);

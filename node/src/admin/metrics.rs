@@ -204,6 +204,12 @@ const COUNTS: &[Count] = &[
         rises: true,
     },
     Count {
+        name: "links_awaited",
+        metric: "links_awaited",
+        help: "Control links that the node waits for after its start",
+        rises: false,
+    },
+    Count {
         name: "peers_known",
         metric: "mesh_peers_known",
         help: "Nodes in the peer book",

@@ -187,9 +187,9 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "mesh.reach",
-        Type::Words(&["direct", "relay", "relayed"]),
+        Type::Words(&["direct", "relay", "relayed", "auto"]),
         Some("direct"),
-        "How the control plane is reached: direct; relay: also carry circuits for others; relayed: only through bootstrap nodes that relay.",
+        "How the control plane is reached: direct; relay: also carry circuits for others; relayed: only through bootstrap nodes that relay; auto: these find out.",
     ),
     key(
         "log.level",

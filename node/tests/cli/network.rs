@@ -47,7 +47,7 @@ fn settled(state: &[&str], is_so: impl Fn(Option<i32>, usize) -> bool) -> (Optio
         let all: serde_json::Value = serde_json::from_str(&document).unwrap_or_default();
         let problems = all["problems"].as_array().map_or(0, Vec::len);
         told = (code, document);
-        if is_so(code, problems) {
+        if all["starting"] == false && is_so(code, problems) {
             break;
         }
         std::thread::sleep(Duration::from_secs(1));

@@ -101,6 +101,18 @@ impl<T> Sender<T> {
         self.0.read().receivers == 0
     }
 
+    /// Waits until nobody looks.
+    pub async fn closed(&self) {
+        loop {
+            // Made first: who goes from now on reaches it.
+            let news = self.0.news.notified();
+            if self.is_closed() {
+                return;
+            }
+            news.await;
+        }
+    }
+
     /// Sets the value and tells everybody; the value before.
     pub fn send_replace(&self, value: T) -> T {
         let mut state = self.0.write();
@@ -230,7 +242,13 @@ impl<T> Clone for Receiver<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        self.shared.write().receivers -= 1;
+        let mut state = self.shared.write();
+        state.receivers -= 1;
+        let last = state.receivers == 0;
+        drop(state);
+        if last {
+            self.shared.news.notify_waiters();
+        }
     }
 }
 
@@ -275,6 +293,31 @@ mod tests {
         });
         let woken = seen.lock().expect("a lock");
         assert_eq!(*woken, (0..30).collect::<Vec<_>>());
+    }
+
+    // Scenario: a sender waits until nobody looks: two look, one goes, a value changes, the other goes.
+    #[test]
+    fn the_last_to_look_is_told() {
+        crate::simulate(|| async {
+            let env = Env::simulated(1, "n");
+            let (sender, first) = channel(0);
+            let second = first.clone();
+            let seen = sender.clone();
+            let (over, is_over) = channel(false);
+            env.spawn(async move {
+                sender.closed().await;
+                over.send_replace(true);
+            });
+            let pause = || env.sleep(std::time::Duration::from_millis(1));
+            pause().await;
+            drop(first);
+            seen.send_replace(1);
+            pause().await;
+            assert!(!*is_over.borrow());
+            drop(second);
+            pause().await;
+            assert!(*is_over.borrow());
+        });
     }
 
     // Scenario: what was sent before the first look, during a wait and before the last sender went is seen; after that it is

@@ -33,11 +33,14 @@ mod lan;
 pub mod lookup;
 mod muxer;
 mod peers;
+mod probing;
 pub mod reach;
+mod seen;
 pub mod substreams;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod ways;
 mod ws;
 
 pub use gossip::{GossipConfig, TOPICS};
@@ -51,7 +54,8 @@ pub use upgrade::{PROTOCOL, UpgradeError, peer_id_of};
 pub trait ControlPlane: Send + Sync + 'static {
     /// Listens at an address and says where; port 0 lets the system choose.
     fn listen<'a>(&'a self, at: &'a Address) -> BoxFuture<'a, Result<Address, ControlError>>;
-    /// Connects to a node by the first of the addresses that answers. A connection that stands is success.
+    /// Connects to a node by the first of the addresses that answers. A connection that stands is success, unless it goes
+    /// through a relay: a direct one then takes its place.
     fn dial<'a>(
         &'a self,
         peer: NodeId,
@@ -85,16 +89,14 @@ pub trait ControlPlane: Send + Sync + 'static {
         relay: NodeId,
         at: &'a Address,
     ) -> BoxFuture<'a, Result<(), ControlError>>;
-    /// Connects to a node through a relay that takes connections for it. With a node that is reachable, or whose NAT lets
-    /// itself be opened, a direct connection follows ([`ControlEvent::Direct`]).
+    /// Connects to a node through a relay that takes connections for it. Where both punch holes and their NATs let themselves
+    /// be opened, a direct connection takes its place ([`ControlEvent::Direct`]).
     fn dial_through<'a>(
         &'a self,
         peer: NodeId,
         relay: NodeId,
         at: &'a Address,
     ) -> BoxFuture<'a, Result<(), ControlError>>;
-    /// A peer has told us under which address it sees this node: a place where a hole may be punched.
-    fn seen_as(&self, at: Address) -> BoxFuture<'_, Result<(), ControlError>>;
     /// Tells lookups where a node listens; replaces what they were told before, and without addresses forgets it. Lookups
     /// know of no other nodes.
     fn learn<'a>(
@@ -135,10 +137,25 @@ pub enum ControlEvent {
         /// Stage and reason.
         error: UpgradeError,
     },
-    /// With a node that is connected through a relay there is a direct connection too; the circuit stands until its limit.
+    /// A node has connected through a relay that takes connections for this one.
+    Circuit {
+        /// Who.
+        peer: NodeId,
+    },
+    /// With a node that was connected through a relay there is a direct connection; the circuits close, with what ran on
+    /// them.
     Direct {
         /// Who.
         peer: NodeId,
+    },
+    /// A relay has tried whether this node can be reached there ([`ControlConfig::probes`]).
+    Probed {
+        /// The address.
+        at: Address,
+        /// The relay.
+        by: NodeId,
+        /// Whether it got through.
+        reached: bool,
     },
     /// Somebody on the LAN says that a node listens there. Only dialling tells whether it does.
     Found {

@@ -22,7 +22,7 @@ use crate::{
     Batch, Commit, Family, OpenError, ReadError, Scan, Store, SubmitError, View, Visit, WriteError,
     writer,
 };
-use tokio::sync::watch;
+use pqcnet_actor::latest;
 
 /// What a store holds. A change of `families` or of any key or value layout raises `version`.
 #[derive(Debug, Clone)]
@@ -115,7 +115,7 @@ pub(crate) enum Slot {
 
 pub(crate) struct Inner {
     pub queue: Queue,
-    pub ended: watch::Sender<Option<WriterEnd>>,
+    pub ended: latest::Sender<Option<WriterEnd>>,
     pub counters: Counters,
     pub meters: Meters,
     pub config: StoreConfig,
@@ -141,7 +141,7 @@ impl RocksStore {
                 bytes: config.queue_bytes,
                 group_bytes: config.group_bytes,
             }),
-            ended: watch::channel(None).0,
+            ended: latest::channel(None).0,
             counters: Counters::default(),
             meters: Meters::new(env),
             slot: RwLock::new(Slot::Open(db)),

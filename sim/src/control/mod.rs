@@ -154,11 +154,6 @@ impl ControlPlane for SimControl {
         .boxed()
     }
 
-    fn seen_as(&self, _: Address) -> BoxFuture<'_, Result<(), ControlError>> {
-        // It is for hole punching, which is not simulated.
-        async { Ok(()) }.boxed()
-    }
-
     fn learn<'a>(
         &'a self,
         node: NodeId,

@@ -3,3 +3,5 @@
 pub mod levels;
 pub mod missing;
 pub mod pairs;
+pub mod probes;
+pub mod starting;

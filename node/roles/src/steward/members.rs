@@ -7,6 +7,7 @@ use pqcnet_actor::Cx;
 use pqcnet_crypto::NodeId;
 use pqcnet_link::Reason;
 use pqcnet_mesh::{Authority, Standing};
+use pqcnet_messages::control::Plane;
 
 use super::Steward;
 use crate::core::pairs::{PairLink, surplus};
@@ -39,6 +40,17 @@ impl Steward {
         }
         for peer in barred {
             self.disconnect(peer, cx);
+        }
+    }
+
+    /// A link has come: from now on its loss is a problem.
+    pub(super) fn meet(&mut self, peer: NodeId, plane: Plane) {
+        let standings = self.config.authority.standings();
+        let seat = standings.seat(peer);
+        for (id, of) in &self.config.expected {
+            if plane == Plane::Control && *of == plane && standings.seat(*id) == seat {
+                self.starting.meet(*id);
+            }
         }
     }
 

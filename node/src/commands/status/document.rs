@@ -1,19 +1,20 @@
 //! Status for machines: one JSON document.
 //!
-//! `{"healthy": bool, "problems": [{code, severity, what, cause, fix, about, explains}], "nodes": [{node_id, name, ...}]}`.
+//! `{"healthy": bool, "starting": bool, "problems": [{code, severity, what, cause, fix, about, explains}], "nodes": [{node_id, name, ...}]}`.
 //! A node that did not answer has `error`, `step` and `refused` in the place of its account.
 
 use pqcnet_messages::Problem;
 use pqcnet_roles::steward::plane_name;
 use serde_json::{Map, Value, json};
 
-use super::Answer;
+use super::{Answer, is_starting};
 use crate::commands::nodes::Names;
 
 /// The whole document.
 pub fn document(names: &Names, answers: &[Answer], problems: &[Problem]) -> Value {
     json!({
         "healthy": problems.is_empty(),
+        "starting": answers.iter().any(is_starting),
         "problems": problems,
         "nodes": answers.iter().map(|answer| node(names, answer)).collect::<Vec<_>>(),
     })
@@ -62,6 +63,7 @@ fn node(names: &Names, answer: &Answer) -> Value {
         "name": name,
         "role": report.role.name(),
         "healthy": report.problems.is_empty(),
+        "starting": is_starting(answer),
         "software": report.software,
         "uptime_ms": report.uptime_ms,
         "links": links.collect::<Vec<_>>(),

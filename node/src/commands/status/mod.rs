@@ -9,6 +9,7 @@ use futures::future::join_all;
 use pqcnet_actor::Env;
 use pqcnet_messages::control::{Status, StatusReport};
 use pqcnet_p2p::network::NodeEntry;
+use pqcnet_roles::steward::AWAITED;
 
 use super::identity::IdentityArgs;
 use super::nodes::{Names, chosen};
@@ -51,7 +52,7 @@ pub struct Answer {
     pub said: Result<StatusReport, NoAnswer>,
 }
 
-/// `pqcnet status`: 0 if every node is well, 3 if one is not, 4 or 5 if one does not answer.
+/// `pqcnet status`: 0 if every node is well or still starting, 3 if one is not, 4 or 5 if one does not answer.
 pub async fn status(args: &StatusArgs) -> Result<Exit, Failed> {
     let identity = args.identity.open("operator")?;
     let env = Env::plain();
@@ -100,6 +101,14 @@ fn exit(answers: &[Answer]) -> Exit {
         Err(error) => error.exit(),
     });
     exits.max_by_key(|exit| *exit as u8).unwrap_or(Exit::Ok)
+}
+
+/// Whether a node was just started and waits for links that it has not had yet: no problem so far.
+pub fn is_starting(answer: &Answer) -> bool {
+    let counters = answer.said.iter().flat_map(|report| &report.counters);
+    counters
+        .into_iter()
+        .any(|(name, value)| name == AWAITED && *value > 0)
 }
 
 /// What a node is called.

@@ -7,7 +7,7 @@ use pqcnet_messages::control::StatusReport;
 use pqcnet_roles::caretaker::MADE_AT_MS;
 use pqcnet_roles::steward::plane_name;
 
-use super::{Answer, called};
+use super::{Answer, called, is_starting};
 use crate::commands::keys::DAY_MS;
 use crate::commands::nodes::Names;
 
@@ -17,8 +17,13 @@ const SYMPTOMS: usize = 6;
 /// Everything, a line each. Ages are as of `now_ms`, milliseconds since the Unix epoch.
 pub fn lines(names: &Names, answers: &[Answer], problems: &[Problem], now_ms: u64) -> Vec<String> {
     let mut out = Vec::new();
+    let starting = answers.iter().filter(|answer| is_starting(answer)).count();
     match (problems.len(), answers.len()) {
+        (0, 1) if starting == 1 => out.push("the node is starting".to_owned()),
         (0, 1) => out.push("the node is well".to_owned()),
+        (0, count) if starting > 0 => {
+            out.push(format!("{starting} of {count} nodes are starting, the others are well"));
+        }
         (0, count) => out.push(format!("all {count} nodes are well")),
         (1, _) => out.push("1 problem".to_owned()),
         (count, _) => out.push(format!("{count} problems, the gravest first")),
@@ -31,7 +36,7 @@ pub fn lines(names: &Names, answers: &[Answer], problems: &[Problem], now_ms: u6
         let who = called(names, &answer.node);
         match &answer.said {
             Err(error) => out.push(format!("{who}  {error}")),
-            Ok(report) => node_lines(names, &who, report, now_ms, &mut out),
+            Ok(report) => node_lines(names, &who, report, is_starting(answer), now_ms, &mut out),
         }
     }
     out
@@ -75,11 +80,18 @@ fn ages(report: &StatusReport, now_ms: u64) -> Option<String> {
     (!ages.is_empty()).then(|| ages.join(", "))
 }
 
-fn node_lines(names: &Names, who: &str, report: &StatusReport, now_ms: u64, out: &mut Vec<String>) {
-    let well = if report.problems.is_empty() {
-        "ok"
-    } else {
-        "unhealthy"
+fn node_lines(
+    names: &Names,
+    who: &str,
+    report: &StatusReport,
+    starting: bool,
+    now_ms: u64,
+    out: &mut Vec<String>,
+) {
+    let well = match (report.problems.is_empty(), starting) {
+        (true, false) => "ok",
+        (true, true) => "starting",
+        (false, _) => "unhealthy",
     };
     let sum = |of: fn(&pqcnet_messages::control::ShardStatus) -> u64| -> u64 {
         report.shards.iter().map(of).sum()
@@ -116,5 +128,52 @@ fn node_lines(names: &Names, who: &str, report: &StatusReport, now_ms: u64, out:
             link.role.name(),
             plane_name(link.plane)
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pqcnet_crypto::NodeId;
+    use pqcnet_messages::Role;
+    use pqcnet_p2p::network::NodeEntry;
+    use pqcnet_roles::steward::AWAITED;
+
+    use super::*;
+
+    fn answer(byte: u8, awaited: u64) -> Answer {
+        let node_id = NodeId::from_bytes([byte; 32]);
+        let report = StatusReport {
+            node_id,
+            role: Role::Relayer,
+            software: "pqcnet/0.1.0".to_owned(),
+            uptime_ms: 1_000,
+            links: Vec::new(),
+            shards: Vec::new(),
+            counters: vec![(AWAITED.to_owned(), awaited)],
+            problems: Vec::new(),
+        };
+        Answer {
+            node: NodeEntry {
+                id: node_id,
+                roles: [Role::Relayer].into(),
+                control: Vec::new(),
+                data: Vec::new(),
+            },
+            said: Ok(report),
+        }
+    }
+
+    // Scenario: of two nodes one has just started and waits for its links. Nobody has a problem, and nobody is told that all
+    // is well either.
+    #[test]
+    fn a_node_that_starts_is_neither_well_nor_unwell() {
+        let names = Names::default();
+        let said = |answers: &[Answer]| lines(&names, answers, &[], 0);
+        let told = said(&[answer(1, 2), answer(2, 0)]);
+        assert_eq!(told[0], "1 of 2 nodes are starting, the others are well");
+        assert!(told[2].contains("relayer  starting  pqcnet/0.1.0"), "{told:?}");
+        assert!(told[3].contains("relayer  ok  pqcnet/0.1.0"), "{told:?}");
+        assert_eq!(said(&[answer(1, 1)])[0], "the node is starting");
+        assert_eq!(said(&[answer(1, 0)])[0], "the node is well");
     }
 }

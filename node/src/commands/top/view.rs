@@ -10,7 +10,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph, Row, Table};
 
 use super::board::{Board, stored};
-use crate::commands::status::Answer;
+use crate::commands::status::{Answer, is_starting};
 
 /// Problems shown; the verdict counts all.
 const PROBLEMS: usize = 5;
@@ -109,10 +109,10 @@ fn row(board: &Board, answer: &Answer) -> Row<'static> {
     match &answer.said {
         Ok(report) => {
             let well = report.problems.is_empty();
-            let (state, colour) = if well {
-                ("ok", Color::Green)
-            } else {
-                ("unhealthy", Color::Yellow)
+            let (state, colour) = match (well, is_starting(answer)) {
+                (true, false) => ("ok", Color::Green),
+                (true, true) => ("starting", Color::Cyan),
+                (false, _) => ("unhealthy", Color::Yellow),
             };
             let lag = report
                 .shards

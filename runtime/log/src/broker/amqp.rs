@@ -16,9 +16,9 @@ use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, ErrorKind,
     Event,
 };
+use pqcnet_actor::latest;
 use pqcnet_actor::{Env, Pause};
 use rand_core::Rng as _;
-use tokio::sync::watch;
 
 use super::BrokerConfig;
 use super::record::{Record, stream_name};
@@ -95,7 +95,7 @@ pub(crate) async fn keep_connected(
     env: Env,
     config: Arc<BrokerConfig>,
     purpose: &'static str,
-    line: watch::Sender<Line>,
+    line: latest::Sender<Line>,
 ) {
     let mut pause = Pause::new(RETRY.0, RETRY.1);
     let mut rng = env.rng(&format!("broker {purpose}"));
@@ -146,7 +146,7 @@ async fn connect(config: &BrokerConfig, purpose: &'static str) -> Result<Connect
     Ok(Connection::connect_uri(config.uri.clone(), properties).await?)
 }
 
-async fn until_lost(connection: &Connection, line: &watch::Sender<Line>) -> String {
+async fn until_lost(connection: &Connection, line: &latest::Sender<Line>) -> String {
     let mut events = connection.events_listener();
     loop {
         if !connection.status().connected() {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use pqcnet_actor::Env;
 use pqcnet_store::{Batch, Store};
 use rand_core::Rng as _;
-use tokio::sync::watch;
+use pqcnet_actor::latest;
 
 use super::BrokerConfig;
 use super::amqp::{AmqpError, Line, Message, Messages, Seat, Start, claim, in_time, sit};
@@ -30,8 +30,8 @@ pub(crate) struct Joining {
     pub config: Arc<BrokerConfig>,
     pub store: Arc<dyn Store>,
     pub shard: ShardNo,
-    pub publishing: watch::Receiver<Line>,
-    pub reading: watch::Receiver<Line>,
+    pub publishing: latest::Receiver<Line>,
+    pub reading: latest::Receiver<Line>,
 }
 
 /// Why a writer has no seat.
@@ -52,7 +52,7 @@ pub(crate) enum JoinError {
 }
 
 /// The connection, once there is one.
-async fn connected(line: &mut watch::Receiver<Line>) -> Result<Arc<lapin::Connection>, AmqpError> {
+async fn connected(line: &mut latest::Receiver<Line>) -> Result<Arc<lapin::Connection>, AmqpError> {
     let closed = |_| AmqpError::Broker("the log is closed".to_owned());
     let line = line
         .wait_for(|line| line.connection.is_some())

@@ -29,7 +29,8 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 use parking_lot::Mutex;
 use pqcnet_actor::Env;
 use pqcnet_store::{Batch, Store};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use pqcnet_actor::latest;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::amqp::{Line, keep_connected};
 use self::join::Joining;
@@ -135,8 +136,8 @@ struct Inner {
     config: Arc<BrokerConfig>,
     store: Arc<dyn Store>,
     fences: Fences,
-    publishing: watch::Receiver<Line>,
-    reading: watch::Receiver<Line>,
+    publishing: latest::Receiver<Line>,
+    reading: latest::Receiver<Line>,
     readers: Semaphore,
     parked: Mutex<VecDeque<Parked>>,
     shards: Mutex<BTreeMap<ShardNo, Shard>>,
@@ -153,7 +154,7 @@ impl BrokerLog {
     pub fn new(env: &Env, store: Arc<dyn Store>, config: BrokerConfig) -> Self {
         let config = Arc::new(config);
         let line = |purpose| {
-            let (line, lines) = watch::channel(Line::default());
+            let (line, lines) = latest::channel(Line::default());
             env.spawn(keep_connected(env.clone(), config.clone(), purpose, line));
             lines
         };

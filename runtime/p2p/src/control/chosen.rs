@@ -27,6 +27,7 @@ pub(super) struct Chosen<B> {
     inner: B,
     with: GossipsWith,
     may_dial: fn(&mut B) -> bool,
+    tend: fn(&mut B),
     peers: BTreeMap<PeerId, Peer>,
     /// Connections that the behaviour does not know of.
     mute: BTreeSet<ConnectionId>,
@@ -38,6 +39,7 @@ impl<B> Chosen<B> {
             inner,
             with,
             may_dial: |_| true,
+            tend: |_| (),
             peers: BTreeMap::new(),
             mute: BTreeSet::new(),
         }
@@ -46,6 +48,11 @@ impl<B> Chosen<B> {
     /// Asked for each dial that the behaviour wants.
     pub(super) fn dialling(self, may_dial: fn(&mut B) -> bool) -> Chosen<B> {
         Chosen { may_dial, ..self }
+    }
+
+    /// Called before each look at what the behaviour wants.
+    pub(super) fn tended(self, tend: fn(&mut B)) -> Chosen<B> {
+        Chosen { tend, ..self }
     }
 
     pub(super) fn inner(&mut self) -> &mut B {
@@ -182,6 +189,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Chosen<B> {
         cx: &mut Context<'_>,
     ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         loop {
+            (self.tend)(&mut self.inner);
             match ready!(self.inner.poll(cx)) {
                 // Whom a peer names is not whom we dial, unless it may take part.
                 ToSwarm::Dial { opts }

@@ -33,9 +33,15 @@ use super::judging::{self, Court, Gossip, PeerCounters, Validator, Verdict};
 use super::peers::Peers;
 use super::substreams::{self, OpenError};
 use super::upgrade::{self, UpgradeError, node_id_of, peer_id_of};
-use super::{ControlError, ControlEvent, DialFailure, Substream, gossip, lan, lookup, reach};
+use super::ways::Ways;
+use super::{
+    ControlError, ControlEvent, DialFailure, Substream, gossip, lan, lookup, probing, reach, seen,
+};
+
+use crate::network::Address;
 
 mod lookups;
+mod reaching;
 
 /// Events that wait for the role: a burst of peers and substreams fits.
 const EVENTS: usize = 256;
@@ -55,8 +61,11 @@ struct Behaviour {
     lookup: Toggle<Chosen<lookup::Behaviour>>,
     lan: Toggle<lan::Behaviour>,
     relay: Toggle<Chosen<relay::Behaviour>>,
-    circuits: Toggle<Chosen<relay::client::Behaviour>>,
+    circuits: Chosen<relay::client::Behaviour>,
     holes: Toggle<Chosen<dcutr::Behaviour>>,
+    seen: Toggle<Chosen<seen::Behaviour>>,
+    probes: Toggle<Chosen<reach::Client>>,
+    probing: Toggle<Chosen<probing::Behaviour>>,
 }
 
 /// A verdict on its way back from its task.
@@ -91,12 +100,7 @@ impl Driver {
     pub(super) fn new(env: &Env, config: ControlConfig) -> Result<Driver, ControlError> {
         let own = peer_id_of(&config.security.node_id());
         let peers = Peers::new(config.max_peers, config.security.members());
-        let (transport, circuits) = if config.relayed {
-            let (transport, behaviour) = relay::client::new(own);
-            (Some(transport), Some(behaviour))
-        } else {
-            (None, None)
-        };
+        let (transport, circuits) = relay::client::new(own);
         let transport = upgrade::transport(config.security.clone(), peers.clone(), transport);
         let with = || config.gossips_with.clone();
         let behaviour = Behaviour {
@@ -110,6 +114,7 @@ impl Driver {
             lookup: (config.lookup)
                 .map(|lookup| lookup::behaviour(own, lookup))
                 .map(|lookup| Chosen::new(lookup, with()).dialling(lookup::may_dial))
+                .map(|lookup| lookup.tended(lookup::end_walks))
                 .into(),
             lan: (config.lan)
                 .then(|| lan::Behaviour::new(own))
@@ -123,8 +128,20 @@ impl Driver {
             holes: (config.relayed)
                 .then(|| Chosen::new(dcutr::Behaviour::new(own), with()))
                 .into(),
-            circuits: circuits
-                .map(|circuits| Chosen::new(circuits, with()))
+            circuits: Chosen::new(circuits, with()),
+            seen: (config.relays || config.relayed)
+                .then(|| {
+                    let known = config.probes.iter().flatten();
+                    let known: Vec<_> = known.filter_map(Address::socket_addr).collect();
+                    seen::Behaviour::new(config.relays, config.relayed, &known)
+                })
+                .map(|seen| Chosen::new(seen, with()))
+                .into(),
+            probes: (config.probes.is_some())
+                .then(|| Chosen::new(reach::client(env), with()))
+                .into(),
+            probing: (config.relays)
+                .then(|| Chosen::new(probing::Behaviour::default(), with()))
                 .into(),
         };
         let spawner = env.clone();
@@ -157,6 +174,7 @@ impl Driver {
     ) {
         loop {
             let full = self.queue.len() >= EVENTS;
+            let patience = self.lookups.patience(self.env.now());
             tokio::select! {
                 biased;
                 command = inbox.recv() => match command {
@@ -173,6 +191,7 @@ impl Driver {
                     Err(_) => self.queue.clear(),
                 },
                 Some(judged) = self.judged.recv() => self.on_judged(judged),
+                () = self.env.sleep(patience.unwrap_or_default()), if patience.is_some() => self.on_late(),
                 event = self.swarm.select_next_some(), if !full => self.on_event(event),
             }
         }
@@ -215,7 +234,6 @@ impl Driver {
                 reply(answer, done);
             }
             Command::Counters { answer } => reply(answer, self.counters()),
-            Command::SeenAs { at } => self.swarm.behaviour_mut().substreams.seen_as(at),
             Command::Learn { peer, at } => self.learn(peer, at),
             Command::KeepRecords { check, answer } => reply(answer, self.keep_records(check)),
             Command::Announce { record, answer } => self.announce(record, answer),
@@ -274,14 +292,23 @@ impl Driver {
 
     fn dial(&mut self, peer: PeerId, at: Vec<Multiaddr>, answer: Answer<Dialled>) {
         if at.is_empty() {
-            return reply(answer, Err(Vec::new()));
+            let connected = self.swarm.is_connected(&peer);
+            return reply(answer, connected.then_some(()).ok_or_else(Vec::new));
         }
         if self.dialling.len() >= DIALLING {
             return reply(answer, Err(not_tried("too many dials are under way")));
         }
-        // Without a condition on dials under way: each caller gets an outcome of its own.
+        // Without a condition on dials under way: each caller gets an outcome of its own. A circuit is no reason not to
+        // find a direct way.
+        let ways = self.swarm.behaviour().substreams.ways(&peer);
+        let better = ways.is_some_and(Ways::is_relayed) && !at.iter().any(reach::is_circuit);
+        let condition = if better {
+            PeerCondition::Always
+        } else {
+            PeerCondition::Disconnected
+        };
         let options = DialOpts::peer_id(peer)
-            .condition(PeerCondition::Disconnected)
+            .condition(condition)
             .addresses(at)
             .build();
         let connection = options.connection_id();
@@ -302,7 +329,8 @@ impl Driver {
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.on_gossip(event),
             SwarmEvent::Behaviour(BehaviourEvent::Lookup(event)) => self.on_lookup(event),
             SwarmEvent::Behaviour(BehaviourEvent::Lan(found)) => self.on_found(found),
-            SwarmEvent::Behaviour(BehaviourEvent::Holes(punched)) => self.on_punched(punched),
+            SwarmEvent::Behaviour(BehaviourEvent::Holes(punched)) => reaching::on_punched(punched),
+            SwarmEvent::Behaviour(BehaviourEvent::Probes(probed)) => self.on_probed(probed),
             SwarmEvent::ConnectionEstablished {
                 peer_id,
                 connection_id,
@@ -326,6 +354,7 @@ impl Driver {
                     self.court.open(peer.node_id());
                     self.queue.push_back(ControlEvent::PeerUp { peer });
                 }
+                self.straighten(peer_id, &endpoint);
             }
             SwarmEvent::ConnectionClosed {
                 peer_id,
@@ -389,18 +418,6 @@ impl Driver {
             }
             // Progress of dials and address book changes, which nobody here asks for. The enum is the library's.
             _ => {}
-        }
-    }
-
-    fn on_punched(&mut self, punched: dcutr::Event) {
-        let peer = punched.remote_peer_id;
-        match punched.result {
-            Ok(_) => {
-                if let Some(peer) = node_id_of(&peer) {
-                    self.queue.push_back(ControlEvent::Direct { peer });
-                }
-            }
-            Err(error) => tracing::debug!(%peer, %error, "no hole punched"),
         }
     }
 

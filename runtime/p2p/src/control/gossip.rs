@@ -57,8 +57,9 @@ pub const MAX_TOPICS: usize = 16;
 pub const MESSAGES: usize = 4;
 /// Bytes of subscriptions and control messages in one RPC. Two-byte elements decode to a hundred times that.
 pub const CONTROL_BYTES: usize = 2048;
-/// Message ids in one IHAVE or IWANT of ours, and IWANTs a heartbeat for one peer's IHAVEs; fits [`CONTROL_BYTES`].
-pub const IDS: usize = 32;
+/// Message ids in one IHAVE or IWANT of ours, and IWANTs a heartbeat for one peer's IHAVEs. Whoever answers an IWANT puts all of
+/// it into its [`QUEUE`] at once and drops what does not fit: half of that leaves room for what is forwarded meanwhile.
+pub const IDS: usize = QUEUE / 2;
 /// Messages that wait for one peer to read.
 pub const QUEUE: usize = 16;
 /// How long the id of a message is remembered. Older ones come to the validator again, which knows them by version.

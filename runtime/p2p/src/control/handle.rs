@@ -43,11 +43,13 @@ pub struct ControlConfig {
     pub lookup: Option<LookupConfig>,
     /// Whether to look for nodes on the LAN, and to be found there.
     pub lan: bool,
-    /// Whether to carry circuits of the network's nodes that cannot be reached. Its listen addresses are taken for
-    /// reachable.
+    /// Whether to carry circuits of the network's nodes that cannot be reached, to tell each how it is seen, and to try for it
+    /// whether it can be reached. Its own listen addresses are taken for reachable.
     pub relays: bool,
-    /// Whether to use such circuits, and to punch holes from them.
+    /// Whether to punch holes from circuits to this node and from it. Every node dials circuits.
     pub relayed: bool,
+    /// Whether to have relays try if this node can be reached: at the address that they see, and at these.
+    pub probes: Option<Vec<Address>>,
 }
 
 impl ControlConfig {
@@ -63,6 +65,7 @@ impl ControlConfig {
             lan: false,
             relays: false,
             relayed: false,
+            probes: None,
             gossips_with: Arc::new(move |node| {
                 members
                     .as_ref()
@@ -102,9 +105,6 @@ pub(super) enum Command {
     },
     Counters {
         answer: Answer<Vec<PeerCounters>>,
-    },
-    SeenAs {
-        at: Multiaddr,
     },
     Learn {
         peer: PeerId,
@@ -335,16 +335,6 @@ impl ControlPlane for Libp2pControl {
                 .call(|answer| Command::Dial { peer, at, answer })
                 .await?;
             dialled.map_err(failed)
-        })
-    }
-
-    fn seen_as(&self, at: Address) -> BoxFuture<'_, Result<(), ControlError>> {
-        Box::pin(async move {
-            match upgrade::multiaddr(&at) {
-                Some(at) => self.tell(Command::SeenAs { at }).await,
-                // Peers see addresses, not names.
-                None => Ok(()),
-            }
         })
     }
 

@@ -10,7 +10,7 @@
 //! | a message | [`PACKET`] bytes, 32 substreams a connection |
 //! | records of one peer being checked | with its gossip: [`super::judging::PENDING`] |
 //! | nodes known with addresses | 256 buckets of 20, [`ADDRESSES`] each; only what the role tells of, never what a peer says |
-//! | whom a query dials | nodes that may take part; closed again when the last query ends |
+//! | whom a query dials | nodes that may take part, the 20 nearest known and those it hears of; closed when the last query ends |
 //! | queries under way | [`LOOKUPS`], [`TIMEOUT`] each; no others ([`may_dial`]) |
 
 use std::num::NonZeroUsize;
@@ -35,10 +35,11 @@ pub const PACKET: usize = 24 * 1024;
 pub const ADDRESSES: usize = 8;
 /// Lookups and announcements under way at once.
 pub const LOOKUPS: usize = 64;
-/// Nodes at which a record is put, and which a lookup asks at most beyond those it hears of: adverts bring the same news to all,
-/// so records are for those few whom these do not reach. Each is a handshake, unless there is a connection.
+/// Nodes at which a record is put, and whose answers end a walk: adverts bring the same news to all, so records are for those few
+/// whom these do not reach. Each is a handshake, unless there is a connection. A walk asks more only where one of the
+/// nearest does not answer or is slow: then the next ones, of the 20 nearest that it knows.
 pub const REPLICAS: NonZeroUsize = NonZeroUsize::new(8).unwrap();
-/// How long one may take.
+/// How long one may take; the driver sees to it. So long Kademlia waits for one node, and asks the next ones meanwhile.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a record is held that nobody renews; adverts are renewed every ten minutes.
 pub const HELD: Duration = Duration::from_secs(60 * 60);
@@ -110,18 +111,22 @@ pub(super) fn behaviour(own: PeerId, config: LookupConfig) -> Behaviour {
     behaviour
 }
 
-/// Whether a dial that Kademlia wants is for somebody who asked. Whenever it hears of a node it begins, half a second later, to walk
-/// through all that it knows (`Bootstrap`), and that cannot be turned off: in a network that starts, everybody would dial
-/// everybody. The walk is ended here, at its first dial; what it would find, the role knows from adverts.
-pub(super) fn may_dial(behaviour: &mut Behaviour) -> bool {
-    let mut asked = false;
+/// Ends the walks that Kademlia begins by itself. Whenever it hears of a node it walks, half a second later, through all that it
+/// knows (`Bootstrap`, a step for each bucket), and that cannot be turned off: in a network that starts, everybody would dial
+/// everybody. What a walk would find, the role knows from adverts.
+pub(super) fn end_walks(behaviour: &mut Behaviour) {
     for mut query in behaviour.iter_queries_mut() {
-        match query.info() {
-            kad::QueryInfo::Bootstrap { .. } => query.finish(),
-            _ => asked = true,
+        if matches!(query.info(), kad::QueryInfo::Bootstrap { .. }) {
+            query.finish();
         }
     }
-    asked
+}
+
+/// Whether a dial that Kademlia wants may be for somebody who asked. A walk that begins while somebody asks has its first dials,
+/// three at most: whose a dial is cannot be told.
+pub(super) fn may_dial(behaviour: &mut Behaviour) -> bool {
+    let mut queries = behaviour.iter_queries();
+    queries.any(|query| !matches!(query.info(), kad::QueryInfo::Bootstrap { .. }))
 }
 
 pub(super) fn key(node: &NodeId) -> RecordKey {

@@ -2,13 +2,15 @@
 //!
 //! Circuit relay v2 and DCUtR carry PeerIds as bytes and never ask for a public key, so they work with ours; the
 //! connection inside a circuit is a QSTP connection like any other, which the relay cannot read. What they usually take
-//! from identify, the address under which others see this node, comes from the role
-//! ([`super::ControlPlane::seen_as`]). docs/spec/control-plane.md, "Reach".
+//! from identify, the address under which others see this node and who serves AutoNAT, [`super::seen`] brings.
+//! docs/spec/control-plane.md, "Reach".
 
 use std::time::Duration;
 
 use libp2p::multiaddr::{Multiaddr, Protocol};
 use libp2p::{PeerId, relay};
+use libp2p_autonat::v2::client;
+use pqcnet_actor::{Env, StreamRng};
 
 /// Nodes that a relay lets itself be reached for.
 pub const RESERVATIONS: usize = 128;
@@ -20,6 +22,17 @@ pub const CIRCUITS_EACH: usize = 4;
 pub const CIRCUIT: Duration = Duration::from_secs(10 * 60);
 /// What it may carry each way. The plane is for control; this is not a way around the data plane.
 pub const CIRCUIT_BYTES: u64 = 4 * 1024 * 1024;
+
+pub(super) type Client = client::Behaviour<StreamRng>;
+
+/// Between looks for addresses that no relay has tried yet; a connection has one to begin with.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// Has relays try whether this node can be reached.
+pub(super) fn client(env: &Env) -> Client {
+    let config = client::Config::default().with_probe_interval(PROBE);
+    client::Behaviour::new(env.rng("autonat"), config)
+}
 
 pub(super) fn server(own: PeerId) -> relay::Behaviour {
     let config = relay::Config {

@@ -3,7 +3,7 @@
 //! An inbound substream goes to the swarm's owner as an event. The connection's event queue is bounded and makes the
 //! connection wait, so none is dropped when several come at once (libp2p-stream keeps one and resets the others).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::task::{Context, Poll};
 
 use futures::channel::oneshot;
@@ -19,6 +19,8 @@ use libp2p::swarm::{
     THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
+
+use super::ways::Ways;
 
 /// The only protocol of substreams.
 pub const PROTOCOL: StreamProtocol = StreamProtocol::new("/pqcnet/link/1");
@@ -58,13 +60,13 @@ pub struct Inbound {
 pub struct Behaviour {
     opening: VecDeque<(PeerId, Opening)>,
     inbound: VecDeque<Inbound>,
-    seen: Option<Multiaddr>,
+    ways: BTreeMap<PeerId, Ways>,
 }
 
 impl Behaviour {
-    /// Tells the other behaviours of an address under which a peer sees this node; the last one before a poll.
-    pub fn seen_as(&mut self, at: Multiaddr) {
-        self.seen = Some(at);
+    /// The connections with a peer, where there are any.
+    pub(super) fn ways(&self, peer: &PeerId) -> Option<&Ways> {
+        self.ways.get(peer)
     }
 
     /// Asks for a substream to a connected peer.
@@ -102,7 +104,24 @@ impl NetworkBehaviour for Behaviour {
         Ok(Handler::default())
     }
 
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(new) => {
+                let ways = self.ways.entry(new.peer_id).or_default();
+                ways.add(new.connection_id, new.endpoint.is_relayed());
+            }
+            FromSwarm::ConnectionClosed(closed) => {
+                if let Some(ways) = self.ways.get_mut(&closed.peer_id) {
+                    ways.remove(closed.connection_id);
+                    if ways.is_empty() {
+                        self.ways.remove(&closed.peer_id);
+                    }
+                }
+            }
+            // The rest is not about connections that stand. The enum is the library's.
+            _ => {}
+        }
+    }
 
     fn on_connection_handler_event(
         &mut self,
@@ -114,15 +133,13 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        if let Some(at) = self.seen.take() {
-            return Poll::Ready(ToSwarm::NewExternalAddrCandidate(at));
-        }
         if let Some(inbound) = self.inbound.pop_front() {
             return Poll::Ready(ToSwarm::GenerateEvent(inbound));
         }
         match self.opening.pop_front() {
             Some((peer_id, event)) => {
-                let handler = NotifyHandler::Any;
+                let best = self.ways.get(&peer_id).and_then(Ways::best);
+                let handler = best.map_or(NotifyHandler::Any, NotifyHandler::One);
                 Poll::Ready(ToSwarm::NotifyHandler {
                     peer_id,
                     handler,

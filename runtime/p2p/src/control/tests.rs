@@ -17,6 +17,7 @@ mod gossip;
 mod lan;
 mod lookup;
 mod reach;
+mod wants;
 
 struct Node {
     plane: Libp2pControl,
@@ -259,7 +260,7 @@ async fn failures_have_names() {
     assert!(matches!(full, UpgradeError::Full), "{full}");
     drop(outcome);
 
-    let none = second.plane.dial(b.id(), &[]).await.unwrap_err();
+    let none = second.plane.dial(first.id(), &[]).await.unwrap_err();
     assert!(
         matches!(none, ControlError::Dial { ref failures, .. } if failures.is_empty()),
         "{none}"

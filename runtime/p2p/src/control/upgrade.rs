@@ -15,7 +15,8 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Either};
 use libp2p::core::muxing::StreamMuxerBox;
-use libp2p::core::transport::{Boxed, OptionalTransport};
+use libp2p::core::transport::Boxed;
+use libp2p::core::transport::timeout::{TransportTimeout, TransportTimeoutError};
 use libp2p::core::{ConnectedPoint, Endpoint};
 use libp2p::multiaddr::{Multiaddr, Protocol};
 use libp2p::relay::client::Transport as RelayTransport;
@@ -33,6 +34,9 @@ use crate::network::Address;
 /// The name of the security upgrade, on the wire and in the transcript.
 pub const PROTOCOL: &str = "/pqcnet/qstp/1";
 const YAMUX: &str = "/yamux/1.0.0";
+/// How long TCP may take to connect: a NAT's or firewall's drops leave a dial without an answer, and whoever asked whether an
+/// address leads here waits ten seconds.
+const CONNECT: Duration = Duration::from_secs(5);
 /// How long a stranger for whom there is no place has to be told so.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -144,26 +148,33 @@ pub(super) fn plain(at: &Multiaddr) -> String {
     address(at).map_or_else(|| at.to_string(), |at| at.to_string())
 }
 
-/// TCP, plain or with WebSockets, and circuits through relays where the node uses them.
+/// TCP, plain or with WebSockets, and circuits through relays.
 pub(super) fn transport(
     security: Arc<Security>,
     peers: Peers,
-    circuits: Option<RelayTransport>,
+    circuits: RelayTransport,
 ) -> Boxed<(PeerId, StreamMuxerBox)> {
-    let circuits = circuits.map_or_else(OptionalTransport::none, OptionalTransport::some);
-    (circuits.or_transport(Carrier::new()))
+    let carrier = TransportTimeout::with_outgoing_timeout(Carrier::new(), CONNECT);
+    (circuits.or_transport(carrier))
         .and_then(move |socket, point| upgraded(security, peers, socket, point))
         .map_err(|error| {
             let circuit = |error: relay::client::transport::Error| error.to_string();
-            let carrier = |error: either::Either<_, io::Error>| {
+            let carrier = |error: either::Either<_, TransportTimeoutError<io::Error>>| {
                 error.either(
                     |error| UpgradeError::Circuit(circuit(error)),
-                    UpgradeError::Io,
+                    |error| UpgradeError::Io(connecting(error)),
                 )
             };
             error.either(carrier, |upgrade| upgrade)
         })
         .boxed()
+}
+
+fn connecting(error: TransportTimeoutError<io::Error>) -> io::Error {
+    match error {
+        TransportTimeoutError::Timeout => io::ErrorKind::TimedOut.into(),
+        TransportTimeoutError::TimerError(error) | TransportTimeoutError::Other(error) => error,
+    }
 }
 
 type Upgraded = Result<(PeerId, StreamMuxerBox), UpgradeError>;

@@ -1,9 +1,10 @@
 //! The driver's part in lookups: queries and records to be checked, each by our own code.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -25,6 +26,8 @@ use super::{Driver, Judged, reply};
 pub(super) struct Lookups {
     check: Option<Arc<dyn RecordCheck>>,
     queries: HashMap<QueryId, Query>,
+    /// When each began, oldest first; some are over.
+    began: VecDeque<(Duration, QueryId)>,
     /// Nodes that only a query dialled: nobody else has used the connection yet.
     errands: BTreeSet<PeerId>,
     max_record: usize,
@@ -51,9 +54,27 @@ impl Lookups {
         Lookups {
             check: None,
             queries: HashMap::new(),
+            began: VecDeque::new(),
             errands: BTreeSet::new(),
             max_record,
         }
+    }
+
+    fn begin(&mut self, now: Duration, id: QueryId, query: Query) {
+        self.queries.insert(id, query);
+        self.began.push_back((now, id));
+    }
+
+    /// How long until a query has taken its time. Kademlia has no clock that would wake it: what waits for a dial without an
+    /// answer would wait as long as that.
+    pub(super) fn patience(&mut self, now: Duration) -> Option<Duration> {
+        while let Some((began, id)) = self.began.front() {
+            if self.queries.contains_key(id) {
+                return Some((*began + lookup::TIMEOUT).saturating_sub(now));
+            }
+            self.began.pop_front();
+        }
+        None
     }
 
     /// A node was dialled that nobody asked for: by a query, if one is under way.
@@ -98,6 +119,27 @@ impl Driver {
         self.kademlia()
     }
 
+    /// The oldest query has taken its time: whoever asked gets what there is.
+    pub(super) fn on_late(&mut self) {
+        let Some((_, id)) = self.lookups.began.pop_front() else {
+            return;
+        };
+        match self.lookups.queries.remove(&id) {
+            Some(Query::Lookup(lookup)) => lookup.answer(),
+            Some(Query::Announce(answer)) => {
+                let late = format!("no answer within {} s", lookup::TIMEOUT.as_secs());
+                reply(answer, Err(ControlError::NotStored(late)));
+            }
+            None => {}
+        }
+        if let Ok(kademlia) = self.kademlia()
+            && let Some(mut query) = kademlia.query_mut(&id)
+        {
+            query.finish();
+        }
+        self.tidy();
+    }
+
     pub(super) fn announce(&mut self, record: Bytes, answer: Answer<Result<(), ControlError>>) {
         let max = self.lookups.max_record;
         let own = node_id_of(self.swarm.local_peer_id());
@@ -113,7 +155,8 @@ impl Driver {
         });
         match started {
             Ok(query) => {
-                self.lookups.queries.insert(query, Query::Announce(answer));
+                let now = self.env.now();
+                self.lookups.begin(now, query, Query::Announce(answer));
             }
             Err(error) => reply(answer, Err(error)),
         }
@@ -128,7 +171,8 @@ impl Driver {
             Ok(kademlia) => {
                 let query = kademlia.get_record(lookup::key(&node));
                 let lookup = Query::Lookup(Lookup::new(node, answer));
-                self.lookups.queries.insert(query, lookup);
+                let now = self.env.now();
+                self.lookups.begin(now, query, lookup);
             }
             Err(error) => reply(answer, Err(error)),
         }

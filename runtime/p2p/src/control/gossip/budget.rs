@@ -211,6 +211,35 @@ mod tests {
         }
     }
 
+    /// How long an honest neighbour takes to forward so many messages that it got at once; `None` if it passes for a flood.
+    fn backlog(messages: u32) -> Option<Duration> {
+        let (mut budget, mut now) = (Budget::new(at(0)), at(0));
+        for _ in 0..messages {
+            match budget.charge(now, 1, elements(1)) {
+                Charge::Free => {}
+                Charge::Wait(wait) => now += wait,
+                Charge::Surplus | Charge::Offence(_) => return None,
+            }
+        }
+        Some(now)
+    }
+
+    /// What an honest network may send: 32 messages a second for ever, each once by each neighbour; the adverts of a thousand
+    /// nodes that start in the same second within 24 s, those of two thousand too. More at once would pass for a flood.
+    #[test]
+    fn what_an_honest_network_may_send() {
+        let mut budget = Budget::new(at(0));
+        for tick in 0..8 * 3600 {
+            let charge = budget.charge(at(125 * tick), 1, elements(RATE / 8));
+            assert_eq!(charge, Charge::Free, "{tick}");
+        }
+        assert_eq!(backlog(BURST), Some(at(0)));
+        let thousand = backlog(1_000).unwrap();
+        assert!((at(23_000)..at(24_000)).contains(&thousand), "{thousand:?}");
+        assert!(backlog(2_000).is_some());
+        assert_eq!(backlog(2_300), None);
+    }
+
     /// Of several connections of one peer only one waits with what it has buffered; the rest are closed.
     #[test]
     fn one_connection_waits() {

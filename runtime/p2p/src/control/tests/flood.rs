@@ -200,14 +200,14 @@ const BORNE: Suffered = Suffered {
     offence: None,
 };
 
-type Wire = multistream_select::Negotiated<
+pub(super) type Wire = multistream_select::Negotiated<
     crate::stream::QstpStream<
         multistream_select::Negotiated<tokio_util::compat::Compat<tokio::net::TcpStream>>,
     >,
 >;
 
 /// Connects as libp2p does.
-async fn connect(security: &Arc<Security>, victim: NodeId, at: &Address) -> Muxer<Wire> {
+pub(super) async fn connect(security: &Arc<Security>, victim: NodeId, at: &Address) -> Muxer<Wire> {
     let socket = tokio::net::TcpStream::connect(at.socket_addr().unwrap())
         .await
         .unwrap();
@@ -244,8 +244,16 @@ async fn gossip_stream(
     at: &Address,
 ) -> multistream_select::Negotiated<Muxed> {
     let mut muxer = connect(security, victim, at).await;
-    let opened = open(&mut muxer).await;
+    let stream = gossip_substream(&mut muxer).await;
     tokio::spawn(take(muxer));
+    stream
+}
+
+/// A substream for gossip on a connection that somebody moves.
+pub(super) async fn gossip_substream(
+    muxer: &mut Muxer<Wire>,
+) -> multistream_select::Negotiated<Muxed> {
+    let opened = open(muxer).await;
     let name = crate::control::gossip::PROTOCOL;
     let (_, stream) = dialer_select_proto(opened, [name], Version::V1Lazy)
         .await
@@ -269,7 +277,7 @@ async fn flood(
     }
 }
 
-fn varint(to: &mut Vec<u8>, mut value: usize) {
+pub(super) fn varint(to: &mut Vec<u8>, mut value: usize) {
     while value >= 0x80 {
         to.push(value as u8 | 0x80);
         value >>= 7;
@@ -278,7 +286,7 @@ fn varint(to: &mut Vec<u8>, mut value: usize) {
 }
 
 /// A length-delimited field of a protobuf.
-fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+pub(super) fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     let mut out = vec![number << 3 | 2];
     varint(&mut out, bytes.len());
     out.extend_from_slice(bytes);

@@ -189,7 +189,7 @@ fn wants<B: libp2p::swarm::NetworkBehaviour>(behaviour: &mut B) -> usize {
 #[test]
 fn dials_nobody_unasked() {
     use crate::control::chosen::Chosen;
-    use crate::control::lookup::{behaviour, key, learn, may_dial};
+    use crate::control::lookup::{behaviour, end_walks, key, learn, may_dial};
     let node = || NodeKeys::generate().node_id();
     let own = peer_id_of(&node());
     let at: libp2p::Multiaddr = "/ip4/127.0.0.1/tcp/9".parse().unwrap();
@@ -198,7 +198,7 @@ fn dials_nobody_unasked() {
         let kademlia = behaviour(own, LookupConfig::default());
         let mut lookups = Chosen::new(kademlia, everybody.clone());
         if told {
-            lookups = lookups.dialling(may_dial);
+            lookups = lookups.dialling(may_dial).tended(end_walks);
         }
         for _ in 0..24 {
             learn(lookups.inner(), &peer_id_of(&node()), vec![at.clone()]);
@@ -214,4 +214,75 @@ fn dials_nobody_unasked() {
             assert!(wants(&mut lookups) > 0);
         }
     }
+}
+
+/// A walk whose nearest nodes do not answer asks the next ones, each once, and of all that are known no more than the twenty
+/// nearest: a handshake each, where somebody answers. Here nobody does, and the walk ends. Kademlia's own, which begins at the
+/// same time, adds no dial.
+#[test]
+fn dials_the_nearest_once_each() {
+    use std::collections::BTreeSet;
+    use std::task::{Context, Poll, Waker};
+
+    use libp2p::kad::K_VALUE;
+    use libp2p::swarm::{DialError, DialFailure, FromSwarm, NetworkBehaviour as _, ToSwarm};
+
+    use crate::control::chosen::Chosen;
+    use crate::control::lookup::{behaviour, end_walks, key, learn, may_dial};
+
+    let node = |n: u8| NodeId::from_bytes(pqcnet_crypto::sha256(&[&[n]]));
+    let everybody: GossipsWith = Arc::new(|_| true);
+    let kademlia = behaviour(peer_id_of(&node(0)), LookupConfig::default());
+    let mut lookups = Chosen::new(kademlia, everybody)
+        .dialling(may_dial)
+        .tended(end_walks);
+    let at: libp2p::Multiaddr = "/ip4/127.0.0.1/tcp/9".parse().unwrap();
+    for n in 1..=2 * u8::try_from(K_VALUE.get()).unwrap() {
+        learn(lookups.inner(), &peer_id_of(&node(n)), vec![at.clone()]);
+    }
+    // Begun by hand, the walk of all that is known does not begin by itself in the midst of this; none of its steps dials.
+    lookups.inner().bootstrap().unwrap();
+    lookups.inner().get_record(key(&node(255)));
+    let mut dialled = BTreeSet::new();
+    let mut cx = Context::from_waker(Waker::noop());
+    while let Poll::Ready(action) = lookups.poll(&mut cx) {
+        let ToSwarm::Dial { opts } = action else {
+            continue;
+        };
+        assert!(dialled.insert(opts.get_peer_id().unwrap()), "dialled twice");
+        lookups.on_swarm_event(FromSwarm::DialFailure(DialFailure {
+            peer_id: opts.get_peer_id(),
+            error: &DialError::Aborted,
+            connection_id: opts.connection_id(),
+        }));
+    }
+    assert!(dialled.len() <= K_VALUE.get(), "{} dials", dialled.len());
+    assert!(dialled.len() > crate::control::lookup::REPLICAS.get());
+    assert_eq!(lookups.inner().iter_queries().count(), 0);
+}
+
+/// The one node that is known takes the connection and says nothing, for longer than anybody waits: a lookup and an
+/// announcement end all the same, since the driver keeps the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ends_without_an_answer() {
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at: Address = mute.local_addr().unwrap().into();
+    let mut patient = config();
+    patient.deadline = Duration::from_secs(24 * 60 * 60);
+    let config = ControlConfig {
+        lookup: Some(LookupConfig::default()),
+        ..ControlConfig::new(security(patient), 32)
+    };
+    let (plane, _events) = Libp2pControl::start(&Env::plain(), config).unwrap();
+    plane.keep_records(check()).await.unwrap();
+    let node = NodeKeys::generate().node_id();
+    plane
+        .learn(NodeKeys::generate().node_id(), std::slice::from_ref(&at))
+        .await
+        .unwrap();
+    let (found, announced) =
+        futures::join!(plane.lookup(node), plane.announce(record(&node, 1)));
+    assert_eq!(found.unwrap(), None);
+    let late = matches!(announced, Err(ControlError::NotStored(_)));
+    assert!(late, "{announced:?}");
 }
