@@ -20,8 +20,8 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::tools::{find, run};
 
-/// Says that a test runs in namespaces of its own.
-const ALONE: &str = "PQCNET_TEST_ALONE";
+/// Says that a test runs in namespaces of its own; nodes take what begins with `PQCNET_` for theirs.
+const ALONE: &str = "TEST_HAS_OWN_NAMESPACES";
 /// Where `ip` keeps its namespaces.
 const NAMESPACES: &str = "/run/netns";
 /// The bridge's.
@@ -48,14 +48,25 @@ pub fn alone(name: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {
         nix::unistd::geteuid().is_root(),
         "network namespaces need root: run this test as root"
     );
-    let own = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"];
+    let own = [
+        "--net",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+        "--",
+    ];
     let ended = Command::new(unshare)
         .args(own)
         .arg(std::env::current_exe()?)
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(ALONE, "1")
         .status()?;
-    ensure!(ended.success(), "in its own namespaces, {name} ended with {ended}");
+    ensure!(
+        ended.success(),
+        "in its own namespaces, {name} ended with {ended}"
+    );
     Ok(())
 }
 
@@ -209,7 +220,10 @@ impl Host {
     /// The beginning of a command line that runs there.
     pub fn enter(&self) -> [String; 2] {
         let namespace = self.namespace();
-        ["nsenter".to_owned(), format!("--net={}", namespace.display())]
+        [
+            "nsenter".to_owned(),
+            format!("--net={}", namespace.display()),
+        ]
     }
 
     /// Runs a program there; what it said.

@@ -273,7 +273,10 @@ impl Network {
 
     /// A network whose nodes run on these hosts, one each; it knows the address of the first sentry alone, which is the one
     /// bootstrap node. Each listens at [`CONTROL_PORT`] and [`DATA_PORT`] of `at`, its host's own address or all.
-    pub fn on_hosts(sentries: &[(Host, Ipv4Addr)], relayers: &[(Host, Ipv4Addr)]) -> Result<Network> {
+    pub fn on_hosts(
+        sentries: &[(Host, Ipv4Addr)],
+        relayers: &[(Host, Ipv4Addr)],
+    ) -> Result<Network> {
         let seat = |role, (host, at): &(Host, Ipv4Addr)| Seat {
             role,
             control: SocketAddr::from((*at, CONTROL_PORT)),

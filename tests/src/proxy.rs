@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use pqcnet_actor::latest;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use pqcnet_actor::latest;
 
 #[derive(Clone, Copy, Default)]
 struct State {
@@ -48,7 +48,8 @@ impl Proxy {
 
     /// From now on what the client sends arrives, and what comes back is lost.
     pub fn swallow_answers(&self) {
-        self.state.send_if_modified(|state| !std::mem::replace(&mut state.swallow, true));
+        self.state
+            .send_if_modified(|state| !std::mem::replace(&mut state.swallow, true));
     }
 
     /// Cuts every connection there is. New ones pass in both directions.

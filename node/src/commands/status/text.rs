@@ -22,7 +22,9 @@ pub fn lines(names: &Names, answers: &[Answer], problems: &[Problem], now_ms: u6
         (0, 1) if starting == 1 => out.push("the node is starting".to_owned()),
         (0, 1) => out.push("the node is well".to_owned()),
         (0, count) if starting > 0 => {
-            out.push(format!("{starting} of {count} nodes are starting, the others are well"));
+            out.push(format!(
+                "{starting} of {count} nodes are starting, the others are well"
+            ));
         }
         (0, count) => out.push(format!("all {count} nodes are well")),
         (1, _) => out.push("1 problem".to_owned()),
@@ -171,7 +173,10 @@ mod tests {
         let said = |answers: &[Answer]| lines(&names, answers, &[], 0);
         let told = said(&[answer(1, 2), answer(2, 0)]);
         assert_eq!(told[0], "1 of 2 nodes are starting, the others are well");
-        assert!(told[2].contains("relayer  starting  pqcnet/0.1.0"), "{told:?}");
+        assert!(
+            told[2].contains("relayer  starting  pqcnet/0.1.0"),
+            "{told:?}"
+        );
         assert!(told[3].contains("relayer  ok  pqcnet/0.1.0"), "{told:?}");
         assert_eq!(said(&[answer(1, 1)])[0], "the node is starting");
         assert_eq!(said(&[answer(1, 0)])[0], "the node is well");

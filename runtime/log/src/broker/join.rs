@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pqcnet_actor::Env;
+use pqcnet_actor::latest;
 use pqcnet_store::{Batch, Store};
 use rand_core::Rng as _;
-use pqcnet_actor::latest;
 
 use super::BrokerConfig;
 use super::amqp::{AmqpError, Line, Message, Messages, Seat, Start, claim, in_time, sit};

@@ -28,8 +28,8 @@ use futures::FutureExt as _;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use parking_lot::Mutex;
 use pqcnet_actor::Env;
-use pqcnet_store::{Batch, Store};
 use pqcnet_actor::latest;
+use pqcnet_store::{Batch, Store};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::amqp::{Line, keep_connected};

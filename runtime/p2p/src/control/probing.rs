@@ -154,16 +154,21 @@ impl NetworkBehaviour for Behaviour {
             match std::task::ready!(self.inner.poll(cx)) {
                 ToSwarm::Dial { opts } => {
                     let connection = opts.connection_id();
-                    match opts.get_peer_id().filter(|_| self.may_probe(opts.get_peer_id())) {
+                    match opts
+                        .get_peer_id()
+                        .filter(|_| self.may_probe(opts.get_peer_id()))
+                    {
                         Some(client) => {
                             self.probes.insert(connection, client);
                             return Poll::Ready(ToSwarm::Dial { opts });
                         }
-                        None => self.inner.on_swarm_event(FromSwarm::DialFailure(DialFailure {
-                            peer_id: opts.get_peer_id(),
-                            error: &DialError::Aborted,
-                            connection_id: connection,
-                        })),
+                        None => self
+                            .inner
+                            .on_swarm_event(FromSwarm::DialFailure(DialFailure {
+                                peer_id: opts.get_peer_id(),
+                                error: &DialError::Aborted,
+                                connection_id: connection,
+                            })),
                     }
                 }
                 ToSwarm::GenerateEvent(event) => {

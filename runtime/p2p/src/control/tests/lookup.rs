@@ -280,8 +280,7 @@ async fn ends_without_an_answer() {
         .learn(NodeKeys::generate().node_id(), std::slice::from_ref(&at))
         .await
         .unwrap();
-    let (found, announced) =
-        futures::join!(plane.lookup(node), plane.announce(record(&node, 1)));
+    let (found, announced) = futures::join!(plane.lookup(node), plane.announce(record(&node, 1)));
     assert_eq!(found.unwrap(), None);
     let late = matches!(announced, Err(ControlError::NotStored(_)));
     assert!(late, "{announced:?}");

@@ -147,7 +147,10 @@ async fn a_relay_tries_addresses() {
 /// A node that does not relay, a node that has no place at the relay, and a relay that is not there say so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fails_by_name() {
-    let (relay, no_relay) = (node(true, false, None).await, node(false, false, None).await);
+    let (relay, no_relay) = (
+        node(true, false, None).await,
+        node(false, false, None).await,
+    );
     let (a, b) = (node(false, true, None).await, node(false, true, None).await);
     let refused = a.plane.reserve(no_relay.id(), &no_relay.at).await;
     assert!(
