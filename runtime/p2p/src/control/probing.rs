@@ -1,13 +1,13 @@
 //! Tries whether others can be reached, as they ask: AutoNAT v2's server, on a leash.
 //!
 //! The library dials whatever address a client names. Here a client has only addresses of the very host from which it is
-//! connected tried, one at a time, [`PROBES`] of all clients at once; and the connection that was made for it is closed
-//! when it has served.
+//! connected tried, [`EACH`] at a time, [`PROBES`] of all clients; and the connection that was made for it is closed when it
+//! has served. What is refused the client takes for not reached: an honest one has fewer under way.
 //!
 //! Spec: docs/spec/control-plane.md, "Reach".
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll};
 
 use libp2p::core::Endpoint;
@@ -23,12 +23,22 @@ use super::reach::is_circuit;
 use super::upgrade::socket_addr;
 
 /// Addresses tried at once; each is a handshake.
-pub const PROBES: usize = 16;
+pub const PROBES: usize = 64;
+/// The same for one client. Ours asks every two seconds, and five decide.
+pub const EACH: usize = 4;
 
 /// The client is not connected from there.
 #[derive(Debug, thiserror::Error)]
 #[error("a client has only its own host's addresses tried")]
 struct NotItsOwn;
+
+/// A try.
+#[derive(Debug)]
+struct Probe {
+    client: PeerId,
+    /// Known once it is dialled.
+    at: Option<SocketAddr>,
+}
 
 /// See the module.
 #[derive(Default)]
@@ -37,31 +47,26 @@ pub(super) struct Behaviour {
     /// Whence each connection to this node came.
     from: BTreeMap<ConnectionId, (PeerId, IpAddr)>,
     /// Connections that are being made, or were made, to try an address.
-    probes: BTreeMap<ConnectionId, PeerId>,
+    probes: BTreeMap<ConnectionId, Probe>,
     closing: VecDeque<(PeerId, ConnectionId)>,
 }
 
 impl Behaviour {
-    /// Its request is answered: what was made for it is of no more use.
-    fn served(&mut self, client: &PeerId) {
-        let of_client = self.probes.iter().filter(|(_, of)| *of == client);
-        let done: Vec<ConnectionId> = of_client.map(|(connection, _)| *connection).collect();
+    /// A request is answered: what was made for it is of no more use.
+    fn served(&mut self, client: &PeerId, tested: &Multiaddr) {
+        let tested = socket_addr(tested);
+        let of_it = |probe: &Probe| probe.client == *client && probe.at == tested;
+        let done = self.probes.iter().filter(|(_, probe)| of_it(probe));
+        let done: Vec<ConnectionId> = done.map(|(connection, _)| *connection).collect();
         for connection in done {
             self.probes.remove(&connection);
             self.closing.push_back((*client, connection));
         }
     }
 
-    fn may_probe(&mut self, client: Option<PeerId>) -> bool {
-        let Some(client) = client else {
-            return false;
-        };
-        let busy = self.probes.values().any(|of| *of == client);
-        // One whose answer was never given goes with the next question.
-        if busy {
-            self.served(&client);
-        }
-        !busy && self.probes.len() < PROBES
+    fn may_probe(&self, client: &PeerId) -> bool {
+        let of_client = self.probes.values().filter(|probe| probe.client == *client);
+        of_client.count() < EACH && self.probes.len() < PROBES
     }
 }
 
@@ -76,18 +81,17 @@ impl NetworkBehaviour for Behaviour {
         addresses: &[Multiaddr],
         role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        if let Some(client) = self.probes.get(&connection) {
-            let hosts = || {
-                let of_client = self.from.values().filter(|(of, _)| of == client);
-                of_client.map(|(_, ip)| *ip)
+        if let Some(probe) = self.probes.get_mut(&connection) {
+            let mut hosts = self.from.values().filter(|(of, _)| *of == probe.client);
+            let at = match addresses {
+                [at] if !is_circuit(at) => socket_addr(at),
+                _ => None,
             };
-            let is_own = |at: &Multiaddr| {
-                let ip = socket_addr(at).map(|at| at.ip());
-                !is_circuit(at) && hosts().any(|host| Some(host) == ip)
-            };
-            if !addresses.iter().all(is_own) {
+            let is_own = at.is_some_and(|at| hosts.any(|(_, host)| *host == at.ip()));
+            if !is_own {
                 return Err(ConnectionDenied::new(NotItsOwn));
             }
+            probe.at = at;
         }
         (self.inner).handle_pending_outbound_connection(connection, peer, addresses, role)
     }
@@ -154,25 +158,25 @@ impl NetworkBehaviour for Behaviour {
             match std::task::ready!(self.inner.poll(cx)) {
                 ToSwarm::Dial { opts } => {
                     let connection = opts.connection_id();
-                    match opts
-                        .get_peer_id()
-                        .filter(|_| self.may_probe(opts.get_peer_id()))
-                    {
-                        Some(client) => {
-                            self.probes.insert(connection, client);
-                            return Poll::Ready(ToSwarm::Dial { opts });
-                        }
-                        None => self
-                            .inner
-                            .on_swarm_event(FromSwarm::DialFailure(DialFailure {
-                                peer_id: opts.get_peer_id(),
-                                error: &DialError::Aborted,
-                                connection_id: connection,
-                            })),
+                    let client = opts.get_peer_id();
+                    if let Some(client) = client.filter(|client| self.may_probe(client)) {
+                        self.probes.insert(connection, Probe { client, at: None });
+                        return Poll::Ready(ToSwarm::Dial { opts });
                     }
+                    // Of a client that has as many under way, some may have been left open by it.
+                    let left = self.probes.iter();
+                    let left = left.filter(|(_, probe)| Some(probe.client) == client);
+                    self.closing
+                        .extend(left.map(|(connection, probe)| (probe.client, *connection)));
+                    self.inner
+                        .on_swarm_event(FromSwarm::DialFailure(DialFailure {
+                            peer_id: client,
+                            error: &DialError::Aborted,
+                            connection_id: connection,
+                        }));
                 }
                 ToSwarm::GenerateEvent(event) => {
-                    self.served(&event.client);
+                    self.served(&event.client, &event.tested_addr);
                     return Poll::Ready(ToSwarm::GenerateEvent(event));
                 }
                 other => return Poll::Ready(other),

@@ -25,12 +25,14 @@ pub const CIRCUIT_BYTES: u64 = 4 * 1024 * 1024;
 
 pub(super) type Client = client::Behaviour<StreamRng>;
 
-/// Between looks for addresses that no relay has tried yet; a connection has one to begin with.
-const PROBE: Duration = Duration::from_secs(1);
+/// Between looks for an address that no relay has tried yet. One that nobody answers takes a relay [`super::upgrade::CONNECT`], so few
+/// are under way at once.
+const PROBE: Duration = Duration::from_secs(2);
 
 /// Has relays try whether this node can be reached.
 pub(super) fn client(env: &Env) -> Client {
-    let config = client::Config::default().with_probe_interval(PROBE);
+    let config = client::Config::default();
+    let config = config.with_probe_interval(PROBE).with_max_candidates(1);
     client::Behaviour::new(env.rng("autonat"), config)
 }
 

@@ -36,7 +36,7 @@ pub const PROTOCOL: &str = "/pqcnet/qstp/1";
 const YAMUX: &str = "/yamux/1.0.0";
 /// How long TCP may take to connect: a NAT's or firewall's drops leave a dial without an answer, and whoever asked whether an
 /// address leads here waits ten seconds.
-const CONNECT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// How long a stranger for whom there is no place has to be told so.
 const FAREWELL: Duration = Duration::from_secs(1);
 
