@@ -48,16 +48,14 @@ impl Proxy {
 
     /// From now on what the client sends arrives, and what comes back is lost.
     pub fn swallow_answers(&self) {
-        self.state
-            .send_if_modified(|state| !std::mem::replace(&mut state.swallow, true));
+        self.state.send_modify(|state| state.swallow = true);
     }
 
     /// Cuts every connection there is. New ones pass in both directions.
     pub fn cut(&self) {
-        self.state.send_if_modified(|state| {
+        self.state.send_modify(|state| {
             state.swallow = false;
             state.cuts += 1;
-            true
         });
     }
 }

@@ -123,6 +123,14 @@ impl<T> Sender<T> {
         before
     }
 
+    /// Lets `change` work on the value, and tells everybody.
+    pub fn send_modify(&self, change: impl FnOnce(&mut T)) {
+        self.send_if_modified(|value| {
+            change(value);
+            true
+        });
+    }
+
     /// Lets `change` work on the value, and tells everybody if it says that it changed something; what it said.
     pub fn send_if_modified(&self, change: impl FnOnce(&mut T) -> bool) -> bool {
         let mut state = self.0.write();

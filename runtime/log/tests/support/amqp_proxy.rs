@@ -4,10 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use pqcnet_actor::latest;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 
 /// Class and method of `basic.ack`; they begin a method frame's payload.
 const ACK: [u8; 4] = [0, 60, 0, 80];
@@ -32,7 +32,7 @@ struct Orders {
 /// A proxy in front of one broker. It ends with this value.
 pub struct AmqpProxy {
     at: SocketAddr,
-    orders: Arc<watch::Sender<Orders>>,
+    orders: Arc<latest::Sender<Orders>>,
 }
 
 impl AmqpProxy {
@@ -40,7 +40,7 @@ impl AmqpProxy {
     pub async fn start(broker: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let at = listener.local_addr()?;
-        let orders = Arc::new(watch::Sender::new(Orders::default()));
+        let orders = Arc::new(latest::Sender::new(Orders::default()));
         let weak = Arc::downgrade(&orders);
         let mut over = orders.subscribe();
         tokio::spawn(async move {
@@ -115,8 +115,8 @@ impl AmqpProxy {
 async fn carry(
     client: TcpStream,
     broker: SocketAddr,
-    mut cut: watch::Receiver<Orders>,
-    orders: std::sync::Weak<watch::Sender<Orders>>,
+    mut cut: latest::Receiver<Orders>,
+    orders: std::sync::Weak<latest::Sender<Orders>>,
 ) {
     let before = cut.borrow().cuts;
     let passing = async {
@@ -143,7 +143,7 @@ async fn carry(
 async fn frames(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    orders: std::sync::Weak<watch::Sender<Orders>>,
+    orders: std::sync::Weak<latest::Sender<Orders>>,
 ) -> io::Result<()> {
     let mut frame = Vec::new();
     loop {
