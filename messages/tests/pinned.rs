@@ -18,9 +18,8 @@ use pqcnet_messages::moving::{
 use pqcnet_messages::orders::{BackUp, BackUpState, Drain, DrainBegun};
 use pqcnet_messages::relay::{
     CloseSession, OpenSession, RelayConsumed, RelayCountersign, RelayDeliver, RelayFindOffset,
-    RelayOpenProducer,
-    RelayPublish, RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded, RelayUnsubscribe,
-    ReleaseShard, SessionOpened, ShardReleased,
+    RelayOpenProducer, RelayPublish, RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded,
+    RelayUnsubscribe, ReleaseShard, SessionOpened, ShardReleased,
 };
 use pqcnet_messages::{
     Channel, ChannelName, Countersigned, Grant, Problem, Receipt, Record, Redirect, Refusal, Role,

@@ -198,7 +198,7 @@ impl Work<'_> {
         standing: &Standing,
         taken: &[VolumeTaken],
         fresh: &BTreeMap<RecordKey, Receipt>,
-    ) -> Result<(Vec<Keyed>, Vec<(ShardId, ShardMark)>), DiskError> {
+    ) -> Result<(Vec<Keyed>, Marks), DiskError> {
         let (mut posted, mut marks) = (Vec::new(), Vec::new());
         for taken in taken {
             if !posted.is_empty()
@@ -321,6 +321,8 @@ impl Work<'_> {
 
 /// A channel is of one shard, so that no key comes twice.
 type Keyed = (RecordKey, Posted);
+/// Readings that a batch has.
+type Marks = Vec<(ShardId, ShardMark)>;
 
 /// Makes a report; blocks.
 ///

@@ -2,6 +2,8 @@
 //! windows are kept over restarts, readings that were not kept come again and are counted once, a receipt counts as far as it
 //! proves something, and one that proves nothing is refused and counted.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};

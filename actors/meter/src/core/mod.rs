@@ -13,4 +13,5 @@ pub mod verify;
 pub mod window;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test's helpers")]
 pub(crate) mod testing;

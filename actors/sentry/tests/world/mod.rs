@@ -11,8 +11,8 @@ use pqcnet_actor::{
 };
 use pqcnet_crypto::{NodeId, NodeKeys};
 use pqcnet_messages::edge::{
-    Attach, Attached, Countersign, Deliver, OffsetFound, ProducerOpened, Publish, Published, Subscribe,
-    Subscribed, SubscriptionEnded,
+    Attach, Attached, Countersign, Deliver, OffsetFound, ProducerOpened, Publish, Published,
+    Subscribe, Subscribed, SubscriptionEnded,
 };
 use pqcnet_messages::mesh::{LinkDown, LinkUp};
 use pqcnet_messages::relay::{
