@@ -322,13 +322,15 @@ async fn account(network: &Network, node: &Node) -> Result<StatusReport> {
 /// Waits until a relayer has exactly so many shards that work.
 async fn has_shards(network: &Network, node: &Node, count: usize) -> Result<()> {
     let asking = async {
-        while account(network, node).await?.shards.len() != count {
+        // A node that is busy copying may not answer in time.
+        let has =
+            |report: Result<StatusReport>| report.is_ok_and(|told| told.shards.len() == count);
+        while !has(account(network, node).await) {
             tokio::time::sleep(PACE).await;
         }
-        anyhow::Ok(())
     };
-    let asked = tokio::time::timeout(GIVE_UP, asking).await;
-    asked.with_context(|| format!("{} never has {count} shards", node.name))?
+    let asked = tokio::time::timeout(3 * GIVE_UP, asking).await;
+    asked.with_context(|| format!("{} never has {count} shards:\n{}", node.name, node.log()))
 }
 
 /// The root signs a map that gives all shards of one relayer to the other. Those without records move, the one with records does, and a
@@ -410,6 +412,15 @@ fn said(node: &Node, words: &str) -> usize {
     node.log().matches(words).count()
 }
 
+/// How long nothing was stored in each shard that a node gave away with its records.
+fn fenced_ms(node: &Node) -> Vec<u64> {
+    let log = node.log();
+    let told = log.split("fenced_ms=").skip(1);
+    let numbers = told.map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+    let numbers = numbers.filter_map(|number| number?.parse().ok());
+    numbers.filter(|ms| *ms > 0).collect()
+}
+
 /// Four times the root moves the shards of two relayers while eight channels are published to and read: all to one, all to the other, to
 /// each what was the other's, and back. Each time one of the two, in turn the new owner and the old one, is killed once the first copy of a
 /// shard with records was made. Nothing acknowledged is lost, nothing lands twice, order is kept; the sentry, which asks by the map, is
@@ -455,7 +466,14 @@ async fn shards_move_under_load() -> Result<()> {
     }
     load.allow(MESSAGES - 4 * STRETCH);
     let verdict = load.finish_by(&last).await?;
-    eprintln!("{verdict}");
+    let mut fenced: Vec<u64> = [one, two].into_iter().flat_map(fenced_ms).collect();
+    fenced.sort_unstable();
+    eprintln!(
+        "{verdict}\n{} shards were given with records, fenced for {:?} ms at the median, {:?} at most",
+        fenced.len(),
+        fenced.get(fenced.len() / 2),
+        fenced.last()
+    );
     assert!(verdict.is_clean(), "{verdict}");
     let sent = 8 * MESSAGES;
     assert_eq!(

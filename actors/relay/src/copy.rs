@@ -111,7 +111,7 @@ impl Copy<'_> {
         let own = self.stored(&mut keys).await?;
         let mut copying = Copying::new(own, opened.generation);
         loop {
-            match copying.next() {
+            match copying.turn() {
                 Next::Survey(after) => copying.surveyed(self.survey(after).await?)?,
                 Next::Read(stretches) => {
                     let entries = self.read(stretches.clone()).await?;

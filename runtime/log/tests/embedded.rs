@@ -10,9 +10,12 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
+use bytes::Bytes;
 use futures::future::join_all;
 use pqcnet_actor::Env;
-use pqcnet_log::{AppendError, EmbeddedLog, LogError, ShardLog, ShardNo, keys};
+use pqcnet_log::{
+    AppendBatch, AppendError, Base, EmbeddedLog, LogError, ProducerMark, ShardLog, ShardNo, keys,
+};
 use pqcnet_store::{Batch, RocksStore, Store};
 use support::{A, B, batch, config, embedded, gate, head, read};
 
@@ -424,4 +427,99 @@ async fn child_appends_until_killed() {
         }
     });
     join_all(shards).await;
+}
+
+// A channel that was trimmed elsewhere is copied: it begins at what is kept, its producers' marks and numbers are as told, and what a
+// producer stores next goes on from there. The log's check finds nothing wrong. Discarded, nothing is left but generations, which go on
+// rising; whoever had the shard may append no more.
+#[tokio::test]
+async fn a_shard_is_copied_and_discarded() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, store) = embedded(config(dir.path()));
+    let generation = support::soon(log.open_above(S, [1; 16], 41))
+        .await
+        .unwrap()
+        .generation;
+    assert_eq!(generation, 42);
+    let mut copy = AppendBatch::new(S, generation);
+    let base = Base {
+        head: 4,
+        ..Base::default()
+    };
+    let slot = copy.channel(A, base);
+    copy.skip_to_base(slot);
+    for text in ["e", "f"] {
+        copy.push_copy(slot, 9, |_, out| out.extend_from_slice(text.as_bytes()));
+    }
+    let mark = ProducerMark {
+        epoch: 41 << 32 | 1,
+        sequence: 6,
+        offset: 6,
+    };
+    copy.mark(slot, mark);
+    copy.set_about(slot, Bytes::from_static(b"about"));
+    let told = Base {
+        head: 6,
+        bytes: 6,
+        forgotten_epoch: 3,
+        newest_ms: 8,
+    };
+    copy.settle_as(slot, told);
+    support::soon(log.append(copy).unwrap()).await.unwrap();
+    let found = head(&log, S, A).await.unwrap();
+    assert_eq!((found.first, found.head, found.bytes), (5, 6, 6));
+    assert_eq!((found.forgotten_epoch, found.newest_ms), (3, 8));
+    assert_eq!(found.producers, [mark]);
+    assert_eq!(
+        read(&log, S, A, 0).await.unwrap(),
+        [(5, "e".to_owned()), (6, "f".to_owned())]
+    );
+    let mut checked = None;
+    let checking = store.view(&mut |view| {
+        checked = Some(pqcnet_log::check::check(view, &mut |_, _, _, _| Ok(())));
+        Ok(())
+    });
+    checking.unwrap();
+    assert_eq!(checked.unwrap().findings, []);
+    // A hole without word that it is one is refused as ever.
+    let mut hole = AppendBatch::new(S, generation);
+    let base = Base {
+        head: 9,
+        ..Base::default()
+    };
+    let slot = hole.channel(A, base);
+    hole.push_copy(slot, 9, |_, _| {});
+    let refused = log.append(hole).err().unwrap();
+    assert!(
+        matches!(
+            refused,
+            AppendError::NotNext {
+                expected: 7,
+                got: 10,
+                ..
+            }
+        ),
+        "{refused}"
+    );
+
+    let kept = log.append(batch(S, generation, B, 0, &["x"])).unwrap();
+    support::soon(kept).await.unwrap();
+    let other = ShardNo(S.0 + 1);
+    let of_other = opened(&log, other).await;
+    support::soon(log.append(batch(other, of_other, A, 0, &["y"])).unwrap())
+        .await
+        .unwrap();
+    support::soon(log.discard(S)).await.unwrap();
+    assert_eq!(support::soon(log.heads(S)).await.unwrap(), []);
+    assert_eq!(read(&log, S, A, 0).await.unwrap(), []);
+    assert_eq!(
+        read(&log, other, A, 0).await.unwrap(),
+        [(1, "y".to_owned())]
+    );
+    let late = log
+        .append(batch(S, generation, B, 1, &["z"]))
+        .err()
+        .unwrap();
+    assert!(matches!(late, AppendError::Fenced { .. }), "{late}");
+    assert_eq!(opened(&log, S).await, 43);
 }

@@ -78,7 +78,7 @@ fn a_relayer_is_lost() {
     assert_eq!(run.shares["loss after replay"], 0.0);
 }
 
-/// Scenario: the source documents' claim, in small: churn, spikes of latency, a crash; less than 5 % would have been lost, nothing is.
+/// Scenario: the source documents' claim, in small: churn and a spike of latency; less than 5 % would have been lost, nothing is.
 #[test]
 fn the_claim_in_small() {
     let run = same_twice("small-claim");

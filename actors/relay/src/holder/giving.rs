@@ -24,6 +24,7 @@ const FENCED_FOR: (Duration, Duration) = (Duration::from_secs(5), Duration::from
 /// A shard in which nothing more is stored, unless its next owner gives up.
 pub(super) struct Fenced {
     to: NodeId,
+    since: Duration,
     until: Duration,
     at_most: Duration,
 }
@@ -82,6 +83,7 @@ impl Holder {
         let until = at_most.min(now + FENCED_FOR.0 + REST_WITHIN);
         let fenced = Fenced {
             to: asker,
+            since: now,
             until,
             at_most,
         };
@@ -170,11 +172,13 @@ impl Holder {
                     holder.stays(shard);
                     return promise.fulfil(Err(refusal));
                 }
-                holder.fences.remove(&shard);
+                let since = holder.fences.remove(&shard).map(|fenced| fenced.since);
                 let moves = holder.tenure.give(shard, asker);
                 holder.keep(cx, move |holder, kept, cx| match kept {
                     Ok(()) => {
-                        tracing::info!(%shard, %asker, moves, "a shard was given away");
+                        let fenced = since.map(|since| cx.now().saturating_sub(since));
+                        let fenced_ms = fenced.map_or(0, |fenced| fenced.as_millis());
+                        tracing::info!(%shard, %asker, moves, fenced_ms, "a shard was given away");
                         if copied.is_some() {
                             holder.left.insert(shard, (asker, moves));
                             holder.soon(cx);

@@ -287,7 +287,7 @@ fn copy(nodes: &mut [Relayer], who: usize) {
         if nodes[whom].tenure.asked(shard, me, version) != Asked::Begin {
             continue;
         }
-        match copy.next() {
+        match copy.turn() {
             Next::Survey(after) => copy.surveyed(nodes[whom].survey(shard, after)).unwrap(),
             Next::Read(stretches) => {
                 let pieces = copy.entries(nodes[whom].read(shard, &stretches)).unwrap();
