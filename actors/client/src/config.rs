@@ -58,9 +58,9 @@ impl ClientConfig {
     /// The usual values: 15 s to connect, 10 s an attempt, 15 s a request, 60 s a message; grants of 12 hours; 8 MiB of
     /// messages waiting to be published, full batches, 4 in flight; 2 MiB a subscription; pauses from 50 ms to 2 s; no
     /// traces.
-    pub fn new(network: NetworkFile, keys: Arc<NodeKeys>) -> ClientConfig {
+    pub fn new(network: impl Into<Arc<NetworkFile>>, keys: Arc<NodeKeys>) -> ClientConfig {
         ClientConfig {
-            network: Arc::new(network),
+            network: network.into(),
             keys,
             sentries: Vec::new(),
             connect_timeout: Duration::from_secs(15),

@@ -271,6 +271,8 @@ struct Driver {
 
 /// Items taken from the queue at once.
 const TAKE: usize = 512;
+/// Room that is kept for them: most channels publish little at once.
+const KEEP: usize = 32;
 
 impl Driver {
     async fn run(
@@ -279,7 +281,7 @@ impl Driver {
         mut stopped: latest::Receiver<bool>,
     ) {
         let mut rng = self.env.rng("publisher");
-        let mut items = Vec::with_capacity(TAKE);
+        let mut items = Vec::new();
         let mut open = true;
         self.producer
             .on_link(self.live.borrow_and_update().is_some());
@@ -319,6 +321,7 @@ impl Driver {
                     for Item { payload, ticket, deadline } in items.drain(..) {
                         self.producer.push(payload, ticket, deadline);
                     }
+                    items.shrink_to(KEEP);
                 }
                 () = self.env.sleep(wait), if due.is_some() => {}
             }

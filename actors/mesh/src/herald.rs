@@ -16,12 +16,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pqcnet_actor::latest;
-use pqcnet_actor::{Alarm, AskError, Behaviour, Cx, Digest, Message, On, Ref, Reply};
+use pqcnet_actor::{Alarm, Behaviour, Cx, Digest, Message, On, Ref, Reply};
 use pqcnet_crypto::{NodeId, NodeKeys};
 use pqcnet_link::Wire as _;
-use pqcnet_messages::{
-    Advert, AdvertError, MAX_HAVE, MAX_PULLED, PullAdverts, PulledAdverts, SignedAdvert,
-};
+use pqcnet_messages::{Advert, AdvertError, MAX_HAVE, MAX_PULLED, PullAdverts, SignedAdvert};
 use pqcnet_p2p::network::{Address, NetworkFile};
 use rand::Rng as _;
 
@@ -38,13 +36,11 @@ use crate::shelf::{Kind, Shelf, ShelfError};
 
 mod inbox;
 mod memory;
+mod pulls;
 
 use memory::{Disk, load};
+use pulls::Pulls;
 
-/// A peer that has not answered a pull by then is not asked again on that link.
-const PULL_DEADLINE: Duration = Duration::from_secs(10);
-/// Pages of one pull: as many as hold a full book, and one.
-const MAX_PAGES: usize = MAX_HAVE / MAX_PULLED + 1;
 /// Changes within this time are looked at together.
 const SETTLE: Duration = Duration::from_millis(50);
 /// The book is swept, bans and addresses are looked through, this often.
@@ -140,6 +136,7 @@ pub struct Herald {
     scores: Scores,
     circle: Circle,
     links: BTreeMap<u64, (NodeId, Ref<PullAdverts>)>,
+    pulls: Pulls,
     disk: Disk,
     scores_disk: Disk,
     look: Alarm<Self>,
@@ -162,6 +159,7 @@ impl Herald {
             scores: Scores::new(ScoreConfig::default()),
             circle: Circle::new(me, config.bootstrap.iter().copied()),
             links: BTreeMap::new(),
+            pulls: Pulls::default(),
             disk: Disk::default(),
             scores_disk: Disk::default(),
             look: Alarm::new(Self::look),
@@ -251,7 +249,7 @@ impl Herald {
     fn introduce(&mut self, cx: &mut Cx<Self>) {
         let links: Vec<u64> = self.links.keys().copied().collect();
         for link in links {
-            self.pull(link, 0, cx);
+            self.pull_in_turn(link, cx);
         }
     }
 
@@ -282,9 +280,12 @@ impl Herald {
             }
             (right, all)
         };
-        cx.offload(checking, move |herald, checked, cx| match checked {
-            Ok(checked) => then(herald, checked, cx),
-            Err(error) => tracing::error!(%error, "adverts were not checked"),
+        cx.offload(checking, move |herald, checked, cx| {
+            let checked = checked.unwrap_or_else(|error| {
+                tracing::error!(%error, "adverts were not checked");
+                (Vec::new(), true)
+            });
+            then(herald, checked, cx);
         });
     }
 
@@ -304,55 +305,6 @@ impl Herald {
         }
         self.look_soon(cx);
         new
-    }
-
-    // ---- pulls ----
-
-    fn pull(&mut self, link: u64, page: usize, cx: &mut Cx<Self>) {
-        let Some((peer, to)) = self.links.get(&link) else {
-            return;
-        };
-        if page >= MAX_PAGES {
-            return;
-        }
-        let (peer, to) = (*peer, to.clone());
-        let ask = PullAdverts {
-            have: self.book.have(),
-            mine: self.own.clone(),
-        };
-        cx.ask(&to, ask, PULL_DEADLINE, move |herald, answer, cx| {
-            herald.on_pulled((link, peer, page), answer, cx);
-        });
-    }
-
-    fn on_pulled(
-        &mut self,
-        (link, peer, page): (u64, NodeId, usize),
-        answer: Result<PulledAdverts, AskError>,
-        cx: &mut Cx<Self>,
-    ) {
-        let pulled = match answer {
-            Ok(Ok(pulled)) => pulled,
-            Ok(Err(refusal)) => return tracing::debug!(%peer, %refusal, "no adverts from it"),
-            Err(error) => return tracing::debug!(%peer, %error, "no adverts from it"),
-        };
-        let items: Vec<SignedAdvert> = pulled.items;
-        let fresh: Vec<SignedAdvert> = (items.into_iter())
-            .filter(|signed| self.considers(signed))
-            .collect();
-        // A page with nothing new is the last: what is left are nodes that are no members here.
-        let more = pulled.more && !fresh.is_empty();
-        self.check(fresh, cx, move |herald, (right, all), cx| {
-            if !all {
-                herald.blame(peer, Offence::BadBytes, cx);
-            }
-            for signed in right {
-                herald.hear(signed, cx);
-            }
-            if more {
-                herald.pull(link, page + 1, cx);
-            }
-        });
     }
 
     // ---- scores ----

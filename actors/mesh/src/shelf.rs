@@ -6,7 +6,7 @@
 //! adverts carry their own signatures, which are checked again after reading: the hash finds accidents, not forgers.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufWriter, IntoInnerError, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -50,11 +50,12 @@ pub trait Place: Send + Sync + 'static {
     /// # Errors
     /// It is there and cannot be read.
     fn read(&self, kind: Kind, most: u64) -> io::Result<Option<Vec<u8>>>;
-    /// Replaces the whole file. Once this returns, a crash does not bring the former one back.
+    /// Replaces the whole file with these pieces, one behind the other. Once this returns, a crash does not bring the former
+    /// one back.
     ///
     /// # Errors
     /// The former file is still there.
-    fn replace(&self, kind: Kind, bytes: &[u8]) -> io::Result<()>;
+    fn replace(&self, kind: Kind, pieces: &[Vec<u8>]) -> io::Result<()>;
 }
 
 /// A place for these files, or none: then everything is forgotten at the end of the process.
@@ -147,7 +148,7 @@ impl Shelf {
         let Some(place) = &self.place else {
             return Ok(());
         };
-        let replaced = place.replace(kind, &file(kind, items));
+        let replaced = place.replace(kind, &pieces(kind, items));
         replaced.map_err(|source| ShelfError::Io {
             path: place.path(kind),
             source,
@@ -174,8 +175,8 @@ impl Place for Folder {
         Ok(Some(bytes))
     }
 
-    fn replace(&self, kind: Kind, bytes: &[u8]) -> io::Result<()> {
-        replace(&self.path(kind), bytes)
+    fn replace(&self, kind: Kind, pieces: &[Vec<u8>]) -> io::Result<()> {
+        replace(&self.path(kind), pieces)
     }
 }
 
@@ -187,16 +188,17 @@ fn count(len: usize) -> [u8; 4] {
     u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes()
 }
 
-fn file(kind: Kind, items: &[Bytes]) -> Vec<u8> {
-    let mut out = heading(kind).into_bytes();
-    out.extend_from_slice(&count(items.len()));
-    for item in items {
-        out.extend_from_slice(&count(item.len()));
-        out.extend_from_slice(item);
-    }
-    let hash = sha256(&[&out]);
-    out.extend_from_slice(&hash);
-    out
+/// The file: its head, each item with its length, its hash.
+fn pieces(kind: Kind, items: &[Bytes]) -> Vec<Vec<u8>> {
+    let head = [heading(kind).as_bytes(), &count(items.len())].concat();
+    let each = items
+        .iter()
+        .map(|item| [&count(item.len()), &item[..]].concat());
+    let mut pieces: Vec<Vec<u8>> = [head].into_iter().chain(each).collect();
+    let slices: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+    let hash = sha256(&slices);
+    pieces.push(hash.to_vec());
+    pieces
 }
 
 fn items(kind: Kind, bytes: &Bytes) -> Result<Vec<Bytes>, &'static str> {
@@ -233,12 +235,15 @@ fn length(rest: &mut Bytes) -> Result<usize, &'static str> {
     usize::try_from(u32::from_be_bytes(len)).map_err(|_| "a length is too large")
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn replace(path: &Path, pieces: &[Vec<u8>]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let beside = path.with_extension("new");
-    let mut file = File::create(&beside)?;
-    file.write_all(bytes)?;
+    let mut file = BufWriter::new(File::create(&beside)?);
+    for piece in pieces {
+        file.write_all(piece)?;
+    }
+    let file = file.into_inner().map_err(IntoInnerError::into_error)?;
     file.sync_all()?;
     fs::rename(&beside, path)?;
     File::open(folder)?.sync_all()
@@ -279,7 +284,7 @@ mod tests {
     /// Scenario: a file cut anywhere, with any byte changed, or of the other kind is refused, and the error names it.
     #[test]
     fn damage_is_found() {
-        let good = file(Kind::Directives, &things());
+        let good = pieces(Kind::Directives, &things()).concat();
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 1;

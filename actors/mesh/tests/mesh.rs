@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use pqcnet_actor::latest;
-use pqcnet_actor::{Addr, Env, Exit, Running, Spec, Strategy, Tree, simulate};
+use pqcnet_actor::{
+    Addr, Behaviour, Cx, Env, Exit, On, Promise, Reply, Running, Spec, Strategy, Tree, simulate,
+};
 use pqcnet_crypto::{MlDsaKeyPair, NodeId, NodeKeys};
 use pqcnet_link::{ServiceId, Wire as _};
 use pqcnet_mesh::core::scores::Offence;
@@ -22,7 +24,7 @@ use pqcnet_mesh::{
     Standings, View, Wanted, load_directives,
 };
 use pqcnet_messages::{
-    Advert, Directive, Order, PullAdverts, PullDirectives, Refusal, Role, SignedAdvert,
+    Advert, Directive, Order, PullAdverts, PullDirectives, Pulled, Refusal, Role, SignedAdvert,
     SignedDirective, SubmitDirective, Submitted,
 };
 use pqcnet_p2p::network::{Admission, NetworkFile, NetworkParts, NodeEntry};
@@ -244,6 +246,81 @@ impl Mesh {
             self.herald.of().ask(misbehaved, SOON).await.unwrap();
         }
     }
+}
+
+/// A peer that is asked for adverts: it answers at once with these, or never.
+struct Peer {
+    asked: Arc<Mutex<Vec<(Duration, usize)>>>,
+    gives: Option<SignedAdvert>,
+    unanswered: Vec<Promise<PullAdverts>>,
+}
+
+impl Behaviour for Peer {
+    const NAME: &'static str = "Peer";
+}
+
+impl On<PullAdverts> for Peer {
+    fn on(&mut self, msg: PullAdverts, cx: &mut Cx<Self>) -> Reply<PullAdverts> {
+        self.asked.lock().unwrap().push((cx.now(), msg.have.len()));
+        if let Some(gives) = &self.gives {
+            let lacks = !msg.have.contains(&gives.fingerprint());
+            let items = lacks.then(|| gives.clone()).into_iter().collect();
+            return Reply::Now(Ok(Pulled { items, more: false }));
+        }
+        let (promise, reply) = Reply::later();
+        self.unanswered.push(promise);
+        reply
+    }
+}
+
+/// Scenario: eight links come up at once. Peers that answer are asked one after the other, the second for what the first did
+/// not have; peers that never answer keep nobody from being asked for longer than a quarter of a second each.
+#[test]
+fn peers_are_asked_in_turn() {
+    simulate(|| async {
+        let world = World::new();
+        let mesh = start(&world, 0, "one");
+        mesh.env.sleep(S).await;
+        let asked: Arc<Mutex<Vec<(Duration, usize)>>> = Arc::default();
+        let advert = world.signed(1, mesh.env.wall_ms());
+        let mut tree = Tree::new("peers", Strategy::OneForOne);
+        let peers: Vec<Addr<Peer>> = (0..8)
+            .map(|n| {
+                let (asked, gives) = (asked.clone(), (n < 4).then(|| advert.clone()));
+                tree.child(Spec::new(format!("peer-{n}"), move |_| Peer {
+                    asked: asked.clone(),
+                    gives: gives.clone(),
+                    unanswered: Vec::new(),
+                }))
+            })
+            .collect();
+        let running = tree.start(mesh.env.clone());
+        running.started().await.unwrap();
+        let begun = mesh.env.now();
+        for (link, peer) in (1..).zip(&peers) {
+            let linked = PeerLinked {
+                link,
+                peer: world.id(2),
+                directives: mesh.registrar.of::<PullDirectives>(),
+                adverts: peer.of::<PullAdverts>(),
+            };
+            mesh.herald.of().try_tell(linked).unwrap();
+        }
+        mesh.env.sleep(5 * S).await;
+        let asked = asked.lock().unwrap().clone();
+        let quarter = Duration::from_millis(250);
+        let of_book: Vec<usize> = asked.iter().map(|(_, have)| *have).collect();
+        assert_eq!(of_book, [0, 1, 1, 1, 1, 1, 1, 1]);
+        let silent: Vec<Duration> = asked[4..].iter().map(|(at, _)| *at - begun).collect();
+        assert!(silent[0] < quarter, "{silent:?}");
+        for pair in silent.windows(2) {
+            let apart = pair[1] - pair[0];
+            assert!(apart >= quarter && apart < 2 * quarter, "{silent:?}");
+        }
+        assert_eq!(mesh.view().known, 1);
+        running.stop().await;
+        mesh.running.stop().await;
+    });
 }
 
 /// Scenario: the root revokes a sentry at one node. It holds there at once, is on the disk when the answer comes, is gossiped

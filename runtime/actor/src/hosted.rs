@@ -105,8 +105,8 @@ struct Tasks {
     sweep_at: usize,
 }
 
-/// Ended tasks are looked for when so many are remembered, and again at twice what was left.
-const SWEEP_AT: usize = 64;
+/// Ended tasks, whose memory their handles hold, are looked for whenever so many have come, or a quarter of those that run.
+const SWEEP_AT: usize = 16;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -155,7 +155,8 @@ impl Node {
         let mut tasks = lock(&self.tasks);
         if tasks.handles.len() >= tasks.sweep_at {
             tasks.handles.retain(|handle| !handle.is_finished());
-            tasks.sweep_at = (tasks.handles.len() * 2).max(SWEEP_AT);
+            let left = tasks.handles.len();
+            tasks.sweep_at = left + (left / 4).max(SWEEP_AT);
         }
         tasks.handles.push(handle);
     }

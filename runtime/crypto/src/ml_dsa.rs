@@ -6,6 +6,7 @@
 //! other way round; Wycheproof's cases show both. See `docs/adr/0005-ml-dsa-verification.md`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::encoding::AsRawBytes as _;
 use aws_lc_rs::signature::{
@@ -29,13 +30,13 @@ secret_bytes! {
     struct MlDsaSecret(4032)
 }
 
-/// A public key of 1,952 bytes.
+/// A public key of 1,952 bytes. Clones share them.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct MlDsaPublic(Box<[u8; ML_DSA_PUBLIC]>);
+pub struct MlDsaPublic(Arc<[u8; ML_DSA_PUBLIC]>);
 
-/// A signature of 3,309 bytes.
+/// A signature of 3,309 bytes. Clones share them.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct MlDsaSignature(Box<[u8; ML_DSA_SIGNATURE]>);
+pub struct MlDsaSignature(Arc<[u8; ML_DSA_SIGNATURE]>);
 
 /// A key pair that signs alone: the network's root, or a node's half for grants.
 pub struct MlDsaKeyPair {
@@ -50,7 +51,13 @@ impl MlDsaPublic {
 
     /// Reads 1,952 bytes. Every string of this length is a public key in FIPS 204, so the length is the whole check.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, WrongLength> {
-        fixed("an ML-DSA-65 public key", bytes).map(|bytes| Self(Box::new(bytes)))
+        fixed("an ML-DSA-65 public key", bytes).map(|bytes| {
+            #[cfg(feature = "simulation")]
+            if let Some(shared) = crate::simulation::shared_public(&bytes) {
+                return Self(shared);
+            }
+            Self(Arc::new(bytes))
+        })
     }
 
     /// The key as in FIPS 204.
@@ -90,7 +97,13 @@ impl MlDsaSignature {
 
     /// Reads 3,309 bytes; whether they encode a signature shows at verification.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, WrongLength> {
-        fixed("an ML-DSA-65 signature", bytes).map(|bytes| Self(Box::new(bytes)))
+        fixed("an ML-DSA-65 signature", bytes).map(|bytes| {
+            #[cfg(feature = "simulation")]
+            if let Some(shared) = crate::simulation::shared_signature(&bytes) {
+                return Self(shared);
+            }
+            Self(Arc::new(bytes))
+        })
     }
 
     /// The signature as in FIPS 204.
@@ -141,7 +154,7 @@ impl MlDsaKeyPair {
 
     /// Signs `message`.
     pub fn sign(&self, message: &[u8]) -> MlDsaSignature {
-        let mut signature = Box::new([0u8; ML_DSA_SIGNATURE]);
+        let mut signature = [0u8; ML_DSA_SIGNATURE];
         #[cfg(feature = "simulation")]
         {
             use crate::simulation::{Op, signed};
@@ -151,12 +164,12 @@ impl MlDsaKeyPair {
                 message,
                 &mut signature[..],
             ) {
-                return MlDsaSignature(signature);
+                return MlDsaSignature(Arc::new(signature));
             }
         }
         engine::ml_dsa_sign(self.secret.expose(), message, CONTEXT, &mut signature)
             .expect("signing takes any message under a key that was generated here");
-        MlDsaSignature(signature)
+        MlDsaSignature(Arc::new(signature))
     }
 }
 

@@ -16,8 +16,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::sync::{Arc, Weak};
+use std::thread::LocalKey;
 
 use crate::aead::{NONCE_LEN, TAG_LEN};
+use crate::engine::{ML_DSA_PUBLIC, ML_DSA_SIGNATURE};
 use crate::hash::sha256;
 use crate::seeded::{self, Seeded};
 
@@ -92,6 +95,55 @@ thread_local! {
     static SIMULATION: Cell<Option<Simulation>> = const { Cell::new(None) };
     static MEMO: RefCell<HashMap<[u8; 32], bool>> = RefCell::default();
     static REPEATED: Cell<u64> = const { Cell::new(0) };
+    static PUBLICS: RefCell<Shared<ML_DSA_PUBLIC>> = RefCell::default();
+    static SIGNATURES: RefCell<Shared<ML_DSA_SIGNATURE>> = RefCell::default();
+}
+
+/// Values that many nodes of one process hold, each in memory once, by their first bytes, which are as random as the rest.
+#[derive(Default)]
+struct Shared<const N: usize> {
+    held: HashMap<[u8; 32], Weak<[u8; N]>>,
+    sweep_at: usize,
+}
+
+/// Fewer are never looked through for those that nobody holds any more.
+const SWEEP_AT: usize = 256;
+
+impl<const N: usize> Shared<N> {
+    fn get(&mut self, bytes: &[u8; N]) -> Arc<[u8; N]> {
+        let Some(name) = bytes.first_chunk() else {
+            return Arc::new(*bytes);
+        };
+        let held = self.held.get(name).and_then(Weak::upgrade);
+        if let Some(held) = held.filter(|held| **held == *bytes) {
+            return held;
+        }
+        if self.held.len() >= self.sweep_at.max(SWEEP_AT) {
+            self.held.retain(|_, held| held.strong_count() > 0);
+            let left = self.held.len();
+            self.sweep_at = left + left / 4;
+        }
+        let new = Arc::new(*bytes);
+        self.held.insert(*name, Arc::downgrade(&new));
+        new
+    }
+
+    fn of(table: &'static LocalKey<RefCell<Self>>, bytes: &[u8; N]) -> Option<Arc<[u8; N]>> {
+        SIMULATION.get()?;
+        Some(table.with_borrow_mut(|shared| shared.get(bytes)))
+    }
+}
+
+/// A public key, one copy for all nodes of a simulation; `None` outside of one.
+pub(crate) fn shared_public(bytes: &[u8; ML_DSA_PUBLIC]) -> Option<Arc<[u8; ML_DSA_PUBLIC]>> {
+    Shared::of(&PUBLICS, bytes)
+}
+
+/// A signature, one copy for all nodes of a simulation; `None` outside of one.
+pub(crate) fn shared_signature(
+    bytes: &[u8; ML_DSA_SIGNATURE],
+) -> Option<Arc<[u8; ML_DSA_SIGNATURE]>> {
+    Shared::of(&SIGNATURES, bytes)
 }
 
 /// While it lives, this thread's cryptography is a simulation's.
@@ -109,6 +161,8 @@ pub fn install(simulation: Simulation) -> Installed {
     let entropy = seeded::from_source(simulation.entropy);
     SIMULATION.set(Some(simulation));
     MEMO.with_borrow_mut(HashMap::clear);
+    PUBLICS.take();
+    SIGNATURES.take();
     REPEATED.set(0);
     Installed {
         _entropy: entropy,
@@ -236,7 +290,9 @@ impl Mac {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AeadAlgorithm, AeadKey, KemSecret, NodeKeys, encapsulate};
+    use crate::{
+        AeadAlgorithm, AeadKey, KemSecret, MlDsaPublic, MlDsaSignature, NodeKeys, encapsulate,
+    };
 
     thread_local! {
         static CHARGED: RefCell<Vec<(Op, usize)>> = RefCell::default();
@@ -282,6 +338,38 @@ mod tests {
             Ok(())
         );
         assert_eq!(charged(), []);
+    }
+
+    // In a simulation equal keys and signatures lie in memory once, as long as somebody holds them; others do not meet them,
+    // and without a simulation each reader has its own.
+    #[test]
+    fn what_all_hold_is_held_once() {
+        let at = |bytes: &[u8]| MlDsaSignature::from_slice(bytes).unwrap();
+        let place = |signature: &MlDsaSignature| signature.as_bytes().as_ptr();
+        let one = [7; ML_DSA_SIGNATURE];
+        let mut other = one;
+        other[ML_DSA_SIGNATURE - 1] = 8;
+        assert_ne!(place(&at(&one).clone()), place(&at(&other)));
+        let (mine, yours) = (at(&one), at(&one));
+        assert!(mine == yours && place(&mine) != place(&yours));
+
+        let _installed = install(simulation(Mode::Real));
+        let (mine, yours, others) = (at(&one), at(&one), at(&other));
+        assert_eq!(place(&mine), place(&yours));
+        assert_eq!(others.as_bytes(), &other);
+        assert_ne!(mine, others);
+        // The table does not keep what nobody holds: it stays small, however many come and go.
+        let key = |n: u32| {
+            let mut bytes = [0; ML_DSA_PUBLIC];
+            bytes[..4].copy_from_slice(&n.to_be_bytes());
+            MlDsaPublic::from_slice(&bytes).unwrap()
+        };
+        let held = key(0);
+        for n in 0..10_000 {
+            assert_eq!(key(n) == held, n == 0);
+        }
+        assert!(PUBLICS.with_borrow(|shared| shared.held.len()) <= 2 * SWEEP_AT);
+        assert_eq!(key(0).as_bytes().as_ptr(), held.as_bytes().as_ptr());
     }
 
     // In every mode both sides of an encapsulation share a secret, one to another key gives another, what is sealed opens,

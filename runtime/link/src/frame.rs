@@ -134,7 +134,8 @@ fn unknown(mut head: &[u8]) -> Fault {
     }
 }
 
-/// The first whole frames of `buffer`, at least one, until they reach `max` bytes.
+/// The first whole frames of `buffer`, at least one, until they reach `max` bytes. Nothing of them stays allocated here once
+/// the buffer is empty.
 pub(crate) fn take(buffer: &mut BytesMut, max: usize) -> Bytes {
     if buffer.len() <= max {
         return std::mem::take(buffer).freeze();
@@ -149,7 +150,11 @@ pub(crate) fn take(buffer: &mut BytesMut, max: usize) -> Bytes {
         };
         end += PREFIX + u32::from_be_bytes(*prefix) as usize;
     }
-    buffer.split_to(end.min(buffer.len())).freeze()
+    if end >= buffer.len() {
+        // Split at its end, it would hold on to all of what leaves.
+        return std::mem::take(buffer).freeze();
+    }
+    buffer.split_to(end).freeze()
 }
 
 pub(crate) fn trace_to_proto(trace: Option<Trace>) -> Option<pb::Trace> {

@@ -2,8 +2,10 @@
 //!
 //! `pqcnet-sim-figures` measures every row, each in a process of its own, so that peaks of memory do not mix;
 //! `pqcnet-sim-figures NODES CRYPTO SECONDS` measures one; `pqcnet-sim-figures costs` what cryptography costs this machine.
-//! Every client reads a channel of its own and publishes to it.
+//! Every client reads a channel of its own and publishes to it; sentries and clients leave and come back all the while, by the
+//! model and at the rate of the built-in scenario `churn-30`.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -11,29 +13,33 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use pqcnet_actor::{Env, Stopwatch};
+use pqcnet_actor::{Env, Stopwatch, StreamRng};
 use pqcnet_client::{Client, ClientConfig};
-use pqcnet_crypto::{AeadAlgorithm, AeadKey, KemSecret, NodeKeys, encapsulate};
+use pqcnet_crypto::{AeadAlgorithm, AeadKey, KemSecret, NodeId, NodeKeys, encapsulate};
 use pqcnet_messages::{ChannelName, Role};
 use pqcnet_p2p::streams::Streams;
 use pqcnet_sim::crypto::Crypto;
+use pqcnet_sim::faults::{Act, Restarts, Script};
 use pqcnet_sim::net::{Link, Uniform};
+use pqcnet_sim::scenario::churn::{Churn, Model};
 use pqcnet_sim::world::{NodeNo, NodeSpec, NodeState, World, WorldConfig};
 use rand_core::Rng as _;
 
 /// Rows measured without arguments: nodes, cryptography, simulated seconds.
-const ROWS: [(usize, Crypto, u64); 5] = [
+const ROWS: [(usize, Crypto, u64); 4] = [
     (1_000, Crypto::Memo, 60),
     (1_000, Crypto::Modelled, 60),
-    (100, Crypto::Modelled, 60),
+    (100, Crypto::Modelled, 600),
     (10_000, Crypto::Modelled, 20),
-    (100, Crypto::Memo, 60),
 ];
 
 /// Bytes of a message.
 const PAYLOAD: usize = 256;
 /// Between two messages of a client.
 const APART: Duration = Duration::from_secs(2);
+/// Three of ten sentries and clients leave in ten minutes, for so long on average.
+const CHURN: (f64, Duration) = (0.3, Duration::from_secs(600));
+const AWAY: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -61,9 +67,9 @@ fn tell(line: &str) {
 
 fn all() -> Result<()> {
     tell(
-        "| nodes | cryptography | boot, CPU s | simulated, s | CPU s | times real time | events | events/CPU s | us an event | messages acked | peak RSS, MB |",
+        "| nodes | cryptography | boot: s, CPU s | simulated, s | CPU s | times real time | nodes that left | messages acked | events | events/s a core | us an event | peak RSS, MB |",
     );
-    tell("|---|---|---|---|---|---|---|---|---|---|---|");
+    tell("|---|---|---|---|---|---|---|---|---|---|---|---|");
     let program = std::env::current_exe().context("where is this program?")?;
     for (nodes, crypto, seconds) in ROWS {
         let mut child = Command::new(&program);
@@ -84,25 +90,35 @@ fn one(nodes: &str, crypto: &str, seconds: &str) -> Result<()> {
     let Some(crypto) = Crypto::named(crypto) else {
         bail!("cryptography is real, memo or modelled");
     };
+    let (watch, before) = (Stopwatch::start(), cpu_seconds()?);
     let (mut world, clients) = town(nodes, crypto)?;
     boot(&mut world)?;
-    let acked: Arc<AtomicU64> = Arc::default();
-    load(&mut world, &clients, &acked)?;
+    let mut load = Load::of(&world, &clients);
+    for client in clients {
+        world.start(client)?;
+        load.put_on(&mut world, client)?;
+    }
     // The first connections are the boot's.
     world.run_for(Duration::from_secs(5))?;
-    let boot = cpu_seconds()?;
-    let (events, before) = (world.ledger().events(), acked.load(Relaxed));
-    world.run_for(Duration::from_secs(seconds))?;
+    let (booted, boot) = (watch.elapsed().as_secs_f64(), cpu_seconds()? - before);
+
+    let time = Duration::from_secs(seconds);
+    let mut script = churn(&world, time);
+    let left = script.steps();
+    let left = left.filter(|(_, act)| matches!(act, Act::Crash(..))).count();
+    let before = (world.ledger().events(), load.acked.load(Relaxed), cpu_seconds()?);
+    let until = world.now() + time;
+    script.drive(&mut world, until, &mut load)?;
     // One thread: on an idle machine its CPU time is the time that passes, on a busy one only it says something.
-    let real = cpu_seconds()? - boot;
-    let events = world.ledger().events() - events;
+    let real = cpu_seconds()? - before.2;
+    let events = world.ledger().events() - before.0;
     let (many, times) = (events as f64, seconds as f64 / real);
     tell(&format!(
-        "| {nodes} | {} | {boot:.1} | {seconds} | {real:.1} | {times:.1} | {events} | {:.0} | {:.2} | {} | {} |",
+        "| {nodes} | {} | {booted:.1}, {boot:.1} | {seconds} | {real:.1} | {times:.1} | {left} | {} | {events} | {:.0} | {:.2} | {} |",
         crypto.name(),
+        load.acked.load(Relaxed) - before.1,
         many / real,
         real * 1e6 / many,
-        acked.load(Relaxed) - before,
         peak_mb().unwrap_or(0),
     ));
     Ok(())
@@ -160,51 +176,109 @@ fn boot(world: &mut World) -> Result<()> {
     bail!("not all nodes are up after a minute")
 }
 
-/// Every client reads its own channel and publishes to it.
-fn load(world: &mut World, clients: &[NodeNo], acked: &Arc<AtomicU64>) -> Result<()> {
-    let sentries: Vec<_> = world
-        .nodes()
-        .filter(|node| world.spec(*node).role == Role::Sentry)
-        .map(|node| world.id(node))
+/// Who leaves without a word, and when it comes back.
+fn churn(world: &World, time: Duration) -> Script {
+    let nodes = world.nodes();
+    let nodes: Vec<NodeNo> = nodes
+        .filter(|node| world.spec(*node).role != Role::Relayer)
         .collect();
-    for (n, &node) in clients.iter().enumerate() {
-        world.start(node)?;
+    let (share, over) = CHURN;
+    let streams = nodes.iter().map(|node| world.rng(*node, "", "churn"));
+    let churn = Churn::new(&Model::Random { share, over }, AWAY, time, streams);
+    let mut script = Script::new();
+    let from = world.now();
+    script.churn(from, from + time, &nodes, churn);
+    script
+}
+
+/// Every client reads its own channel and publishes to it.
+struct Load {
+    sentries: Vec<NodeId>,
+    /// Clients, by the sentries that they turn to.
+    clients: BTreeMap<NodeNo, usize>,
+    acked: Arc<AtomicU64>,
+}
+
+impl Load {
+    fn of(world: &World, clients: &[NodeNo]) -> Load {
+        let sentries = world.nodes();
+        let sentries = sentries.filter(|node| world.spec(*node).role == Role::Sentry);
+        Load {
+            sentries: sentries.map(|node| world.id(node)).collect(),
+            clients: clients.iter().copied().zip(0..).collect(),
+            acked: Arc::default(),
+        }
+    }
+
+    fn put_on(&self, world: &mut World, node: NodeNo) -> Result<()> {
+        let Some(place) = self.clients.get(&node) else {
+            return Ok(());
+        };
         let mut config = world.client_config(node)?;
-        // Clients spread over sentries, each with one to turn to.
-        config.sentries = vec![sentries[n % sentries.len()]];
+        // Clients spread over sentries, each with two to turn to.
+        let sentries = (*place..*place + 2).map(|at| self.sentries[at % self.sentries.len()]);
+        config.sentries = sentries.collect();
         let Some(env) = world.env(node) else {
             bail!("a client is down");
         };
-        let (streams, acked) = (world.streams(node), acked.clone());
-        world.spawn(node, async move {
-            if let Err(error) = live(env, streams, config, acked).await {
-                tracing::warn!(%error, "a client gave up");
-            }
-        });
+        let (streams, acked) = (world.streams(node), self.acked.clone());
+        world.spawn(node, live(env, streams, config, acked));
+        Ok(())
     }
-    Ok(())
 }
 
-async fn live(
-    env: Env,
-    streams: Arc<dyn Streams>,
-    config: ClientConfig,
-    acked: Arc<AtomicU64>,
-) -> Result<()> {
+impl Restarts for Load {
+    fn started(&mut self, world: &mut World, node: NodeNo) {
+        if let Err(error) = self.put_on(world, node) {
+            world.ledger().stop(format!("no load: {error:#}"));
+        }
+    }
+}
+
+fn spread(dice: &mut StreamRng, time: Duration) -> Duration {
+    time.mul_f64(f64::from(dice.next_u32()) / f64::from(u32::MAX))
+}
+
+async fn live(env: Env, streams: Arc<dyn Streams>, config: ClientConfig, acked: Arc<AtomicU64>) {
     let mut dice = env.rng("load");
-    let spread = |dice: &mut pqcnet_actor::StreamRng, time: Duration| {
-        time.mul_f64(f64::from(dice.next_u32()) / f64::from(u32::MAX))
+    env.sleep(spread(&mut dice, APART)).await;
+    let client = loop {
+        let connecting = Client::connect_over(env.clone(), streams.clone(), config.clone());
+        match Box::pin(connecting).await {
+            Ok(client) => break client,
+            Err(error) => tracing::debug!(%error, "no connection"),
+        }
+        env.sleep(spread(&mut dice, APART)).await;
     };
-    env.sleep(spread(&mut dice, Duration::from_secs(2))).await;
-    let client = Client::connect_over(env.clone(), streams, config).await?;
-    let channel = ChannelName::new("c")?;
-    let own = client.channel(channel.clone());
-    let mut reading = client.subscribe(&own, 0).await?;
-    env.spawn(async move { while reading.next().await.is_ok() {} });
+    let Ok(name) = ChannelName::new("c") else {
+        return;
+    };
+    env.spawn(read(env.clone(), client.clone(), name.clone()));
     env.sleep(spread(&mut dice, APART)).await;
     loop {
-        client.publish(&channel, vec![7; PAYLOAD]).await?;
-        acked.fetch_add(1, Relaxed);
+        match client.publish(&name, vec![7; PAYLOAD]).await {
+            Ok(_) => {
+                acked.fetch_add(1, Relaxed);
+            }
+            Err(error) => tracing::debug!(%error, "not published"),
+        }
+        env.sleep(APART).await;
+    }
+}
+
+/// Reads on from the last record, however often its sentry goes.
+async fn read(env: Env, client: Client, name: ChannelName) {
+    let own = client.channel(name);
+    let mut last = 0;
+    loop {
+        match client.subscribe(&own, last).await {
+            Ok(mut records) => {
+                while let Ok(record) = records.next().await {
+                    last = record.offset;
+                }
+            }
+            Err(error) => tracing::debug!(%error, "no subscription"),
+        }
         env.sleep(APART).await;
     }
 }

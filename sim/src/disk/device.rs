@@ -16,7 +16,7 @@ use rand_core::Rng;
 use tokio::sync::Notify;
 
 use super::data::Data;
-use super::shelf::Files;
+use super::shelf::{Files, SimFile};
 use super::store::{self, MemStore, Reader};
 
 /// How fast a disk is.
@@ -113,7 +113,7 @@ pub(super) struct Device {
 
 struct State {
     kind: Option<(&'static str, u32)>,
-    files: BTreeMap<Kind, Vec<u8>>,
+    files: BTreeMap<Kind, SimFile>,
     mounts: u64,
     mounted: Option<Mounted>,
     speed: Speed,
@@ -122,7 +122,7 @@ struct State {
     stalled: bool,
     failing: u32,
     /// How the disk was when it began to lie.
-    truth: Option<(Data, BTreeMap<Kind, Vec<u8>>)>,
+    truth: Option<(Data, BTreeMap<Kind, SimFile>)>,
     rng: StreamRng,
     counts: DiskCounts,
 }
@@ -317,7 +317,7 @@ impl Device {
     }
 
     fn used(&self, state: &State) -> u64 {
-        let files = state.files.values().map(|file| file.len() as u64);
+        let files = state.files.values().map(SimFile::bytes);
         self.data.read().bytes() + files.sum::<u64>()
     }
 
@@ -461,16 +461,16 @@ impl Device {
         read(&*self.data.read())
     }
 
-    pub(super) fn file(&self, kind: Kind) -> Option<Vec<u8>> {
+    pub(super) fn file(&self, kind: Kind) -> Option<SimFile> {
         self.state.lock().files.get(&kind).cloned()
     }
 
     /// False when there is no room.
-    pub(super) fn replace_file(&self, kind: Kind, bytes: &[u8]) -> bool {
+    pub(super) fn replace_file(&self, kind: Kind, file: SimFile) -> bool {
         let mut state = self.state.lock();
-        let fits = self.free(&state) >= bytes.len() as u64;
+        let fits = self.free(&state) >= file.bytes();
         if fits {
-            state.files.insert(kind, bytes.to_vec());
+            state.files.insert(kind, file);
         }
         fits
     }

@@ -88,7 +88,7 @@ impl On<PeerLinked> for Herald {
         {
             self.circle.on_link(msg.peer);
         }
-        self.pull(msg.link, 0, cx);
+        self.pull_in_turn(msg.link, cx);
         self.look_soon(cx);
         Reply::Now(())
     }
@@ -99,6 +99,7 @@ impl On<PeerUnlinked> for Herald {
         if self.links.remove(&msg.link).is_some() {
             self.circle.on_unlink(&msg.peer);
         }
+        self.pulls.forget(msg.link);
         self.look_soon(cx);
         Reply::Now(())
     }

@@ -305,3 +305,26 @@ fn ask_time_is_cut() {
     };
     assert_eq!(*remaining, crate::MAX_ASK_TIME);
 }
+
+/// Frames larger than what is taken at once leave one by one; the empty lane holds no memory of theirs, so it is freed when
+/// the last is sent.
+#[test]
+fn an_empty_lane_holds_nothing() {
+    let mut lane = BytesMut::new();
+    let frame = |len: usize| {
+        frame::of(Kind::Down(pb::Down {
+            detail: "x".repeat(len),
+            ..Default::default()
+        }))
+    };
+    for len in [200_000, 100_000] {
+        let down = frame(len);
+        frame::put(&mut lane, &down, frame::len(&down));
+    }
+    let first = frame::take(&mut lane, 65_536);
+    assert!(first.len() > 200_000 && lane.len() > 100_000);
+    let last = frame::take(&mut lane, 65_536);
+    assert_eq!((lane.len(), lane.capacity()), (0, 0));
+    drop(first);
+    assert!(last.is_unique(), "the lane still holds the buffer");
+}

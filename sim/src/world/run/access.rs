@@ -8,7 +8,7 @@ use std::time::Duration;
 use pqcnet_actor::{Env, StreamRng};
 use pqcnet_client::ClientConfig;
 use pqcnet_crypto::{NodeId, NodeKeys};
-use pqcnet_p2p::network::{Address, NetworkFile};
+use pqcnet_p2p::network::Address;
 use pqcnet_p2p::streams::Streams;
 
 use super::{DATA_PORT, World};
@@ -83,7 +83,6 @@ impl World {
     /// The nodes make no network.
     pub fn client_config(&mut self, node: NodeNo) -> Result<ClientConfig, WorldError> {
         let network = self.network()?;
-        let network = NetworkFile::clone(&network);
         Ok(ClientConfig::new(network, self.keys(node)))
     }
 
