@@ -110,8 +110,14 @@ fn one(nodes: &str, crypto: &str, seconds: &str) -> Result<()> {
     let time = Duration::from_secs(seconds);
     let mut script = churn(&world, time);
     let left = script.steps();
-    let left = left.filter(|(_, act)| matches!(act, Act::Crash(..))).count();
-    let before = (world.ledger().events(), load.acked.load(Relaxed), cpu_seconds()?);
+    let left = left
+        .filter(|(_, act)| matches!(act, Act::Crash(..)))
+        .count();
+    let before = (
+        world.ledger().events(),
+        load.acked.load(Relaxed),
+        cpu_seconds()?,
+    );
     let until = world.now() + time;
     script.drive(&mut world, until, &mut load)?;
     // One thread: on an idle machine its CPU time is the time that passes, on a busy one only it says something.
