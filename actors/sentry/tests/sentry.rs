@@ -11,7 +11,7 @@ use pqcnet_messages::edge::{
     Attach, Attached, Consumed, OpenProducer, ProducerOpened, Publish, Published, SetReaders,
     Subscribe, Subscribed, Unsubscribe,
 };
-use pqcnet_messages::relay::RelaySubscriptionEnded;
+use pqcnet_messages::relay::{RelayCountersign, RelaySubscriptionEnded};
 use pqcnet_messages::{Channel, Refusal};
 use pqcnet_sentry_actors::{MAX_WINDOW, MAX_WINDOWS};
 use world::{DEADLINE, PublishAnswer, RELAYER, SENTRY, start};
@@ -433,6 +433,36 @@ fn a_leaving_client_leaves_nothing() {
         assert_eq!(world.heard(), ["unsubscribe 2", "close session 1"]);
         let gone = world.session.of().ask(world.publish(1), DEADLINE).await;
         assert_eq!(gone, Err(AskError::Closed));
+        world.stop().await;
+    });
+}
+
+/// A relayer asks for a receipt: the client of that subscription signs, for that relayer and window. One for a subscription that
+/// is no more is refused. A later grant of the client is shown to the relayer, where it has a session.
+#[test]
+fn receipts_come_from_the_client_and_later_grants_reach_the_relayer() {
+    simulate(|| async {
+        let world = start();
+        world.relayer_up().await;
+        world.attach().await;
+        assert!(world.ask(world.subscribe(4, 0)).await.is_ok());
+        assert_eq!(world.heard(), ["open session 1", "subscribe 1 after 0"]);
+        let ask = async |subscription| {
+            let ask = RelayCountersign {
+                subscription,
+                window: 9,
+            };
+            world.uplink.of().ask(ask, DEADLINE).await.unwrap()
+        };
+        let receipt = ask(1).await.unwrap().receipt;
+        assert_eq!(receipt.verify(&world::NETWORK, world.keys.public()), Ok(()));
+        assert_eq!(receipt.statement.relayer, RELAYER);
+        assert_eq!(world.seen(), ["countersign 4 window 9"]);
+        assert_eq!(ask(2).await, Err(Refusal::Unavailable));
+
+        world.attach().await;
+        world.settle().await;
+        assert_eq!(world.heard(), ["open session 2", "close session 2"]);
         world.stop().await;
     });
 }
