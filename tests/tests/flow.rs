@@ -24,7 +24,7 @@ fn name(text: &str) -> ChannelName {
 }
 
 /// Messages of one publisher come back in order, with the offsets of their acknowledgements; a second subscription that
-/// presents an offset gets the next one. A stranger may read only once it is listed, and may never publish there.
+/// presents an offset gets the next one, and a time is found where it lies. A stranger may read only once it is listed, and may never publish there.
 #[tokio::test(flavor = "multi_thread")]
 async fn publish_and_subscribe() -> Result<()> {
     let network = Network::start(1, 2).await?;
@@ -44,11 +44,17 @@ async fn publish_and_subscribe() -> Result<()> {
         }
         let own = client.channel(channel);
         let mut records = client.subscribe(&own, 0).await?;
+        let mut stamps = Vec::new();
         for number in 0..100u32 {
             let record = records.next().await?;
+            stamps.push(record.published_at_ms);
             assert_eq!(record.offset, u64::from(number) + 1);
             assert_eq!(&record.payload[..], number.to_be_bytes());
         }
+        // The first stored at the time of the 61st or later, whichever that is: several may have come in one millisecond.
+        let older = stamps.iter().filter(|at| **at < stamps[60]).count();
+        assert_eq!(client.find_offset(&own, stamps[60]).await?, older as u64);
+        assert_eq!(client.find_offset(&own, stamps[99] + 1).await?, 100);
         let mut rest = client.subscribe(&own, 60).await?;
         assert_eq!(rest.next().await?.offset, 61);
     }
@@ -58,6 +64,11 @@ async fn publish_and_subscribe() -> Result<()> {
     let other = network.client(&stranger).await?;
     let refused = other.subscribe(&own, 0).await.map(|_| ());
     assert_eq!(refused, Err(SubscribeError::Refused(Refusal::NotAllowed)));
+    let refused = other.find_offset(&own, 0).await;
+    assert!(
+        matches!(refused, Err(RequestError::Refused(Refusal::NotAllowed))),
+        "{refused:?}"
+    );
     client
         .set_readers(&channel, vec![stranger.node_id()])
         .await?;
