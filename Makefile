@@ -4,6 +4,7 @@
 # make bench   the figures of docs/performance.md, each beside a named peer
 # make soak    the kill test for longer (KILLS=n, default 250), ten million seals, the rolling upgrade, ten thousand simulated
 #              networks (SEEDS=n)
+# make soak-broker   its part with a RabbitMQ alone: 15 deaths of the broker (BROKER_KILLS=n), 60 of relayers, a million messages
 # make upgrade-test  the release before and this one in one network under load; builds the former from the history once
 # make try-units  the systemd units under a real systemd, in namespaces of its own; as root
 # make fuzz    every decoder under libFuzzer, MINUTES=n in all (default 20); TARGETS="a b" for some
@@ -20,7 +21,7 @@ export ROCKSDB_LIB_DIR ?= $(patsubst %/,%,$(dir $(ROCKSDB_SO)))
 export ROCKSDB_INCLUDE_DIR ?= /usr/include
 endif
 
-.PHONY: help demo test lint bench soak upgrade-test try-units fuzz fmt ui deps test-deps
+.PHONY: help demo test lint bench soak soak-broker upgrade-test try-units fuzz fmt ui deps test-deps
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -62,11 +63,15 @@ endif
 soak: deps
 	@$(CARGO) build --locked --release -p pqcnet-node --bins
 	@SOAK_KILLS="$(or $(KILLS),250)" $(CARGO) test --locked --release -p pqcnet-tests --tests -- --ignored --nocapture
-	@$(CARGO) test --locked --release -p pqcnet-log --test broker -- --ignored --nocapture
 	@$(CARGO) test --locked --release -p pqcnet-qstp --lib -- --ignored --exact --nocapture \
 		tests::ledger::ten_million_seals_repeat_nothing
 	@$(CARGO) build --locked --release -p pqcnet-sim
 	@"$(PROFILE_DIR)/release/pqcnet-sim" seeds mixed-32 --count $(or $(SEEDS),10000) --jobs $$(nproc)
+
+soak-broker: test-deps
+	@$(CARGO) build --locked --release -p pqcnet-node --bins
+	@SOAK_BROKER_KILLS="$(or $(BROKER_KILLS),15)" $(CARGO) test --locked --release -p pqcnet-tests --test broker -- \
+		--ignored --exact --nocapture soak
 
 upgrade-test: deps
 	@$(CARGO) build --locked -p pqcnet-node --bins

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use pqcnet_actor::Env;
 use pqcnet_messages::Role;
 use pqcnet_p2p::network::Admission;
@@ -125,15 +125,22 @@ async fn a_dying_broker_loses_nothing_acknowledged() -> Result<()> {
     Ok(())
 }
 
-/// The same for longer: 15 deaths of the broker, 60 of relayers, 1,000,000 messages. `make soak`.
+/// Deaths of the broker in a soak that names no number; four times as many of relayers, and 66,672 messages each: a million.
+const SOAK_KILLS: u64 = 15;
+
+/// The same for longer: as many deaths of the broker as `SOAK_BROKER_KILLS` says. `make soak-broker BROKER_KILLS=n`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes many minutes"]
 async fn soak() -> Result<()> {
+    let kills = match std::env::var("SOAK_BROKER_KILLS") {
+        Ok(kills) => kills.parse().context("SOAK_BROKER_KILLS")?,
+        Err(_) => SOAK_KILLS,
+    };
     let mut broker = Broker::start();
     let plan = Plan {
-        cycles: 15,
+        cycles: kills,
         stretch: 1_100,
-        messages: 125_000,
+        messages: 8_334 * kills,
     };
     let verdict = run(&mut broker, plan).await?;
     holds(plan, &verdict);
