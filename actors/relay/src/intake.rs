@@ -103,10 +103,14 @@ pub struct Intake {
     draining: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Subscription {
     session: u64,
     shard: ShardId,
+    /// The worker has answered, and the sentry knows.
+    answered: bool,
+    /// It ended before that: this is the answer then.
+    ended: Option<Refusal>,
     /// Told apart from a later one of the same number.
     serial: u64,
 }
@@ -442,6 +446,8 @@ impl On<RelaySubscribe> for Intake {
             Subscription {
                 session,
                 shard,
+                answered: false,
+                ended: None,
                 serial,
             },
         );
@@ -487,8 +493,16 @@ impl Intake {
         answer: Result<Subscribed, Refusal>,
         cx: &mut Cx<Self>,
     ) -> Result<Subscribed, Refusal> {
-        let current = self.subscriptions.get(&subscription);
-        let is_current = current.is_some_and(|s| s.serial == serial);
+        let current = self.subscriptions.get_mut(&subscription);
+        let current = current.filter(|s| s.serial == serial);
+        let is_current = current.is_some();
+        if let Some(current) = current {
+            current.answered = true;
+            if let Some(refusal) = current.ended.take() {
+                self.subscriptions.remove(&subscription);
+                return Err(refusal);
+            }
+        }
         match (is_current, answer) {
             (true, Err(refusal)) => {
                 self.subscriptions.remove(&subscription);
@@ -510,8 +524,13 @@ impl On<RelaySubscriptionEnded> for Intake {
         msg: RelaySubscriptionEnded,
         cx: &mut Cx<Self>,
     ) -> Reply<RelaySubscriptionEnded> {
-        self.subscriptions.remove(&msg.subscription);
-        deliver_sometime(&self.config.ended, msg, cx);
+        match self.subscriptions.get_mut(&msg.subscription) {
+            Some(current) if !current.answered => current.ended = Some(msg.refusal),
+            Some(_) | None => {
+                self.subscriptions.remove(&msg.subscription);
+                deliver_sometime(&self.config.ended, msg, cx);
+            }
+        }
         Reply::Now(())
     }
 }
@@ -536,9 +555,10 @@ impl On<RelayConsumed> for Intake {
 impl On<RelayUnsubscribe> for Intake {
     fn on(&mut self, msg: RelayUnsubscribe, cx: &mut Cx<Self>) -> Reply<RelayUnsubscribe> {
         let current = self.subscriptions.get(&msg.subscription);
-        if let Some(found) = current.copied().filter(|s| s.session == msg.session) {
+        if let Some(found) = current.filter(|s| s.session == msg.session) {
+            let shard = found.shard;
             self.subscriptions.remove(&msg.subscription);
-            self.unfollow(msg.subscription, found.shard, cx);
+            self.unfollow(msg.subscription, shard, cx);
         }
         Reply::Now(())
     }
