@@ -61,12 +61,13 @@ impl ClientSession {
         let Some(state) = self.subscriptions.get_mut(&subscription) else {
             return;
         };
+        let after = state.feed.restart();
         let start = StartFeed {
             tag: state.tag,
             generation,
             relay_session,
             channel: state.channel.clone(),
-            after: state.feed.restart(),
+            after,
             window_bytes: state.window_bytes,
             series: state.series,
         };
@@ -83,7 +84,7 @@ impl ClientSession {
                     }
                     Some(_) | None => Err(Refusal::Unavailable),
                 };
-                this.on_feed_started(tag, outcome, cx);
+                this.on_feed_started(tag, after, outcome, cx);
             },
         );
     }
@@ -91,6 +92,7 @@ impl ClientSession {
     fn on_feed_started(
         &mut self,
         tag: FeedTag,
+        after: u64,
         outcome: Result<Subscribed, Refusal>,
         cx: &mut Cx<Self>,
     ) {
@@ -102,9 +104,9 @@ impl ClientSession {
                 if let Some(state) = self.subscriptions.get_mut(&subscription) {
                     state.phase = Phase::Running;
                     state.pause.reset();
-                    let had = state.feed.received();
-                    if had > 0 || state.promise.is_none() {
-                        self.replayed.add(subscribed.head.saturating_sub(had));
+                    // The first records may have come before this answer.
+                    if after > 0 || state.promise.is_none() {
+                        self.replayed.add(subscribed.head.saturating_sub(after));
                     }
                     if let Some(promise) = state.promise.take() {
                         promise.fulfil(Ok(subscribed));

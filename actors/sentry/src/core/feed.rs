@@ -51,11 +51,6 @@ impl Feed {
         }
     }
 
-    /// The last offset that came.
-    pub fn received(&self) -> u64 {
-        self.received
-    }
-
     /// A new relayer subscription starts after this offset, the last one sent on; what waited comes again.
     pub fn restart(&mut self) -> u64 {
         self.queue.clear();
