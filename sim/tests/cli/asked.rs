@@ -3,6 +3,7 @@
 use std::fs;
 
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
+use pqcnet_sim::crypto::Costs;
 use pqcnet_sim::report::Outcome;
 use pqcnet_sim::scenario::builtin;
 
@@ -115,6 +116,30 @@ fn the_list_can_be_started_from() {
     let told = sim(&args);
     assert_eq!((told.code, told.err.as_str()), (0, ""));
     assert_eq!(told.out.matches(": sound. ").count(), names.len());
+}
+
+// What a machine's cryptography costs, as it is printed, is what a scenario takes.
+#[test]
+fn a_calibration_goes_into_a_scenario() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = sim(&["calibrate"]);
+    assert_eq!(told.code, 0, "{}", told.err);
+    assert!(told.out.starts_with("[costs]"), "{}", told.out);
+    let costs = Costs::WORDS.iter().map(|(word, ..)| *word);
+    for word in costs {
+        assert_eq!(
+            told.out.matches(&format!("\n{word} = ")).count(),
+            1,
+            "{word}"
+        );
+        assert_eq!(
+            told.out.matches(&format!("\n# {word} ")).count(),
+            1,
+            "{word}"
+        );
+    }
+    let told = sim(&["check", &scenario(folder.path(), &told.out)]);
+    assert_eq!((told.code, told.err.as_str()), (0, ""));
 }
 
 // Several seeds over two processes: each part says what became of its own.
