@@ -145,7 +145,7 @@ async fn frames(
     mut to: OwnedWriteHalf,
     orders: std::sync::Weak<latest::Sender<Orders>>,
 ) -> io::Result<()> {
-    let mut frame = Vec::new();
+    let mut frame = vec![0; HEAD];
     loop {
         frame.resize(HEAD, 0);
         from.read_exact(&mut frame).await?;
