@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use pqcnet_actor::{Addr, Behaviour, Cx, Env, Message, Nursery, On, Reply, Spec, Strategy, Tree};
 use pqcnet_crypto::{NodeId, NodeKeys};
-use pqcnet_messages::edge::{Attach, Deliver, SubscriptionEnded};
-use pqcnet_messages::{Grant, ShardMap};
+use pqcnet_messages::edge::{Attach, Countersign, Deliver, SubscriptionEnded};
+use pqcnet_messages::{Grant, Refusal, ShardMap};
 use pqcnet_qstp::Session;
 use pqcnet_sentry_actors::{ClientLink, ClientSession, Routing, SESSION_BOUNDS, SessionShared};
 
@@ -64,6 +64,12 @@ impl On<SubscriptionEnded> for Client {
     }
 }
 
+impl On<Countersign> for Client {
+    fn on(&mut self, _: Countersign, _: &mut Cx<Self>) -> Reply<Countersign> {
+        Reply::Now(Err(Refusal::Unavailable))
+    }
+}
+
 /// A session, and whoever has it.
 enum Kept {
     Held {
@@ -101,6 +107,7 @@ impl World {
         let link = ClientLink {
             deliver: self.client.of(),
             ended: self.client.of(),
+            countersign: self.client.of(),
             permit: Arc::new(|_| {}),
             close: Arc::new(|| {}),
         };
