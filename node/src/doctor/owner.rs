@@ -1,7 +1,7 @@
 //! Who listens at an address of this machine, as far as `/proc` shows it to this user.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// A process that listens.
@@ -42,7 +42,7 @@ pub(super) fn holder_of(at: SocketAddr) -> Option<Holder> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|table| fs::read_to_string(table).ok())
-        .flat_map(|table| listening(&table, at.port()))
+        .flat_map(|table| listening(&table, at))
         .collect();
     if inodes.is_empty() {
         return None;
@@ -63,8 +63,9 @@ pub(super) fn holder_of(at: SocketAddr) -> Option<Holder> {
     None
 }
 
-/// Inodes of the sockets that listen on a port, of a table like `/proc/net/tcp`.
-fn listening(table: &str, port: u16) -> Vec<String> {
+/// Inodes of the sockets that listen at an address, of a table like `/proc/net/tcp`; those at every address are among them,
+/// and for an address that means every one, so are all of its port.
+fn listening(table: &str, at: SocketAddr) -> Vec<String> {
     let mut inodes = Vec::new();
     for line in table.lines().skip(1) {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -72,15 +73,31 @@ fn listening(table: &str, port: u16) -> Vec<String> {
         else {
             continue;
         };
-        let there = local
-            .rsplit(':')
-            .next()
-            .and_then(|hex| u16::from_str_radix(hex, 16).ok());
-        if there == Some(port) {
+        let Some(there) = local_address(local) else {
+            continue;
+        };
+        let anywhere = there.ip().is_unspecified() || at.ip().is_unspecified();
+        if there.port() == at.port() && (anywhere || there.ip() == at.ip().to_canonical()) {
             inodes.push((*inode).to_owned());
         }
     }
     inodes
+}
+
+/// `0100007F:1CF2`: the address as the kernel's words of 32 bits in this machine's byte order, the port as a number; proc(5).
+fn local_address(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let mut bytes = Vec::with_capacity(16);
+    for at in (0..address.len()).step_by(8) {
+        let word = u32::from_str_radix(address.get(at..at + 8)?, 16).ok()?;
+        bytes.extend(word.to_ne_bytes());
+    }
+    let ip = match <[u8; 4]>::try_from(bytes.as_slice()) {
+        Ok(four) => IpAddr::V4(Ipv4Addr::from(four)),
+        Err(_) => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes.as_slice()).ok()?)),
+    };
+    Some(SocketAddr::new(ip.to_canonical(), port))
 }
 
 fn holds(process: &Path, inodes: &[String]) -> bool {
@@ -116,14 +133,28 @@ fn described(pid: u32, process: &Path) -> Holder {
 mod tests {
     use super::*;
 
-    /// Scenario: of a table's lines only one that listens on the port is meant.
+    /// Scenario: of a table's lines only those that listen on the port are meant, at that address or at every one.
     #[test]
+    #[cfg(target_endian = "little")]
     fn tables_are_read() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
              0: 0100007F:1CF2 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 x\n\
              1: 0100007F:1CF2 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 x\n\
-             2: 0100007F:1CF3 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1 x\n";
-        assert_eq!(listening(table, 0x1cf2), ["4711"]);
+             2: 0100007F:1CF3 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1 x\n\
+             3: 0200007F:1CF2 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4714 1 x\n\
+             4: 00000000:1CF2 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4715 1 x\n";
+        let wide = "  sl  local_address rem_address st tx_queue tr tm->when retrnsmt uid timeout inode\n\
+             0: 00000000000000000000000001000000:1CF2 0:0 0A 0:0 00:0 0 0 0 4716 1 x\n\
+             1: 0000000000000000FFFF00000100007F:1CF2 0:0 0A 0:0 00:0 0 0 0 4717 1 x\n";
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        assert_eq!(listening(table, at("127.0.0.1:7410")), ["4711", "4715"]);
+        assert_eq!(listening(table, at("127.0.0.2:7410")), ["4714", "4715"]);
+        assert_eq!(
+            listening(table, at("0.0.0.0:7410")),
+            ["4711", "4714", "4715"]
+        );
+        assert_eq!(listening(wide, at("[::1]:7410")), ["4716"]);
+        assert_eq!(listening(wide, at("127.0.0.1:7410")), ["4717"]);
     }
 
     /// Scenario: a listener of this very process is found, and is not taken for a node.
