@@ -133,12 +133,13 @@ mod tests {
             of(vec![1u8, 2]),
             of([[1u8], [2]]),
             of(Some(1u8)),
-            of(None::<u8>),
+            of((1u8, None::<u8>)),
         ]);
         let count = others.len();
         others.sort_unstable();
         others.dedup();
         assert_eq!(others.len(), count);
-        assert_eq!(of(7u64), 0);
+        assert_eq!(of(7u64), 0xA7C1_A532_E1CD_23A5);
+        assert_eq!(of("0123456789"), 0x279C_AA84_EBEC_E459);
     }
 }
