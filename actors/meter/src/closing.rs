@@ -206,7 +206,7 @@ impl Work<'_> {
             {
                 break;
             }
-            let anew = begins_anew(standing.shards.get(&taken.shard), taken);
+            let anew = begins_anew(standing.shards.get(&taken.shard), taken, standing.whole);
             for stored in &taken.stored {
                 let key = crate::core::ledger::stored_key(stored);
                 let prior = disk::entry(self.view, &key)?;

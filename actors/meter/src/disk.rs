@@ -4,6 +4,7 @@
 //! | family | key | value |
 //! |---|---|---|
 //! | `meter.state` | `chain` | last window's number u64, end_ms u64, hash 32; oldest window kept u64 |
+//! | `meter.state` | `whole` | nothing; there when the log was made together with this store |
 //! | `meter.state` | `sums` | six u64: frames and bytes stored, delivered, receipted |
 //! | `meter.window` | number u64 | the window, as in a report |
 //! | `meter.total` | a record's key | see [`Entry`] |
@@ -42,6 +43,7 @@ pub const CUSTOMER: Family = Family("meter.customer");
 
 const CHAIN: &[u8] = b"chain";
 const SUMS: &[u8] = b"sums";
+const WHOLE: &[u8] = b"whole";
 
 /// How a meter's store is laid out.
 pub fn schema() -> Schema {
@@ -84,6 +86,8 @@ pub struct Standing {
     pub oldest: u64,
     /// Since metering began.
     pub sums: Sums,
+    /// The log was made together with the meter's store: nothing was stored in it before there was a meter.
+    pub whole: bool,
     /// The reading of each shard that was kept.
     pub shards: BTreeMap<ShardId, ShardMark>,
 }
@@ -121,6 +125,7 @@ pub fn standing(store: &dyn Store) -> Result<Standing, DiskError> {
         if let Some(value) = view.get(STATE, SUMS).map_err(of_read)? {
             standing.sums = read_sums(&value).map_err(odd(STATE))?;
         }
+        standing.whole = view.get(STATE, WHOLE).map_err(of_read)?.is_some();
         let mut fault = None;
         let all = Scan {
             from: &[],
@@ -206,6 +211,12 @@ pub fn put_standing(batch: &mut Batch, chain: &Chain, oldest: u64, sums: &Sums) 
     put(&mut out, [oldest]);
     batch.put(STATE, CHAIN, &out);
     batch.put(STATE, SUMS, &sums_bytes(sums));
+}
+
+/// Notes that the log was made together with the meter's store, before anything is stored in it: a relayer that is killed before
+/// its first window ends then still counts from the first record.
+pub fn put_whole(batch: &mut Batch) {
+    batch.put(STATE, WHOLE, &[]);
 }
 
 /// Adds a reading to a batch.

@@ -12,7 +12,7 @@ use pqcnet_p2p::control::{
     ControlConfig, ControlError, ControlEvents, ControlPlane, Libp2pControl,
 };
 use pqcnet_p2p::streams::{Streams, TcpStreams};
-use pqcnet_store::{FreeSpace, OpenError, RocksStore, Schema, Store, StoreConfig};
+use pqcnet_store::{Batch, FreeSpace, OpenError, RocksStore, Schema, Store, StoreConfig};
 
 /// Clock and threads, streams, a control plane, a log.
 pub trait Platform: Send + Sync + 'static {
@@ -46,6 +46,7 @@ pub struct Storage {
 
 /// The meter's folder in the store's.
 pub const METER: &str = "meter";
+const METER_TABLES_BYTES: usize = 8 << 20;
 
 /// How the store of a shard log is laid out: for relayers, and for whoever checks or copies their stores.
 pub fn log_schema() -> Schema {
@@ -77,6 +78,9 @@ pub enum PlatformError {
     /// This node was given no place for a log.
     #[error("this node has no store")]
     NoStore,
+    /// The meter's store opened and took nothing.
+    #[error("the meter's store takes nothing: {0}")]
+    Meter(String),
 }
 
 /// The machine: TCP, libp2p, RocksDB, and a RabbitMQ where it is told of one.
@@ -187,7 +191,18 @@ impl Platform for Machine {
         if let Some(free_space) = &self.free_space {
             config.free_space = free_space.clone();
         }
-        let meter: Arc<dyn Store> = Arc::new(RocksStore::open(&self.env, config)?);
+        // A window is some kilobytes; most meters never fill this.
+        config.tables_bytes = METER_TABLES_BYTES;
+        let meter = RocksStore::open(&self.env, config)?;
+        // What a broker has may be older than both.
+        if store.is_new() && meter.is_new() && self.broker.is_none() {
+            let mut batch = Batch::new();
+            pqcnet_meter::disk::put_whole(&mut batch);
+            let unmade = |error: &dyn std::fmt::Display| PlatformError::Meter(error.to_string());
+            let commit = meter.submit(batch).map_err(|error| unmade(&error))?;
+            futures::executor::block_on(commit).map_err(|error| unmade(&error))?;
+        }
+        let meter: Arc<dyn Store> = Arc::new(meter);
         Ok(Storage {
             log,
             store: Some(store),

@@ -17,6 +17,8 @@ const MAGIC: &str = "pqcnet-store";
 pub(crate) struct Folder {
     pub db: PathBuf,
     // The lock lives as long as this file is open. A crash closes it, so no stale lock survives.
+    /// Whether this opening made the store.
+    pub new: bool,
     _lock: File,
 }
 
@@ -35,12 +37,14 @@ impl Folder {
             return Err(OpenError::NotAStore { path: path.into() });
         }
         let lock = take_lock(path)?;
+        let new = stamp.is_none();
         match stamp {
             None => write_stamp(path, kind, version)?,
             Some(found) => found.suits(path, kind, version)?,
         }
         Ok(Self {
             db: path.join(DB_FOLDER),
+            new,
             _lock: lock,
         })
     }

@@ -53,7 +53,13 @@ pub struct StoreConfig {
     pub reserve_bytes: u64,
     /// Asked before each write.
     pub free_space: FreeSpace,
+    /// The most that memory tables hold. The engine sets aside as much of the disk for its log, and half as much memory for blocks
+    /// that were read.
+    pub tables_bytes: usize,
 }
+
+/// What memory tables of all families hold together, unless a store's owner says otherwise.
+const TABLES_BYTES: usize = 64 << 20;
 
 impl StoreConfig {
     /// Defaults for a relayer: a queue of 64 MiB, groups of 4 MiB, 128 MiB kept free.
@@ -65,9 +71,9 @@ impl StoreConfig {
             queue_bytes: 64 << 20,
             // Past 4 MiB the cost of the sync itself is noise, while the first batch of the group waits for the last.
             group_bytes: 4 << 20,
-            // Twice the memory tables' limit below.
-            reserve_bytes: 128 << 20,
+            reserve_bytes: 2 * TABLES_BYTES as u64,
             free_space: Arc::new(free_space_of),
+            tables_bytes: TABLES_BYTES,
         }
     }
 }
@@ -156,6 +162,11 @@ impl RocksStore {
             inner,
             writer: Some(writer),
         })
+    }
+
+    /// Whether this opening made it: nothing was ever stored in it before.
+    pub fn is_new(&self) -> bool {
+        self.inner.folder.new
     }
 
     /// Counts so far.
@@ -318,7 +329,7 @@ impl Inner {
 }
 
 fn open_db(path: &Path, config: &StoreConfig, create: bool) -> Result<DB, OpenError> {
-    let (mut options, family) = options();
+    let (mut options, family) = options(config.tables_bytes);
     options.create_if_missing(create);
     let families = config.schema.families.iter();
     let families = families.map(|f| ColumnFamilyDescriptor::new(f.0, family.clone()));
@@ -326,7 +337,7 @@ fn open_db(path: &Path, config: &StoreConfig, create: bool) -> Result<DB, OpenEr
 }
 
 fn open_read_only(path: &Path, config: &StoreConfig) -> Result<DB, OpenError> {
-    let (options, family) = options();
+    let (options, family) = options(config.tables_bytes);
     let families = config.schema.families.iter().map(|f| (f.0, family.clone()));
     DB::open_cf_with_opts_for_read_only(&options, path, families, false)
         .map_err(|e| open_error(config, e))
@@ -335,7 +346,7 @@ fn open_read_only(path: &Path, config: &StoreConfig) -> Result<DB, OpenError> {
 /// Opens for reading and writes nothing, not even the engine's own log, into the folder. The error is the engine's words.
 pub(crate) fn open_to_check(path: &Path, schema: &Schema) -> Result<DB, String> {
     let aside = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let (mut options, mut family) = options();
+    let (mut options, mut family) = options(TABLES_BYTES);
     options.create_missing_column_families(false);
     options.set_db_log_dir(aside.path());
     // Every version of a key is stepped over, none jumped: what is behind it is read too.
@@ -347,7 +358,7 @@ pub(crate) fn open_to_check(path: &Path, schema: &Schema) -> Result<DB, String> 
 }
 
 /// Options of the database and of each of its families.
-fn options() -> (Options, Options) {
+fn options(tables_bytes: usize) -> (Options, Options) {
     let mut db = Options::default();
     db.create_missing_column_families(true);
     // A torn last record is what a power cut leaves of an unsynced write. Damage anywhere else means that something
@@ -357,8 +368,8 @@ fn options() -> (Options, Options) {
     db.set_max_background_jobs(2);
     db.set_max_open_files(512);
     // Memory tables of all families together, and the log that must be replayed after a crash (about a second).
-    db.set_db_write_buffer_size(64 << 20);
-    db.set_max_total_wal_size(128 << 20);
+    db.set_db_write_buffer_size(tables_bytes);
+    db.set_max_total_wal_size(2 * tables_bytes as u64);
     // Spreads write-back, so a sync never waits for a whole memory table that the kernel held back.
     db.set_bytes_per_sync(1 << 20);
     db.set_wal_bytes_per_sync(1 << 20);
@@ -366,11 +377,11 @@ fn options() -> (Options, Options) {
     db.set_keep_log_file_num(2);
     db.set_max_log_file_size(1 << 20);
     let mut family = Options::default();
-    family.set_write_buffer_size(32 << 20);
+    family.set_write_buffer_size(tables_bytes / 2);
     // Nearly everything stored is sealed, and sealed bytes do not compress.
     family.set_compression_type(DBCompressionType::None);
     let mut table = BlockBasedOptions::default();
-    if let Ok(cache) = Cache::new_lru_cache(32 << 20) {
+    if let Ok(cache) = Cache::new_lru_cache(tables_bytes / 2) {
         table.set_block_cache(&cache);
     }
     table.set_block_size(16 << 10);

@@ -71,11 +71,11 @@ pub struct ShardMark {
 }
 
 /// Whether what the shard's channels had stored when it was opened here is not this relayer's to count: it came from another
-/// one, or was stored before there was a meter.
-pub fn begins_anew(known: Option<&ShardMark>, taken: &VolumeTaken) -> bool {
+/// one, or was stored before there was a meter. `whole`: nothing was.
+pub fn begins_anew(known: Option<&ShardMark>, taken: &VolumeTaken, whole: bool) -> bool {
     match known {
         Some(known) => known.moves != taken.moves,
-        None => taken.moves != 0 || taken.generation != 1,
+        None => taken.moves != 0 || (taken.generation != 1 && !whole),
     }
 }
 
@@ -284,11 +284,15 @@ mod tests {
             run: 1,
             serial: 1,
         };
-        assert!(!begins_anew(None, &taken(0, 1)));
-        assert!(begins_anew(None, &taken(0, 2)));
-        assert!(begins_anew(None, &taken(1, 1)));
-        assert!(!begins_anew(Some(&known(1)), &taken(1, 7)));
-        assert!(begins_anew(Some(&known(1)), &taken(3, 7)));
+        assert!(!begins_anew(None, &taken(0, 1), false));
+        assert!(begins_anew(None, &taken(0, 2), false));
+        // Killed before its first window ended.
+        assert!(!begins_anew(None, &taken(0, 2), true));
+        for whole in [false, true] {
+            assert!(begins_anew(None, &taken(1, 1), whole));
+            assert!(!begins_anew(Some(&known(1)), &taken(1, 7), whole));
+            assert!(begins_anew(Some(&known(1)), &taken(3, 7), whole));
+        }
     }
 
     // A relayer is killed after it sent 1 to 120, of which the meter had kept 1 to 100 and the receiver taken and signed for 110.
