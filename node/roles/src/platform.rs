@@ -45,7 +45,7 @@ pub struct Storage {
 }
 
 /// The meter's folder in the store's.
-pub const METER: &str = "meter";
+const METER: &str = "meter";
 const METER_TABLES_BYTES: usize = 8 << 20;
 
 /// How the store of a shard log is laid out: for relayers, and for whoever checks or copies their stores.
