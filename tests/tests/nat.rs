@@ -86,6 +86,26 @@ fn reached(network: &Network, how: &[(Role, usize, &str)]) -> Result<()> {
     Ok(())
 }
 
+/// A relay, sentry 1, that everybody reaches, and two nodes behind a NAT each that are reached through it: sentry 2 and
+/// relayer 1. With the relay's host and those of the two.
+fn behind_two_nats(world: &mut World, ports: Ports) -> Result<(Network, Host, [Host; 2])> {
+    let public = world.host()?;
+    let (one, two) = (world.behind_nat(ports, &[])?, world.behind_nat(ports, &[])?);
+    let network = Network::on_hosts(
+        &[(public.clone(), public.at), (one.clone(), one.at)],
+        &[(two.clone(), two.at)],
+    )?;
+    reached(
+        &network,
+        &[
+            (Role::Sentry, 1, "relay"),
+            (Role::Sentry, 2, "relayed"),
+            (Role::Relayer, 1, "relayed"),
+        ],
+    )?;
+    Ok((network, public, [one, two]))
+}
+
 /// Two nodes behind two NATs that let in nothing but answers, and a relay that both reach. They meet through the relay; the
 /// relay tells each how it is seen, both dial at once, and a connection from NAT to NAT takes the circuit's place. When the
 /// relay is killed they stay linked.
@@ -93,23 +113,7 @@ fn reached(network: &Network, how: &[(Role, usize, &str)]) -> Result<()> {
 fn a_hole_is_punched_through_two_nats() -> Result<()> {
     on_hosts("a_hole_is_punched_through_two_nats", async {
         let mut world = World::create()?;
-        let public = world.host()?;
-        let (one, two) = (
-            world.behind_nat(Ports::Kept, &[])?,
-            world.behind_nat(Ports::Kept, &[])?,
-        );
-        let network = Network::on_hosts(
-            &[(public.clone(), public.at), (one.clone(), one.at)],
-            &[(two.clone(), two.at)],
-        )?;
-        reached(
-            &network,
-            &[
-                (Role::Sentry, 1, "relay"),
-                (Role::Sentry, 2, "relayed"),
-                (Role::Relayer, 1, "relayed"),
-            ],
-        )?;
+        let (network, public, [one, two]) = behind_two_nats(&mut world, Ports::Kept)?;
         network.start_together().await?;
         let relay = network.node(Role::Sentry, 1);
         let hidden = [
@@ -144,23 +148,7 @@ fn a_hole_is_punched_through_two_nats() -> Result<()> {
 fn a_nat_that_draws_ports_leaves_the_circuit() -> Result<()> {
     on_hosts("a_nat_that_draws_ports_leaves_the_circuit", async {
         let mut world = World::create()?;
-        let public = world.host()?;
-        let (one, two) = (
-            world.behind_nat(Ports::Drawn, &[])?,
-            world.behind_nat(Ports::Drawn, &[])?,
-        );
-        let network = Network::on_hosts(
-            &[(public.clone(), public.at), (one.clone(), one.at)],
-            &[(two.clone(), two.at)],
-        )?;
-        reached(
-            &network,
-            &[
-                (Role::Sentry, 1, "relay"),
-                (Role::Sentry, 2, "relayed"),
-                (Role::Relayer, 1, "relayed"),
-            ],
-        )?;
+        let (network, public, [one, two]) = behind_two_nats(&mut world, Ports::Drawn)?;
         network.start_together().await?;
         let hidden = [
             network.node(Role::Sentry, 2),

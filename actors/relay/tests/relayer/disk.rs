@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
 
+use pqcnet_actor::Env;
+use pqcnet_crypto::NodeKeys;
 use pqcnet_log::{
     AppendBatch, AppendError, ChannelHead, ChannelId, Entries, Opened, Pending, ReadRequest, Salt,
     ShardLog, ShardNo, keys,
@@ -193,25 +195,28 @@ fn nothing_readable_reaches_the_disk() {
     });
 }
 
+/// A relayer that stored four messages on one channel and stopped; the channel, and the customer it is of.
+async fn four_stored(env: &Env, dir: &Path) -> (Channel, NodeKeys) {
+    let (_store, log) = embedded(env, store_config(dir)).await;
+    let relayer = Relayer::start(env, log, 100);
+    let session = relayer.session().await;
+    let channel = relayer.channel(0);
+    let epoch = relayer.producer(session, &channel).await;
+    relayer
+        .publish(session, &channel, epoch, 1, &["a", "b", "c", "d"])
+        .await
+        .unwrap();
+    relayer.running.stop().await;
+    (channel, relayer.into_customer())
+}
+
 // One bit of stored entry 3 flips. A subscriber from the start gets 1 and 2, then the end of its subscription: 3 is never
 // served. One that starts after it gets the rest.
 #[test]
 fn a_flipped_bit_is_never_served() {
     with_env(|env| async move {
         let dir = tempfile::tempdir().unwrap();
-        let (channel, customer) = {
-            let (_store, log) = embedded(&env, store_config(dir.path())).await;
-            let relayer = Relayer::start(&env, log, 100);
-            let session = relayer.session().await;
-            let channel = relayer.channel(0);
-            let epoch = relayer.producer(session, &channel).await;
-            relayer
-                .publish(session, &channel, epoch, 1, &["a", "b", "c", "d"])
-                .await
-                .unwrap();
-            relayer.running.stop().await;
-            (channel, relayer.into_customer())
-        };
+        let (channel, customer) = four_stored(&env, dir.path()).await;
         let (store, log) = embedded(&env, store_config(dir.path())).await;
         let key = keys::numbered(SHARD, &channel_id(&channel), 3);
         let mut value = Vec::new();
@@ -244,19 +249,7 @@ fn a_flipped_bit_is_never_served() {
 fn a_trimmed_front_is_told_and_a_time_is_found() {
     with_env(|env| async move {
         let dir = tempfile::tempdir().unwrap();
-        let (channel, customer) = {
-            let (_store, log) = embedded(&env, store_config(dir.path())).await;
-            let relayer = Relayer::start(&env, log, 100);
-            let session = relayer.session().await;
-            let channel = relayer.channel(0);
-            let epoch = relayer.producer(session, &channel).await;
-            relayer
-                .publish(session, &channel, epoch, 1, &["a", "b", "c", "d"])
-                .await
-                .unwrap();
-            relayer.running.stop().await;
-            (channel, relayer.into_customer())
-        };
+        let (channel, customer) = four_stored(&env, dir.path()).await;
         let (_store, log) = embedded(&env, store_config(dir.path())).await;
         log.trim(SHARD, channel_id(&channel), 2).await.unwrap();
         let mut relayer = Relayer::start(&env, log, 100);
