@@ -278,6 +278,8 @@ impl ClientSession {
             ASK_DEADLINE,
             move |session, outcome, cx| {
                 session.on_opened(relayer, generation, answer(outcome), cx);
+                // Subscriptions that waited for it in vain are to begin again.
+                session.drive(cx);
             },
         );
     }

@@ -255,6 +255,31 @@ fn a_subscription_outlives_its_relayer() {
     });
 }
 
+/// The relayer comes back and does not answer the opening of a session in time, as over a path that is cut: the subscription is
+/// begun again by itself, though nothing else happens in the session that would remind it.
+#[test]
+fn a_subscription_outlives_an_opening_without_an_answer() {
+    simulate(|| async {
+        let world = start();
+        world.relayer_up().await;
+        world.attach().await;
+        let subscribed = world.ask(world.subscribe(3, 10)).await;
+        assert_eq!(subscribed, Ok(Subscribed { head: 50 }));
+        world.deliver(1, 11..=12, 1).await;
+        assert_eq!(world.seen(), ["3: 11 12"]);
+        world.relayer_down().await;
+        world.heard();
+        world.log.lock().unwrap().silent = 1;
+        world.relayer_up().await;
+        assert_eq!(world.heard(), ["open session 1"]);
+        world.env.sleep(Duration::from_secs(12)).await;
+        assert_eq!(world.heard(), ["open session 2", "subscribe 2 after 12"]);
+        world.deliver(2, 13..=13, 1).await;
+        assert_eq!(world.seen(), ["3: 13"]);
+        world.stop().await;
+    });
+}
+
 /// A relayer's retryable end of a subscription is the sentry's business; a final one is the client's.
 #[test]
 fn ends_of_subscriptions() {

@@ -38,6 +38,8 @@ pub struct Heard {
     pub lines: Vec<String>,
     pub publish: VecDeque<PublishAnswer>,
     pub subscribe: VecDeque<Result<u64, Refusal>>,
+    /// So many openings of sessions are kept and not answered.
+    pub silent: usize,
 }
 
 pub enum PublishAnswer {
@@ -53,6 +55,7 @@ pub struct Relayer {
     log: Log,
     sessions: u64,
     held: Vec<Promise<RelayPublish>>,
+    unopened: Vec<Promise<OpenSession>>,
 }
 
 impl Relayer {
@@ -70,6 +73,13 @@ impl On<OpenSession> for Relayer {
         self.sessions += 1;
         let session = self.sessions;
         self.note(format!("open session {session}"));
+        let mut log = self.log.lock().unwrap();
+        if log.silent > 0 {
+            log.silent -= 1;
+            let (promise, later) = Reply::later();
+            self.unopened.push(promise);
+            return later;
+        }
         Reply::Now(Ok(SessionOpened { session }))
     }
 }
@@ -305,6 +315,7 @@ impl World {
             log: log.clone(),
             sessions: 0,
             held: Vec::new(),
+            unopened: Vec::new(),
         }));
         self.relayers
             .borrow_mut()
