@@ -1,5 +1,6 @@
 //! The command line. Data goes to standard output, progress and problems to standard error.
 
+mod pages;
 mod run;
 mod seeds;
 
@@ -62,7 +63,15 @@ enum Done {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let command = Cli::parse().command;
+    // Whatever else is over before a heap of size is there.
+    if matches!(
+        command,
+        Command::Run(_) | Command::Replay(_) | Command::Seeds(_)
+    ) {
+        pages::take();
+    }
+    let done = match command {
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => run::replay(&args),
         Command::Seeds(args) => seeds::seeds(&args),

@@ -240,6 +240,7 @@ impl State {
         let port = conn.listener.port;
         let host = &self.hosts[to.index()];
         if !host.lets_in(from, at) {
+            self.counts.turned_away += 1;
             return;
         }
         let Some(&listener) = host.listeners.get(&port) else {
@@ -501,8 +502,10 @@ impl State {
         let ((sender, from_port), (receiver, port)) = (from, to);
         let at = Duration::from_nanos(now);
         let host = &self.hosts[receiver.index()];
+        let let_in = host.lets_in(sender, at);
+        self.counts.turned_away += u64::from(!let_in);
         let open = host.mailboxes.get(&port);
-        let open = open.filter(|_| host.lets_in(sender, at)).copied();
+        let open = open.filter(|_| let_in).copied();
         let passes = !self.is_blocked(sender, receiver);
         let from_ip = self.hosts[sender.index()].ip;
         let open = open.and_then(|number| self.mailboxes.get_mut(&number));

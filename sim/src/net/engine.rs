@@ -46,6 +46,8 @@ pub struct NetCounts {
     pub datagrams: u64,
     /// Datagrams that did not.
     pub lost: u64,
+    /// Dials and datagrams that a NAT did not let in.
+    pub turned_away: u64,
     /// Connections that stand or are being made.
     pub connections: u64,
 }

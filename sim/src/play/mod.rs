@@ -404,6 +404,10 @@ impl Stage<'_> {
             ("network: datagrams".to_owned(), net.datagrams),
             ("network: datagrams lost".to_owned(), net.lost),
             (
+                "network: dials and datagrams that a NAT turned away".to_owned(),
+                net.turned_away,
+            ),
+            (
                 "crypto: verifications remembered".to_owned(),
                 crypto.remembered,
             ),

@@ -53,7 +53,9 @@ impl Progress {
             let due = self.drawn.is_none_or(|drawn| at.elapsed >= drawn + EVERY);
             if due {
                 self.drawn = Some(at.elapsed);
-                self.write(&format!("\r{}\x1b[K", self.line(at)));
+                // One that wraps could not be drawn over.
+                let line = cut(self.line(at), columns());
+                self.write(&format!("\r{line}\x1b[K"));
             }
             return;
         }
@@ -103,6 +105,19 @@ impl Progress {
     }
 }
 
+/// Columns of the terminal; many, where it does not say.
+fn columns() -> usize {
+    let size = crossterm::terminal::size();
+    let columns = size.map_or(0, |(columns, _)| usize::from(columns));
+    if columns == 0 { usize::MAX } else { columns }
+}
+
+/// As much of a line of ASCII as leaves the cursor in it.
+fn cut(mut line: String, columns: usize) -> String {
+    line.truncate(columns.saturating_sub(1));
+    line
+}
+
 /// The process's resident memory and the most it had, in bytes; zeros where the system does not say.
 pub fn resident() -> (u64, u64) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -132,6 +147,14 @@ mod tests {
             progress.line(&at),
             "[############............] 30.0/60 s simulated, 3.0x real time, 1200000 events (120k/s), 300.0 MiB"
         );
+    }
+
+    // Scenario: a line of nine characters in windows of ten, nine and no columns: the last column stays free.
+    #[test]
+    fn a_line_fits_its_window() {
+        for (columns, shown) in [(10, "123456789"), (9, "12345678"), (0, "")] {
+            assert_eq!(cut("123456789".to_owned(), columns), shown);
+        }
     }
 
     // Scenario: this process has memory, and its peak is no less than what it has now.

@@ -25,6 +25,7 @@ const ALL: &[(&str, &str)] = &[
         "relayer-loss",
         include_str!("../../scenarios/relayer-loss.toml"),
     ),
+    ("nat", include_str!("../../scenarios/nat.toml")),
     ("claim-10k", include_str!("../../scenarios/claim-10k.toml")),
 ];
 

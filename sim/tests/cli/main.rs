@@ -5,6 +5,7 @@
 mod asked;
 mod broken;
 mod matrix;
+mod terminal;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -78,6 +78,20 @@ fn a_relayer_is_lost() {
     assert_eq!(run.shares["loss after replay"], 0.0);
 }
 
+/// Scenario: clients behind NATs of both kinds work as others do; two sentries behind NATs are dialled in vain, by clients and by
+/// other nodes, serve nobody and keep their own links to relayers, also to one that crashes.
+#[test]
+fn nodes_behind_nats() {
+    let run = same_twice("small-nat");
+    let turned_away = "network: dials and datagrams that a NAT turned away";
+    assert!(run.counts[turned_away] > 20, "{:?}", run.counts);
+    assert_eq!(run.counts["load: sent"], run.counts["load: acknowledged"]);
+    assert_eq!(run.shares["loss after replay"], 0.0);
+    // Nothing else in the scenario turns anybody away.
+    let open = same_twice("small-crash");
+    assert_eq!(open.counts[turned_away], 0);
+}
+
 /// Scenario: the source documents' claim, in small: churn and a spike of latency; less than 5 % would have been lost, nothing is.
 #[test]
 fn the_claim_in_small() {

@@ -181,6 +181,106 @@ fn bytes_queue_for_bandwidth() {
     assert_eq!(got.unwrap(), 5);
 }
 
+// Scenario: a has a line of its own of 10,000 bytes a second, both ways; its links have no bound. It sends 5,000 bytes to each of
+// two peers and gets as many of each, all at once: what goes out queues together, what comes in too, and the two directions do
+// not touch. Behind the line a link of 20,000 bytes a second takes its own time; without the line nothing waits.
+#[test]
+fn a_nodes_own_line_queues_both_ways() {
+    let mut pair = pair(9, Link::default());
+    let (a, b) = (pair.a, pair.b);
+    let c = pair.world.add(NodeSpec::new("c", Role::Client)).unwrap();
+    pair.world.start(c).unwrap();
+    let mut both = Vec::new();
+    for peer in [b, c] {
+        let mut listener = pair.listen(peer);
+        let (streams, to) = (pair.world.streams(a), pair.at(peer));
+        let ends = pair.world.wait(async move {
+            let (dialled, accepted) = futures::join!(streams.dial(&to), listener.accept());
+            (dialled.unwrap(), accepted.unwrap().stream)
+        });
+        both.push(ends.unwrap());
+    }
+    let (mut ours, mut theirs): (Vec<_>, Vec<_>) = both.into_iter().unzip();
+    // When each of the 5,000 bytes that everybody sends to everybody have come: at the peers, at a.
+    let mut exchange = |pair: &mut Pair| -> [Vec<u128>; 2] {
+        let env = pair.world.env(a).unwrap();
+        let exchanged = pair.world.wait(async {
+            let began = env.now();
+            for stream in ours.iter_mut().chain(&mut theirs) {
+                stream.write_all(&[1; 5_000]).await.unwrap();
+            }
+            let ends = ours.iter_mut().chain(&mut theirs).map(async |stream| {
+                stream.read_exact(&mut [0; 5_000]).await.unwrap();
+                (env.now() - began).as_millis()
+            });
+            futures::future::join_all(ends).await
+        });
+        let mut came = exchanged.unwrap();
+        let mut out = came.split_off(2);
+        came.sort_unstable();
+        out.sort_unstable();
+        [out, came]
+    };
+    assert_eq!(exchange(&mut pair), [vec![20, 20], vec![20, 20]]);
+    let line = Bandwidth {
+        bytes_per_second: 10_000,
+        queue_bytes: 4_000,
+    };
+    pair.world.net().set_access(a, Some(line));
+    // 5,000 bytes and 4 headers of 66 take 526.4 ms, and the way 20 ms.
+    assert_eq!(exchange(&mut pair), [vec![546, 1_073], vec![546, 1_073]]);
+    let link = Link {
+        bandwidth: Some(Bandwidth {
+            bytes_per_second: 20_000,
+            queue_bytes: 4_000,
+        }),
+        ..Link::default()
+    };
+    pair.world.net().set_link(a, b, Some(link));
+    pair.world.net().set_link(a, c, Some(link));
+    // On its way out each also passes its link, in 263.2 ms; what comes in has links without a bound still.
+    assert_eq!(exchange(&mut pair), [vec![810, 1_336], vec![546, 1_073]]);
+    pair.world.net().set_access(a, None);
+    assert_eq!(exchange(&mut pair), [vec![283, 283], vec![20, 20]]);
+}
+
+// Scenario: 20 datagrams of 1,000 bytes with their headers at once, out over a line that lets 4,000 bytes wait, then in over it:
+// each way one passes, four wait, and the others are dropped.
+#[test]
+fn a_nodes_own_line_drops_what_finds_no_room() {
+    let mut pair = pair(10, Link::default());
+    let (a, b) = (pair.a, pair.b);
+    let line = Bandwidth {
+        bytes_per_second: 10_000,
+        queue_bytes: 4_000,
+    };
+    pair.world.net().set_access(a, Some(line));
+    for (from, to) in [(a, b), (b, a)] {
+        let lost = pair.world.net().counts().lost;
+        let mut inbox = pair.world.net().mailbox(to, PORT).unwrap();
+        let outbox = pair.world.net().mailbox(from, PORT).unwrap();
+        let (at, env) = (inbox.local(), pair.world.env(to).unwrap());
+        let got = pair.world.wait(async move {
+            let began = env.now();
+            for _ in 0..20 {
+                outbox.send(at, vec![0; 934].into());
+            }
+            let mut got = Vec::new();
+            loop {
+                tokio::select! {
+                    biased;
+                    came = inbox.receive() => {
+                        got.extend(came.map(|_| (env.now() - began).as_millis()));
+                    }
+                    () = env.sleep(Duration::from_secs(5)) => return got,
+                }
+            }
+        });
+        assert_eq!(got.unwrap(), [120, 220, 320, 420, 520]);
+        assert_eq!(pair.world.net().counts().lost - lost, 15);
+    }
+}
+
 // Scenario: datagrams over a link that loses a tenth, repeats a tenth and delays a tenth: of 2,000 about so many are missing,
 // come twice and come late.
 #[test]
@@ -350,5 +450,8 @@ fn nats_let_in_whom_their_node_has_sent_to() {
             (before, heard, dial(streams.clone(), to.clone()).await)
         });
         assert_eq!(outcome.unwrap(), (false, true, punched));
+        // A dial that gets no answer is repeated after 1, 2 and 4 s; within 5 s that is three SYNs.
+        let tries = if punched { 3 } else { 6 };
+        assert_eq!(pair.world.net().counts().turned_away, tries);
     }
 }
