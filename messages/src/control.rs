@@ -4,7 +4,9 @@ use pqcnet_crypto::NodeId;
 use pqcnet_link::{Role, WireError};
 use pqcnet_protos::control::v1::{self as pb, Type};
 
+use crate::channel::{Channel, ChannelName};
 use crate::codec::{clip, invalid, message, node_bytes, node_id, same_fields, wire};
+use crate::flow::PauseCause;
 use crate::problem::Problem;
 
 /// Most links in a [`StatusReport`]; a node with more reports the first ones.
@@ -80,6 +82,23 @@ pub struct ShardStatus {
     pub lag_records: u64,
     /// Payload bytes admitted and not yet durable.
     pub unwritten_bytes: u64,
+    /// Channels whose producers are asked to wait.
+    pub paused_channels: u64,
+    /// The one that waits longest.
+    pub paused: Option<PausedChannel>,
+    /// Members of consumer groups now.
+    pub group_members: u64,
+    /// Records that consumer groups put aside.
+    pub dead_letters: u64,
+}
+
+/// A channel whose producers are asked to wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PausedChannel {
+    /// Which.
+    pub channel: Channel,
+    /// Why.
+    pub cause: PauseCause,
 }
 
 /// A node's account of itself.
@@ -107,9 +126,7 @@ message!(Ping, "control.Ping", CONTROL Type::Ping, Control => Pong);
 message!(Status, "control.Status", CONTROL Type::Status, Control => StatusReport);
 
 same_fields!(Ping => pb::Ping { nonce });
-same_fields!(ShardStatus => pb::ShardStatus {
-    id, channels, records, bytes, subscriptions, lag_records, unwritten_bytes
-});
+wire!(ShardStatus => pb::ShardStatus);
 wire!(Status => pb::Status);
 wire!(Pong => pb::Pong);
 wire!(StatusReport => pb::StatusReport,
@@ -244,6 +261,59 @@ impl TryFrom<pb::StatusReport> for StatusReport {
             shards: shards.collect::<Result<_, _>>()?,
             counters: counters.collect(),
             problems: problems?,
+        })
+    }
+}
+
+impl From<&ShardStatus> for pb::ShardStatus {
+    fn from(status: &ShardStatus) -> Self {
+        let paused = status.paused.as_ref().map(|paused| pb::PausedChannel {
+            owner: node_bytes(&paused.channel.owner),
+            name: paused.channel.name.as_str().to_owned(),
+            cause: PauseCause::to_proto(Some(paused.cause)),
+        });
+        Self {
+            id: status.id,
+            channels: status.channels,
+            records: status.records,
+            bytes: status.bytes,
+            subscriptions: status.subscriptions,
+            lag_records: status.lag_records,
+            unwritten_bytes: status.unwritten_bytes,
+            paused_channels: status.paused_channels,
+            paused,
+            group_members: status.group_members,
+            dead_letters: status.dead_letters,
+        }
+    }
+}
+
+impl TryFrom<pb::ShardStatus> for ShardStatus {
+    type Error = WireError;
+
+    fn try_from(status: pb::ShardStatus) -> Result<Self, WireError> {
+        let paused = status.paused.map(|paused| {
+            Ok::<_, WireError>(PausedChannel {
+                channel: Channel {
+                    owner: node_id("owner", &paused.owner)?,
+                    name: ChannelName::from_proto(&paused.name)?,
+                },
+                cause: PauseCause::from_proto(paused.cause)
+                    .ok_or_else(|| invalid("cause", "none"))?,
+            })
+        });
+        Ok(ShardStatus {
+            id: status.id,
+            channels: status.channels,
+            records: status.records,
+            bytes: status.bytes,
+            subscriptions: status.subscriptions,
+            lag_records: status.lag_records,
+            unwritten_bytes: status.unwritten_bytes,
+            paused_channels: status.paused_channels,
+            paused: paused.transpose()?,
+            group_members: status.group_members,
+            dead_letters: status.dead_letters,
         })
     }
 }

@@ -11,7 +11,9 @@ use pqcnet_protos::edge::v1::{self as pb, Type};
 
 use crate::channel::{Channel, ChannelName};
 use crate::codec::{invalid, message, node_bytes, node_id, required, same_fields, wire};
+use crate::flow::PauseCause;
 use crate::grant::Grant;
+use crate::group::{DeadLetter, GroupName, MAX_DEAD_LETTERS, MemberId, Membership};
 use crate::receipt::{Countersigned, Series};
 use crate::record::{
     MAX_BATCH_RECORDS, Record, check_payloads, records_from_proto, records_to_proto,
@@ -168,6 +170,79 @@ pub struct Countersign {
     pub window: u64,
 }
 
+/// To a publisher: stop sending to the channel, or go on. What is on its way is taken all the same; nobody has to obey, but
+/// what goes far beyond is [`Refusal::Busy`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Flow {
+    /// A channel of the client's own.
+    pub channel: Channel,
+    /// Why to stop; `None`: go on.
+    pub paused: Option<PauseCause>,
+}
+
+/// Subscribes as a member of a group. The channel's records come once it is this member's, from the one after the group's
+/// last commit; that it is another's from now on is told by [`SubscriptionEnded`] with [`Refusal::Reassigned`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct JoinGroup {
+    /// The client's number for it, unique on the link.
+    pub subscription: u32,
+    /// Any channel that lists the client as a reader, or its own.
+    pub channel: Channel,
+    /// Where the group begins if it never committed.
+    pub after: u64,
+    /// Most payload bytes delivered and not yet [`Consumed`].
+    pub window_bytes: u32,
+    /// As in [`Subscribe`].
+    pub series: Series,
+    /// Which group, and who in it.
+    pub membership: Membership,
+}
+
+/// The group is done with everything up to `offset`; answered when that is durable.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Commit {
+    /// Which subscription: of a member that has the channel.
+    pub subscription: u32,
+    /// One that was delivered to it.
+    pub offset: u64,
+}
+
+/// How far the group is, durably.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Everything up to here is done.
+    pub offset: u64,
+}
+
+/// The record can not be dealt with: it is put aside, durably, and no more. It is committed like any other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Nack {
+    /// Which subscription: of a member that has the channel.
+    pub subscription: u32,
+    /// One that was delivered to it and is not committed.
+    pub offset: u64,
+}
+
+/// Asks what a group of the client's put aside.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ListDeadLetters {
+    /// In which channel.
+    pub channel: Channel,
+    /// Which group.
+    pub group: GroupName,
+    /// Those up to this offset are forgotten first; 0 for none.
+    pub discard: u64,
+}
+
+/// What it put aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetters {
+    /// How far the group is.
+    pub committed: u64,
+    /// Ascending by offset; at most [`MAX_DEAD_LETTERS`].
+    pub letters: Vec<DeadLetter>,
+}
+
 message!(Attach, "edge.Attach", EDGE Type::Attach, Request => Result<Attached, Refusal>);
 message!(OpenProducer, "edge.OpenProducer", EDGE Type::OpenProducer, Request => Result<ProducerOpened, Refusal>);
 message!(Publish, "edge.Publish", EDGE Type::Publish, Request => Result<Published, Refusal>);
@@ -179,6 +254,20 @@ message!(Unsubscribe, "edge.Unsubscribe", EDGE Type::Unsubscribe, Request => ())
 message!(Deliver, "edge.Deliver", EDGE Type::Deliver, Request => ());
 message!(SubscriptionEnded, "edge.SubscriptionEnded", EDGE Type::SubscriptionEnded, Request => ());
 message!(Countersign, "edge.Countersign", EDGE Type::Countersign, Request => Result<Countersigned, Refusal>);
+
+message!(Flow, "edge.Flow", EDGE Type::Flow, Request => ());
+message!(JoinGroup, "edge.JoinGroup", EDGE Type::JoinGroup, Request => Result<Subscribed, Refusal>);
+message!(Commit, "edge.Commit", EDGE Type::Commit, Request => Result<Committed, Refusal>);
+message!(Nack, "edge.Nack", EDGE Type::Nack, Request => Result<Committed, Refusal>);
+message!(ListDeadLetters, "edge.ListDeadLetters", EDGE Type::DeadLetters, Request => Result<DeadLetters, Refusal>);
+
+same_fields!(Commit => pb::Commit { subscription, offset });
+same_fields!(Committed => pb::Committed { offset });
+same_fields!(Nack => pb::Nack { subscription, offset });
+wire!(Flow => pb::Flow);
+wire!(JoinGroup => pb::JoinGroup);
+wire!(ListDeadLetters => pb::ListDeadLetters);
+wire!(DeadLetters => pb::DeadLetters, bound "letters" = 2 at MAX_DEAD_LETTERS);
 
 same_fields!(Attached => pb::Attached { shards });
 same_fields!(ProducerOpened => pb::ProducerOpened { epoch });
@@ -216,6 +305,104 @@ impl TryFrom<pb::Countersign> for Countersign {
             subscription: ask.subscription,
             relayer: node_id("relayer", &ask.relayer)?,
             window: ask.window,
+        })
+    }
+}
+
+impl From<&Flow> for pb::Flow {
+    fn from(flow: &Flow) -> Self {
+        Self {
+            channel: Some((&flow.channel).into()),
+            paused: PauseCause::to_proto(flow.paused),
+        }
+    }
+}
+
+impl TryFrom<pb::Flow> for Flow {
+    type Error = WireError;
+
+    fn try_from(flow: pb::Flow) -> Result<Self, WireError> {
+        Ok(Flow {
+            channel: required("channel", flow.channel)?.try_into()?,
+            paused: PauseCause::from_proto(flow.paused),
+        })
+    }
+}
+
+impl From<&JoinGroup> for pb::JoinGroup {
+    fn from(join: &JoinGroup) -> Self {
+        Self {
+            subscription: join.subscription,
+            channel: Some((&join.channel).into()),
+            after: join.after,
+            window_bytes: join.window_bytes,
+            series: join.series.to_proto(),
+            group: join.membership.group.as_str().to_owned(),
+            member: join.membership.member.to_proto(),
+        }
+    }
+}
+
+impl TryFrom<pb::JoinGroup> for JoinGroup {
+    type Error = WireError;
+
+    fn try_from(join: pb::JoinGroup) -> Result<Self, WireError> {
+        Ok(JoinGroup {
+            subscription: join.subscription,
+            channel: required("channel", join.channel)?.try_into()?,
+            after: join.after,
+            window_bytes: join.window_bytes,
+            series: Series::from_proto(&join.series)?,
+            membership: Membership {
+                group: GroupName::from_proto(&join.group)?,
+                member: MemberId::from_proto(&join.member)?,
+            },
+        })
+    }
+}
+
+impl From<&ListDeadLetters> for pb::ListDeadLetters {
+    fn from(list: &ListDeadLetters) -> Self {
+        Self {
+            channel: Some((&list.channel).into()),
+            group: list.group.as_str().to_owned(),
+            discard: list.discard,
+        }
+    }
+}
+
+impl TryFrom<pb::ListDeadLetters> for ListDeadLetters {
+    type Error = WireError;
+
+    fn try_from(list: pb::ListDeadLetters) -> Result<Self, WireError> {
+        Ok(ListDeadLetters {
+            channel: required("channel", list.channel)?.try_into()?,
+            group: GroupName::from_proto(&list.group)?,
+            discard: list.discard,
+        })
+    }
+}
+
+impl From<&DeadLetters> for pb::DeadLetters {
+    fn from(dead: &DeadLetters) -> Self {
+        Self {
+            committed: dead.committed,
+            letters: dead.letters.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<pb::DeadLetters> for DeadLetters {
+    type Error = WireError;
+
+    fn try_from(dead: pb::DeadLetters) -> Result<Self, WireError> {
+        let letters: Vec<DeadLetter> = dead.letters.into_iter().map(Into::into).collect();
+        if letters.len() > MAX_DEAD_LETTERS || !letters.is_sorted_by(|a, b| a.offset < b.offset) {
+            return Err(invalid("letters", "not ascending, or too many"));
+        }
+        Ok(DeadLetters {
+            committed: dead.committed,
+            letters,
         })
     }
 }

@@ -22,7 +22,9 @@ mod codec;
 pub mod control;
 mod directive;
 pub mod edge;
+mod flow;
 mod grant;
+mod group;
 pub mod mesh;
 pub mod metering;
 pub mod moving;
@@ -45,7 +47,9 @@ pub use directive::{
     Directive, DirectiveError, MAX_MAP_OWNERS, MAX_MAP_SHARDS, MAX_REASON, Order, SignedDirective,
     Subject, SubmitDirective, Submitted,
 };
+pub use flow::PauseCause;
 pub use grant::{GRANT_SKEW_MS, Grant, GrantError, MAX_GRANT_LIFETIME_MS};
+pub use group::{DeadLetter, GroupName, MAX_DEAD_LETTERS, MAX_GROUP_NAME, MemberId, Membership};
 pub use pqcnet_link::Role;
 pub use problem::{MAX_EXPLAINED, MAX_EXPLAINED_TEXT, Problem, Severity, UNNAMED};
 pub use receipt::{Countersigned, Receipt, ReceiptError, Series, Statement};

@@ -23,6 +23,8 @@ pub const MAX_STRETCHES: usize = 64;
 pub const MAX_TEXTS: usize = 4096;
 /// Most bytes of texts in one answer; one text is at most a payload and its time.
 pub const MAX_TEXT_BYTES: usize = 512 * 1024;
+/// Most bytes of what is stored about a channel's consumer groups.
+pub const MAX_GROUPS_BYTES: usize = 64 * 1024;
 /// A payload with its time before it.
 const MAX_TEXT: usize = 8 + MAX_PAYLOAD;
 
@@ -65,6 +67,8 @@ pub struct ChannelFacts {
     pub forgotten_epoch: u64,
     /// Its producers, ascending by epoch.
     pub marks: Vec<Mark>,
+    /// Its consumer groups, as they are stored; at most [`MAX_GROUPS_BYTES`].
+    pub groups: Bytes,
 }
 
 /// How far a producer got.
@@ -197,6 +201,7 @@ impl From<&ChannelFacts> for pb::ChannelFacts {
             newest_ms: facts.newest_ms,
             forgotten_epoch: facts.forgotten_epoch,
             marks: marks.into(),
+            groups: facts.groups.clone(),
         }
     }
 }
@@ -212,6 +217,9 @@ impl TryFrom<pb::ChannelFacts> for ChannelFacts {
         let readers: Vec<NodeId> = readers.iter().map(|id| NodeId::from_bytes(*id)).collect();
         if !readers.is_sorted_by(|a, b| a < b) {
             return Err(invalid("readers", "not ascending"));
+        }
+        if facts.groups.len() > MAX_GROUPS_BYTES {
+            return Err(invalid("groups", "too long"));
         }
         let (numbers, odd) = facts.marks.as_chunks::<8>();
         let (marks, lone) = numbers.as_chunks::<3>();
@@ -242,6 +250,7 @@ impl TryFrom<pb::ChannelFacts> for ChannelFacts {
             newest_ms: facts.newest_ms,
             forgotten_epoch: facts.forgotten_epoch,
             marks,
+            groups: facts.groups,
         })
     }
 }

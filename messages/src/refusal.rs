@@ -83,6 +83,9 @@ pub enum Refusal {
         /// The lowest offset kept.
         first: u64,
     },
+    /// Another member of the group has the channel now: what this one had and did not commit goes there.
+    #[error("another member of the group has the channel now")]
+    Reassigned,
     /// A code of a later version.
     #[error("refused with unknown code {0}")]
     Unrecognised(u32),
@@ -110,6 +113,7 @@ impl Refusal {
             | Refusal::Quota
             | Refusal::HoldsRecords
             | Refusal::FrontGone { .. }
+            | Refusal::Reassigned
             | Refusal::Unrecognised(_) => false,
         }
     }
@@ -134,6 +138,7 @@ impl Refusal {
             Refusal::Quota => Code::Quota,
             Refusal::HoldsRecords => Code::HoldsRecords,
             Refusal::FrontGone { .. } => Code::FrontGone,
+            Refusal::Reassigned => Code::Reassigned,
             Refusal::Unrecognised(code) => return i32::try_from(*code).unwrap_or(i32::MAX),
         };
         code as i32
@@ -196,6 +201,7 @@ impl TryFrom<pb::Refusal> for Refusal {
             Code::NoRoom => Refusal::NoRoom,
             Code::Quota => Refusal::Quota,
             Code::HoldsRecords => Refusal::HoldsRecords,
+            Code::Reassigned => Refusal::Reassigned,
             Code::FrontGone => Refusal::FrontGone {
                 first: refusal.expected,
             },

@@ -11,8 +11,13 @@ use pqcnet_protos::relay::v1::{self as pb, Type};
 
 use crate::channel::{Channel, ChannelName};
 use crate::codec::{array, invalid, message, node_bytes, node_id, required, same_fields, wire};
-use crate::edge::{MAX_READERS, OffsetFound, ProducerOpened, Published, Subscribed, check_batch};
+use crate::edge::{
+    Committed, DeadLetters, MAX_READERS, OffsetFound, ProducerOpened, Published, Subscribed,
+    check_batch,
+};
+use crate::flow::PauseCause;
 use crate::grant::Grant;
+use crate::group::{GroupName, MemberId, Membership};
 use crate::receipt::{Countersigned, Series};
 use crate::record::{MAX_BATCH_RECORDS, Record, records_from_proto, records_to_proto};
 use crate::refusal::Refusal;
@@ -169,6 +174,71 @@ pub struct RelayCountersign {
     pub window: u64,
 }
 
+/// [`crate::edge::Flow`], for the session that publishes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RelayFlow {
+    /// Which session.
+    pub session: u64,
+    /// A channel of its customer.
+    pub channel: Channel,
+    /// Why to stop; `None`: go on.
+    pub paused: Option<PauseCause>,
+}
+
+/// [`crate::edge::JoinGroup`] of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RelayJoinGroup {
+    /// Which session.
+    pub session: u64,
+    /// The sentry's number for it, unique on the link.
+    pub subscription: u32,
+    /// Any channel that lists the customer as a reader, or its own.
+    pub channel: Channel,
+    /// Where the group begins if it never committed.
+    pub after: u64,
+    /// Most payload bytes delivered and not yet consumed.
+    pub window_bytes: u32,
+    /// As in [`crate::edge::Subscribe`].
+    pub series: Series,
+    /// Which group, and who in it.
+    pub membership: Membership,
+}
+
+/// [`crate::edge::Commit`] of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RelayCommit {
+    /// Which session.
+    pub session: u64,
+    /// Which subscription.
+    pub subscription: u32,
+    /// Everything up to here is done.
+    pub offset: u64,
+}
+
+/// [`crate::edge::Nack`] of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RelayNack {
+    /// Which session.
+    pub session: u64,
+    /// Which subscription.
+    pub subscription: u32,
+    /// The record that is to be put aside.
+    pub offset: u64,
+}
+
+/// [`crate::edge::ListDeadLetters`] of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RelayListDeadLetters {
+    /// Which session.
+    pub session: u64,
+    /// In which channel.
+    pub channel: Channel,
+    /// Which group of the customer's.
+    pub group: GroupName,
+    /// Those up to this offset are forgotten first; 0 for none.
+    pub discard: u64,
+}
+
 message!(OpenSession, "relay.OpenSession", RELAY Type::OpenSession, Request => Result<SessionOpened, Refusal>);
 message!(CloseSession, "relay.CloseSession", RELAY Type::CloseSession, Request => ());
 message!(RelayOpenProducer, "relay.OpenProducer", RELAY Type::OpenProducer, Request => Result<ProducerOpened, Refusal>);
@@ -183,6 +253,18 @@ message!(RelaySubscriptionEnded, "relay.SubscriptionEnded", RELAY Type::Subscrip
 
 message!(RelayCountersign, "relay.Countersign", RELAY Type::Countersign, Request => Result<Countersigned, Refusal>);
 message!(ReleaseShard, "relay.ReleaseShard", RELAY Type::ReleaseShard, Request => Result<ShardReleased, Refusal>);
+
+message!(RelayFlow, "relay.Flow", RELAY Type::Flow, Request => ());
+message!(RelayJoinGroup, "relay.JoinGroup", RELAY Type::JoinGroup, Request => Result<Subscribed, Refusal>);
+message!(RelayCommit, "relay.Commit", RELAY Type::Commit, Request => Result<Committed, Refusal>);
+message!(RelayNack, "relay.Nack", RELAY Type::Nack, Request => Result<Committed, Refusal>);
+message!(RelayListDeadLetters, "relay.ListDeadLetters", RELAY Type::DeadLetters, Request => Result<DeadLetters, Refusal>);
+
+same_fields!(RelayCommit => pb::Commit { session, subscription, offset });
+same_fields!(RelayNack => pb::Nack { session, subscription, offset });
+wire!(RelayFlow => pb::Flow);
+wire!(RelayJoinGroup => pb::JoinGroup);
+wire!(RelayListDeadLetters => pb::ListDeadLetters);
 
 same_fields!(SessionOpened => pb::SessionOpened { session });
 same_fields!(CloseSession => pb::CloseSession { session });
@@ -201,6 +283,86 @@ wire!(RelayDeliver => pb::Deliver, bound "records" = 2 at MAX_BATCH_RECORDS);
 wire!(RelaySubscriptionEnded => pb::SubscriptionEnded);
 wire!(ReleaseShard => pb::ReleaseShard);
 wire!(ShardReleased => pb::ShardReleased);
+
+impl From<&RelayFlow> for pb::Flow {
+    fn from(flow: &RelayFlow) -> Self {
+        Self {
+            session: flow.session,
+            channel: Some((&flow.channel).into()),
+            paused: PauseCause::to_proto(flow.paused),
+        }
+    }
+}
+
+impl TryFrom<pb::Flow> for RelayFlow {
+    type Error = WireError;
+
+    fn try_from(flow: pb::Flow) -> Result<Self, WireError> {
+        Ok(RelayFlow {
+            session: flow.session,
+            channel: required("channel", flow.channel)?.try_into()?,
+            paused: PauseCause::from_proto(flow.paused),
+        })
+    }
+}
+
+impl From<&RelayJoinGroup> for pb::JoinGroup {
+    fn from(join: &RelayJoinGroup) -> Self {
+        Self {
+            session: join.session,
+            subscription: join.subscription,
+            channel: Some((&join.channel).into()),
+            after: join.after,
+            window_bytes: join.window_bytes,
+            series: join.series.to_proto(),
+            group: join.membership.group.as_str().to_owned(),
+            member: join.membership.member.to_proto(),
+        }
+    }
+}
+
+impl TryFrom<pb::JoinGroup> for RelayJoinGroup {
+    type Error = WireError;
+
+    fn try_from(join: pb::JoinGroup) -> Result<Self, WireError> {
+        Ok(RelayJoinGroup {
+            session: join.session,
+            subscription: join.subscription,
+            channel: required("channel", join.channel)?.try_into()?,
+            after: join.after,
+            window_bytes: join.window_bytes,
+            series: Series::from_proto(&join.series)?,
+            membership: Membership {
+                group: GroupName::from_proto(&join.group)?,
+                member: MemberId::from_proto(&join.member)?,
+            },
+        })
+    }
+}
+
+impl From<&RelayListDeadLetters> for pb::ListDeadLetters {
+    fn from(list: &RelayListDeadLetters) -> Self {
+        Self {
+            session: list.session,
+            channel: Some((&list.channel).into()),
+            group: list.group.as_str().to_owned(),
+            discard: list.discard,
+        }
+    }
+}
+
+impl TryFrom<pb::ListDeadLetters> for RelayListDeadLetters {
+    type Error = WireError;
+
+    fn try_from(list: pb::ListDeadLetters) -> Result<Self, WireError> {
+        Ok(RelayListDeadLetters {
+            session: list.session,
+            channel: required("channel", list.channel)?.try_into()?,
+            group: GroupName::from_proto(&list.group)?,
+            discard: list.discard,
+        })
+    }
+}
 
 impl From<&OpenSession> for pb::OpenSession {
     fn from(open: &OpenSession) -> Self {

@@ -8,10 +8,11 @@ use pqcnet_crypto::NodeId;
 
 use crate::channel::Channel;
 use crate::control::ShardStatus;
-use crate::edge::{OffsetFound, ProducerOpened, Published, Subscribed};
+use crate::edge::{Committed, DeadLetters, OffsetFound, ProducerOpened, Published, Subscribed};
+use crate::group::{GroupName, Membership};
 use crate::receipt::Series;
 use crate::refusal::Refusal;
-use crate::relay::{RelayCountersign, RelayDeliver, RelaySubscriptionEnded};
+use crate::relay::{RelayCountersign, RelayDeliver, RelayFlow, RelaySubscriptionEnded};
 
 /// To a shard's worker: store these. Answered once they are durable.
 #[derive(Debug, Hash)]
@@ -26,6 +27,19 @@ pub struct Admit {
     pub first_seq: u64,
     /// Payloads.
     pub payloads: Vec<Bytes>,
+    /// Whom to ask to stop when this is too much.
+    pub publisher: Option<Publisher>,
+}
+
+/// Where a publish came from.
+#[derive(Debug, Clone, Hash)]
+pub struct Publisher {
+    /// The relayer's number of the link.
+    pub link: u64,
+    /// The session on it.
+    pub session: u64,
+    /// Where it is told to stop, and to go on.
+    pub flow: Ref<RelayFlow>,
 }
 
 impl Message for Admit {
@@ -98,11 +112,75 @@ pub struct Follow {
     pub deliver: Ref<RelayDeliver>,
     /// Where it is told that the subscription ended.
     pub ended: Ref<RelaySubscriptionEnded>,
+    /// It shares the channel with others.
+    pub membership: Option<Membership>,
 }
 
 impl Message for Follow {
     type Reply = Result<Subscribed, Refusal>;
     const NAME: &'static str = "relay.Follow";
+
+    fn digest(&self, into: &mut Digest) {
+        self.hash(into);
+    }
+}
+
+/// To a shard's worker: a group is done with everything up to `offset`. Answered once that is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CommitOffset {
+    /// The relayer's number of the link.
+    pub link: u64,
+    /// Which subscription on it.
+    pub subscription: u32,
+    /// The last offset done.
+    pub offset: u64,
+}
+
+impl Message for CommitOffset {
+    type Reply = Result<Committed, Refusal>;
+    const NAME: &'static str = "relay.CommitOffset";
+
+    fn digest(&self, into: &mut Digest) {
+        self.hash(into);
+    }
+}
+
+/// To a shard's worker: a member of a group can not deal with a record. Answered once it is durably put aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PutAside {
+    /// The relayer's number of the link.
+    pub link: u64,
+    /// Which subscription on it.
+    pub subscription: u32,
+    /// Which record.
+    pub offset: u64,
+}
+
+impl Message for PutAside {
+    type Reply = Result<Committed, Refusal>;
+    const NAME: &'static str = "relay.PutAside";
+
+    fn digest(&self, into: &mut Digest) {
+        self.hash(into);
+    }
+}
+
+/// To a shard's worker: what a group put aside, after those up to `discard` were forgotten, durably.
+#[derive(Debug, Clone, Hash)]
+pub struct DescribeDead {
+    /// Who asks, as verified.
+    pub customer: NodeId,
+    /// In which channel.
+    pub channel: Channel,
+    /// Which group of the asker's.
+    pub group: GroupName,
+    /// Forgotten first; 0 for none.
+    pub discard: u64,
+}
+
+impl Message for DescribeDead {
+    type Reply = Result<DeadLetters, Refusal>;
+    const NAME: &'static str = "relay.DescribeDead";
 
     fn digest(&self, into: &mut Digest) {
         self.hash(into);

@@ -5,11 +5,13 @@
 use bytes::Bytes;
 use pqcnet_crypto::{MlDsaSignature, NodeId, NodePublic, sha256};
 use pqcnet_link::{Addressed, Wire};
-use pqcnet_messages::control::{LinkStatus, Ping, Plane, Pong, ShardStatus, Status, StatusReport};
+use pqcnet_messages::control::{
+    LinkStatus, PausedChannel, Ping, Plane, Pong, ShardStatus, Status, StatusReport,
+};
 use pqcnet_messages::edge::{
-    Attach, Attached, Consumed, Countersign, Deliver, FindOffset, OffsetFound, OpenProducer,
-    ProducerOpened, Publish, Published, SetReaders, Subscribe, Subscribed, SubscriptionEnded,
-    Unsubscribe,
+    Attach, Attached, Commit, Committed, Consumed, Countersign, DeadLetters, Deliver, FindOffset,
+    Flow, JoinGroup, ListDeadLetters, Nack, OffsetFound, OpenProducer, ProducerOpened, Publish,
+    Published, SetReaders, Subscribe, Subscribed, SubscriptionEnded, Unsubscribe,
 };
 use pqcnet_messages::moving::{
     ChannelFacts, FenceShard, Held, Mark, ReadShard, Run, ShardEntries, ShardHeld, ShardSurvey,
@@ -17,13 +19,15 @@ use pqcnet_messages::moving::{
 };
 use pqcnet_messages::orders::{BackUp, BackUpState, Drain, DrainBegun};
 use pqcnet_messages::relay::{
-    CloseSession, OpenSession, RelayConsumed, RelayCountersign, RelayDeliver, RelayFindOffset,
-    RelayOpenProducer, RelayPublish, RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded,
-    RelayUnsubscribe, ReleaseShard, SessionOpened, ShardReleased,
+    CloseSession, OpenSession, RelayCommit, RelayConsumed, RelayCountersign, RelayDeliver,
+    RelayFindOffset, RelayFlow, RelayJoinGroup, RelayListDeadLetters, RelayNack, RelayOpenProducer,
+    RelayPublish, RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded, RelayUnsubscribe,
+    ReleaseShard, SessionOpened, ShardReleased,
 };
 use pqcnet_messages::{
-    Channel, ChannelName, Countersigned, Grant, Problem, Receipt, Record, Redirect, Refusal, Role,
-    Series, Severity, ShardId, Statement,
+    Channel, ChannelName, Countersigned, DeadLetter, Grant, GroupName, MemberId, Membership,
+    PauseCause, Problem, Receipt, Record, Redirect, Refusal, Role, Series, Severity, ShardId,
+    Statement,
 };
 
 fn node(byte: u8) -> NodeId {
@@ -291,7 +295,24 @@ fn every_message() {
         subscriptions: 7,
         lag_records: 8,
         unwritten_bytes: 9,
+        paused_channels: 0,
+        paused: None,
+        group_members: 0,
+        dead_letters: 0,
     };
+    table.row(
+        "ShardStatus",
+        &ShardStatus {
+            paused_channels: 10,
+            paused: Some(PausedChannel {
+                channel: channel(),
+                cause: PauseCause::Memory,
+            }),
+            group_members: 11,
+            dead_letters: 12,
+            ..shard.clone()
+        },
+    );
     let report = StatusReport {
         node_id: node(6),
         role,
@@ -344,6 +365,7 @@ fn every_message() {
     });
     table.reply("ShardReleased", ShardReleased { moves: 2 });
     moving(&mut table);
+    groups(&mut table);
     for refusal in refusals() {
         table.row(&format!("{refusal:?}").replace(' ', ""), &refusal);
     }
@@ -377,13 +399,16 @@ fn moving(table: &mut Table) {
             sequence: 3,
             offset: 4,
         }],
+        groups: Bytes::new(),
     };
-    let survey = ShardSurvey {
+    let survey = |facts| ShardSurvey {
         generation: 6,
         channels: vec![facts],
         more: true,
     };
-    table.reply("ShardSurvey", survey);
+    table.reply("ShardSurvey", survey(facts.clone()));
+    let groups = Bytes::from_static(b"groups");
+    table.reply("ShardSurvey", survey(ChannelFacts { groups, ..facts }));
     let stretch = Stretch {
         channel: [7; 32],
         after: 1,
@@ -406,6 +431,84 @@ fn moving(table: &mut Table) {
     table.message(&FenceShard { shard, map_version });
     table.message(&ShardHeld { shard, moves: 2 });
     table.reply("Held", Held(true));
+}
+
+/// Pauses of producers, and what members of consumer groups say.
+fn groups(table: &mut Table) {
+    let (session, subscription, offset, after) = (5, 9, 8, 6);
+    let (window_bytes, series) = (1 << 20, Series([0x77; 16]));
+    let group = GroupName::new("billing").unwrap();
+    let membership = || Membership {
+        group: group.clone(),
+        member: MemberId([0x88; 16]),
+    };
+    for paused in [None, Some(PauseCause::Lag), Some(PauseCause::Mailbox)] {
+        let channel = channel();
+        table.message(&Flow { channel, paused });
+    }
+    let (paused, at) = (Some(PauseCause::Other(99)), channel());
+    table.message(&RelayFlow {
+        session,
+        channel: at,
+        paused,
+    });
+    table.message(&JoinGroup {
+        subscription,
+        channel: channel(),
+        after,
+        window_bytes,
+        series,
+        membership: membership(),
+    });
+    table.message(&RelayJoinGroup {
+        session,
+        subscription,
+        channel: channel(),
+        after,
+        window_bytes,
+        series,
+        membership: membership(),
+    });
+    table.message(&Commit {
+        subscription,
+        offset,
+    });
+    table.message(&Nack {
+        subscription,
+        offset,
+    });
+    table.message(&RelayCommit {
+        session,
+        subscription,
+        offset,
+    });
+    table.message(&RelayNack {
+        session,
+        subscription,
+        offset,
+    });
+    table.reply("Committed", Committed { offset });
+    let discard = 7;
+    table.message(&ListDeadLetters {
+        channel: channel(),
+        group: group.clone(),
+        discard,
+    });
+    table.message(&RelayListDeadLetters {
+        session,
+        channel: channel(),
+        group,
+        discard,
+    });
+    let letter = |offset, refused| DeadLetter {
+        offset,
+        at_ms: 1_700_000_000_000,
+        attempts: 3,
+        refused,
+    };
+    let letters = vec![letter(8, true), letter(11, false)];
+    let committed = 12;
+    table.reply("DeadLetters", DeadLetters { committed, letters });
 }
 
 fn refusals() -> Vec<Refusal> {
@@ -433,6 +536,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::HoldsRecords,
         Refusal::FrontGone { first: 41 },
         Refusal::Unrecognised(99),
+        Refusal::Reassigned,
     ]
 }
 

@@ -265,6 +265,7 @@ async fn start(
             drain_within: config.drain,
             backups: config.backups.clone(),
             customer_channels: config.customer_channels,
+            lag_records: config.lag_records,
             strangers: strangers(),
             metering: config.metering,
             facts,

@@ -10,8 +10,8 @@ use pqcnet_actor::latest;
 use pqcnet_actor::{Env, Message, Pause, Ref};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::{Addressed, Role, Wire};
-use pqcnet_messages::edge::{FindOffset, SetReaders};
-use pqcnet_messages::{Channel, ChannelName, Refusal};
+use pqcnet_messages::edge::{DeadLetters, FindOffset, ListDeadLetters, SetReaders};
+use pqcnet_messages::{Channel, ChannelName, GroupName, MemberId, Membership, Refusal};
 use pqcnet_p2p::endpoint::Endpoint;
 use pqcnet_p2p::handshake::{Security, SecurityConfig};
 use pqcnet_p2p::network::Address;
@@ -22,6 +22,7 @@ use crate::config::ClientConfig;
 use crate::connection::{Connector, Edge, Live};
 use crate::error::{ConnectError, PublishError, RequestError, SubscribeError};
 use crate::inbound::Inboxes;
+use crate::member::Member;
 use crate::publisher::{self, Intake, Published, Publisher};
 use crate::subscription::{self, Subscription};
 
@@ -236,7 +237,49 @@ impl Client {
         channel: &Channel,
         after: u64,
     ) -> Result<Subscription, SubscribeError> {
-        subscription::start(self.clone(), channel.clone(), after).await
+        subscription::start(self.clone(), channel.clone(), after, None).await
+    }
+
+    /// Reads a channel as one member of a consumer group of this client's identity. A group that never committed begins after
+    /// `after`. Returns once this member stands by; records come when the channel is its.
+    ///
+    /// # Errors
+    /// As of [`Client::subscribe`].
+    pub async fn join(
+        &self,
+        channel: &Channel,
+        group: &GroupName,
+        after: u64,
+    ) -> Result<Member, SubscribeError> {
+        let mut member = [0; 16];
+        self.shared().env.rng("member").fill_bytes(&mut member);
+        let membership = Membership {
+            group: group.clone(),
+            member: MemberId(member),
+        };
+        let started =
+            subscription::start(self.clone(), channel.clone(), after, Some(membership)).await;
+        started.map(Member::new)
+    }
+
+    /// What a group of this client's identity put aside in a channel, and how far it is. Those up to `discard` are forgotten
+    /// first; 0 for none. The records themselves are in the channel.
+    ///
+    /// # Errors
+    /// See [`RequestError`]: of the last attempt.
+    pub async fn dead_letters(
+        &self,
+        channel: &Channel,
+        group: &GroupName,
+        discard: u64,
+    ) -> Result<DeadLetters, RequestError> {
+        let list = ListDeadLetters {
+            channel: channel.clone(),
+            group: group.clone(),
+            discard,
+        };
+        self.repeat("dead_letters", list, |edge| edge.dead_letters.clone())
+            .await
     }
 
     /// The offset to present to [`Client::subscribe`] to get what was stored at `at_ms` (milliseconds since the Unix epoch, by

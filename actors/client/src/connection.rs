@@ -8,7 +8,8 @@ use pqcnet_actor::{Env, Pause, Ref};
 use pqcnet_crypto::{NodeId, random};
 use pqcnet_link::{DownReason, LinkConfig, Role, ServiceId};
 use pqcnet_messages::edge::{
-    Attach, Consumed, FindOffset, OpenProducer, Publish, SetReaders, Subscribe, Unsubscribe,
+    Attach, Commit, Consumed, FindOffset, JoinGroup, ListDeadLetters, Nack, OpenProducer, Publish,
+    SetReaders, Subscribe, Unsubscribe,
 };
 use pqcnet_messages::{Grant, MAX_GRANT_LIFETIME_MS};
 use pqcnet_p2p::endpoint::{DialError, Endpoint};
@@ -36,6 +37,10 @@ pub(crate) struct Edge {
     pub(crate) set_readers: Ref<SetReaders>,
     pub(crate) find_offset: Ref<FindOffset>,
     pub(crate) subscribe: Ref<Subscribe>,
+    pub(crate) join_group: Ref<JoinGroup>,
+    pub(crate) commit: Ref<Commit>,
+    pub(crate) nack: Ref<Nack>,
+    pub(crate) dead_letters: Ref<ListDeadLetters>,
     pub(crate) consumed: Ref<Consumed>,
     pub(crate) unsubscribe: Ref<Unsubscribe>,
 }
@@ -49,6 +54,10 @@ impl Edge {
             set_readers: link.remote(),
             find_offset: link.remote(),
             subscribe: link.remote(),
+            join_group: link.remote(),
+            commit: link.remote(),
+            nack: link.remote(),
+            dead_letters: link.remote(),
             consumed: link.remote(),
             unsubscribe: link.remote(),
         }
@@ -206,7 +215,9 @@ impl Connector {
             self.shared.config.keys.clone(),
             self.shared.config.network.network_id().0,
         );
-        let bindings = Bindings::new().serve(deliver).serve(ended).serve(signer);
+        let flow = inbound::flow(env, &self.shared.inboxes);
+        let bindings = Bindings::new().serve(deliver).serve(ended);
+        let bindings = bindings.serve(signer).serve(flow);
         let link = accepted.start(bindings);
         self.attach(sentry, &edge).await?;
         Ok(Live {

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use pqcnet_actor::latest;
 use pqcnet_actor::{
     Carrier, Env, Letter, Message, Path, Posting, Ref, StepKind, TellError, Watch, Watcher,
 };
 use pqcnet_crypto::NodeKeys;
-use pqcnet_messages::edge::{Countersign, Deliver, SubscriptionEnded};
-use pqcnet_messages::{Channel, Countersigned, Refusal, Statement};
+use pqcnet_messages::edge::{Countersign, Deliver, Flow, SubscriptionEnded};
+use pqcnet_messages::{Channel, Countersigned, PauseCause, Refusal, Statement};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::core::subscription::{Inbox, Misdelivery};
@@ -79,6 +80,8 @@ impl Slot {
 #[derive(Default)]
 pub(crate) struct Inboxes {
     slots: Mutex<BTreeMap<u32, Arc<Slot>>>,
+    /// By channel: whether its producer is to stop, and why.
+    flows: Mutex<BTreeMap<Channel, latest::Sender<Option<PauseCause>>>>,
     watchers: Mutex<Vec<Watcher>>,
 }
 
@@ -89,6 +92,26 @@ impl Inboxes {
 
     pub(crate) fn remove(&self, subscription: u32) {
         self.slots().remove(&subscription);
+    }
+
+    /// Where a channel's producer hears that it is to stop, and to go on.
+    pub(crate) fn publishes(&self, channel: Channel) -> latest::Receiver<Option<PauseCause>> {
+        let (sender, receiver) = latest::channel(None);
+        let mut flows = self.flows();
+        // Of producers that are gone.
+        flows.retain(|_, flow| !flow.is_closed());
+        flows.insert(channel, sender);
+        receiver
+    }
+
+    fn flows(&self) -> MutexGuard<'_, BTreeMap<Channel, latest::Sender<Option<PauseCause>>>> {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn flow(&self, flow: Flow) {
+        if let Some(sender) = self.flows().get(&flow.channel) {
+            sender.send_replace(flow.paused);
+        }
     }
 
     fn slots(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<Slot>>> {
@@ -291,6 +314,17 @@ pub(crate) fn signer(
         signing: Arc::new(Semaphore::new(SIGNING)),
         path: Path::root("client").join("signer"),
     }))
+}
+
+/// The ref that a link is bound to for producers.
+pub(crate) fn flow(env: &Env, inboxes: &Arc<Inboxes>) -> Ref<Flow> {
+    let flow = Inlet {
+        env: env.clone(),
+        inboxes: inboxes.clone(),
+        take: Inboxes::flow,
+        path: Path::root("client").join("flow"),
+    };
+    Ref::from_carrier(Arc::new(flow))
 }
 
 /// The refs that a link is bound to.

@@ -32,6 +32,8 @@
 //! - Retries are the client's own: jittered pauses ([`ClientConfig::pause`]), bounded by a deadline for each thing
 //!   ([`ClientConfig::connect_timeout`], [`ClientConfig::request_timeout`], [`ClientConfig::publish_timeout`]). Every
 //!   error says whether yours make sense (`is_retryable`).
+//! - Several readers share the work: [`Client::join`] makes one a member of a consumer group, which goes on from its last
+//!   [`Member::commit`] whoever dies. What nobody can deal with is put aside ([`Member::refuse`], [`Client::dead_letters`]).
 //! - Others read your channel once you list them: [`Client::set_readers`].
 //!
 //! Runnable, with `pqcnet-local/network.toml`, `pqcnet-local/client.keys` and `pqcnet-local/unlock.key` of a running
@@ -52,15 +54,20 @@ mod connection;
 mod core;
 mod error;
 mod inbound;
+mod member;
 mod publisher;
 mod subscription;
 
 pub use client::{Client, MAX_PUBLISHERS};
 pub use config::ClientConfig;
 pub use error::{ConfigError, ConnectError, PublishError, RequestError, SubscribeError};
+pub use member::Member;
 pub use pqcnet_actor::{TRACE_TARGET, TraceCx};
 pub use pqcnet_crypto::{NodeId, NodeKeys};
-pub use pqcnet_messages::{Channel, ChannelName, MAX_PAYLOAD, Record, Refusal};
+pub use pqcnet_messages::edge::DeadLetters;
+pub use pqcnet_messages::{
+    Channel, ChannelName, DeadLetter, GroupName, MAX_PAYLOAD, PauseCause, Record, Refusal,
+};
 pub use pqcnet_p2p::network::NetworkFile;
 pub use publisher::{Published, Publisher, Receipt};
 pub use subscription::Subscription;

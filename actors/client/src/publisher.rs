@@ -13,7 +13,7 @@ use futures::stream::FuturesUnordered;
 use pqcnet_actor::latest;
 use pqcnet_actor::{AskError, Counter, Env, Pause, Step, StepKind, TraceCx};
 use pqcnet_messages::edge::{OpenProducer, Publish, Published as Stored};
-use pqcnet_messages::{Channel, MAX_BATCH_BYTES, MAX_PAYLOAD, Refusal};
+use pqcnet_messages::{Channel, MAX_BATCH_BYTES, MAX_PAYLOAD, PauseCause, Refusal};
 use rand::Rng;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot};
@@ -72,6 +72,7 @@ pub(crate) struct Intake {
     items: mpsc::Sender<Item>,
     room: Arc<Semaphore>,
     window: usize,
+    paused: latest::Receiver<Option<PauseCause>>,
 }
 
 impl Intake {
@@ -162,6 +163,12 @@ impl Publisher {
         self.intake.room.available_permits()
     }
 
+    /// Why the network asked this channel's publishers to stop for a while, if its last word was that: a subscriber that falls
+    /// behind, too much that waits for the disk. What is sent meanwhile waits here, and [`Publisher::room`] falls.
+    pub fn paused(&self) -> Option<PauseCause> {
+        *self.intake.paused.borrow()
+    }
+
     fn item(&self, payload: Bytes, room: OwnedSemaphorePermit) -> (Item, Receipt) {
         let (outcome, receipt) = oneshot::channel();
         let ticket = Ticket {
@@ -225,7 +232,10 @@ impl Future for Receipt {
 pub(crate) fn start(shared: &Arc<Shared>, channel: Channel) -> Arc<Intake> {
     let window = shared.config.publish_window_bytes;
     let (items, incoming) = mpsc::channel(window / RECORD_COST + 1);
+    let flow = shared.inboxes.publishes(channel.clone());
+    let paused = flow.clone();
     let driver = Driver {
+        flow,
         env: shared.env.clone(),
         channel,
         request_timeout: shared.config.request_timeout,
@@ -250,6 +260,7 @@ pub(crate) fn start(shared: &Arc<Shared>, channel: Channel) -> Arc<Intake> {
         items,
         room: Arc::new(Semaphore::new(window)),
         window,
+        paused,
     })
 }
 
@@ -264,6 +275,7 @@ struct Driver {
     channel: Channel,
     request_timeout: Duration,
     live: latest::Receiver<Option<Live>>,
+    flow: latest::Receiver<Option<PauseCause>>,
     answers: FuturesUnordered<BoxFuture<'static, Answered>>,
     producer: Producer<Ticket>,
     unanswered: Counter,
@@ -302,6 +314,10 @@ impl Driver {
                     }
                     let linked = self.live.borrow_and_update().is_some();
                     self.producer.on_link(linked);
+                }
+                Ok(()) = self.flow.changed() => {
+                    let paused = self.flow.borrow_and_update().is_some();
+                    self.producer.on_flow(self.env.now(), paused);
                 }
                 Some(answered) = self.answers.next() => {
                     let (now, random) = (self.env.now(), rng.next_u64());

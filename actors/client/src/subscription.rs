@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pqcnet_actor::Pause;
-use pqcnet_actor::TellError;
-use pqcnet_messages::edge::{Consumed, Subscribe, Unsubscribe};
-use pqcnet_messages::{Channel, Record, Refusal, Series};
+use pqcnet_actor::{AskError, Pause, TellError};
+use pqcnet_messages::edge::{Consumed, JoinGroup, Subscribe, Unsubscribe};
+use pqcnet_messages::{Channel, Membership, Record, Refusal, Series};
 use rand::Rng;
 use tokio::sync::oneshot;
 
@@ -32,6 +31,17 @@ pub struct Subscription {
 
 /// Where the subscription is served just now.
 type Current = std::sync::Mutex<Option<(u32, Live)>>;
+
+impl Subscription {
+    /// The number that it has on the present link, and that link.
+    pub(crate) fn served(&self) -> Option<(u32, Live)> {
+        lock(&self.current).clone()
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+}
 
 impl Subscription {
     /// Waits for the next record.
@@ -109,19 +119,24 @@ impl std::fmt::Debug for Subscription {
     }
 }
 
-/// Starts a subscription; returns once the network serves it.
+/// Starts a subscription; returns once the network serves it. Of a group's member: once it stands by.
 pub(crate) async fn start(
     client: Client,
     channel: Channel,
     after: u64,
+    membership: Option<Membership>,
 ) -> Result<Subscription, SubscribeError> {
     let shared = client.shared().clone();
     let timeout = shared.config.connect_timeout;
     let window = shared.config.subscription_window_bytes;
-    let mut series = [0; 16];
-    shared.env.rng("series").fill_bytes(&mut series);
-    let tally = Tally::new(Series(series), after);
-    let slot = Slot::new(channel.clone(), Inbox::new(after, window), tally);
+    let mut series = Series::NONE;
+    let mut inbox = Inbox::new(after, window);
+    match membership {
+        // What its members take is nobody's run of records from an offset on: it is not countersigned.
+        Some(_) => inbox = inbox.floating(),
+        None => shared.env.rng("series").fill_bytes(&mut series.0),
+    }
+    let slot = Slot::new(channel.clone(), inbox, Tally::new(series, after));
     let slot = Arc::new(slot);
     let current = Arc::new(Current::default());
     let (open, closed) = oneshot::channel();
@@ -129,6 +144,8 @@ pub(crate) async fn start(
     let task = Task {
         shared: shared.clone(),
         channel,
+        after,
+        membership,
         slot: slot.clone(),
         current: current.clone(),
         started: Some(started),
@@ -152,6 +169,9 @@ pub(crate) async fn start(
 struct Task {
     shared: Arc<Shared>,
     channel: Channel,
+    /// Where it began.
+    after: u64,
+    membership: Option<Membership>,
     slot: Arc<Slot>,
     current: Arc<Current>,
     started: Option<oneshot::Sender<Result<(), SubscribeError>>>,
@@ -229,18 +249,40 @@ impl Task {
         };
         self.shared.inboxes.insert(subscription, self.slot.clone());
         *lock(&self.current) = Some((subscription, link.clone()));
-        let subscribe = Subscribe {
-            subscription,
-            channel: self.channel.clone(),
-            after,
-            // Clamped to 8 MiB.
-            window_bytes: self.shared.config.subscription_window_bytes as u32,
-            series,
-        };
         let timeout: Duration = self.shared.config.request_timeout;
-        match link.edge.subscribe.ask(subscribe, timeout).await {
+        // Clamped to 8 MiB.
+        let window_bytes = self.shared.config.subscription_window_bytes as u32;
+        let channel = self.channel.clone();
+        let answer = match self.membership.clone() {
+            None => {
+                let subscribe = Subscribe {
+                    subscription,
+                    channel,
+                    after,
+                    window_bytes,
+                    series,
+                };
+                link.edge.subscribe.ask(subscribe, timeout).await
+            }
+            Some(membership) => {
+                let join = JoinGroup {
+                    subscription,
+                    channel,
+                    after: self.after,
+                    window_bytes,
+                    series,
+                    membership,
+                };
+                link.edge.join_group.ask(join, timeout).await
+            }
+        };
+        match answer {
             Ok(Ok(_)) => {}
             Ok(Err(refusal)) => return self.refused(refusal),
+            // A sentry of an earlier release: no other try will help.
+            Err(AskError::Refused(words)) if self.membership.is_some() => {
+                return Stretch::Over(SubscribeError::Refused(Refusal::Invalid(words)));
+            }
             Err(_) => return Stretch::Again,
         }
         pause.reset();
@@ -275,6 +317,10 @@ impl Task {
 
     fn refused(&self, refusal: Refusal) -> Stretch {
         match refusal {
+            // The group goes on where it is; another has the channel, or it is given to this one again.
+            Refusal::FrontGone { .. } | Refusal::Reassigned if self.membership.is_some() => {
+                Stretch::Again
+            }
             Refusal::FrontGone { first } => {
                 self.slot.lock().inbox.skip_through(first.saturating_sub(1));
                 Stretch::Again

@@ -247,6 +247,7 @@ async fn publish(worker: &Ref<Admit>, channel: &Channel, epoch: u64, wanted: u64
                 epoch,
                 first_seq: sent + 1,
                 payloads: vec![payload.clone(); count as usize],
+                publisher: None,
             };
             sent += count;
             waiting.push_back(worker.try_ask(admit, WITHIN).expect("the mailbox has room"));

@@ -16,14 +16,16 @@ use pqcnet_crypto::NodeId;
 use pqcnet_messages::edge::Subscribed;
 use pqcnet_messages::metering::NoteGrant;
 use pqcnet_messages::relay::{
-    CloseSession, OpenSession, RelayConsumed, RelayCountersign, RelayDeliver, RelayFindOffset,
-    RelayOpenProducer, RelayPublish, RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded,
-    RelayUnsubscribe, SessionOpened,
+    CloseSession, OpenSession, RelayCommit, RelayConsumed, RelayCountersign, RelayDeliver,
+    RelayFindOffset, RelayFlow, RelayJoinGroup, RelayListDeadLetters, RelayNack, RelayOpenProducer,
+    RelayPublish, RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded, RelayUnsubscribe,
+    SessionOpened,
 };
 use pqcnet_messages::relay_local::{
-    Admit, Consume, Follow, IssueEpoch, Locate, ReplaceReaders, Unfollow,
+    Admit, CommitOffset, Consume, DescribeDead, Follow, IssueEpoch, Locate, Publisher, PutAside,
+    ReplaceReaders, Unfollow,
 };
-use pqcnet_messages::{Channel, Refusal, ShardId};
+use pqcnet_messages::{Channel, Membership, Refusal, ShardId};
 
 use crate::ShardWorker;
 use crate::core::tenure::{Place, Tenure};
@@ -85,6 +87,8 @@ pub struct IntakeConfig {
     pub ended: Ref<RelaySubscriptionEnded>,
     /// Where receipts are asked for.
     pub countersign: Option<Ref<RelayCountersign>>,
+    /// Where publishers are told to stop, and to go on.
+    pub flow: Ref<RelayFlow>,
     /// Its limits.
     pub limits: IntakeLimits,
 }
@@ -371,6 +375,11 @@ impl On<RelayPublish> for Intake {
                     epoch: msg.epoch,
                     first_seq: msg.first_seq,
                     payloads: msg.payloads,
+                    publisher: Some(Publisher {
+                        link: self.config.link,
+                        session: msg.session,
+                        flow: self.config.flow.clone(),
+                    }),
                 };
                 self.forward(&worker.of(), admit, cx)
             }
@@ -422,6 +431,43 @@ impl On<RelayFindOffset> for Intake {
 
 impl On<RelaySubscribe> for Intake {
     fn on(&mut self, msg: RelaySubscribe, cx: &mut Cx<Self>) -> Reply<RelaySubscribe> {
+        self.follow(msg, None, cx)
+    }
+}
+
+impl On<RelayJoinGroup> for Intake {
+    fn on(&mut self, msg: RelayJoinGroup, cx: &mut Cx<Self>) -> Reply<RelayJoinGroup> {
+        let RelayJoinGroup {
+            session,
+            subscription,
+            channel,
+            after,
+            window_bytes,
+            series,
+            membership,
+        } = msg;
+        let subscribe = RelaySubscribe {
+            session,
+            subscription,
+            channel,
+            after,
+            window_bytes,
+            series,
+        };
+        self.follow(subscribe, Some(membership), cx)
+    }
+}
+
+impl Intake {
+    fn follow<M>(
+        &mut self,
+        msg: RelaySubscribe,
+        membership: Option<Membership>,
+        cx: &mut Cx<Self>,
+    ) -> Reply<M>
+    where
+        M: Message<Reply = Result<Subscribed, Refusal>>,
+    {
         let (customer, shard, worker) = match self.route(msg.session, &msg.channel, cx.wall_ms()) {
             Ok(route) => route,
             Err(refusal) => return Reply::Now(Err(refusal)),
@@ -462,6 +508,7 @@ impl On<RelaySubscribe> for Intake {
             ended: cx.me().of(),
             series: msg.series,
             countersign: self.config.countersign.clone(),
+            membership,
         };
         let (promise, reply) = Reply::later();
         self.asked += 1;
@@ -513,6 +560,90 @@ impl Intake {
                 Err(Refusal::Unavailable)
             }
             (_, answer) => answer,
+        }
+    }
+}
+
+/// A member of a group has its shard with its subscription.
+impl Intake {
+    fn of_member<M, W, T>(
+        &mut self,
+        (session, subscription): (u64, u32),
+        request: impl FnOnce(u64) -> W,
+        cx: &mut Cx<Self>,
+    ) -> Reply<M>
+    where
+        M: Message<Reply = Result<T, Refusal>>,
+        W: Message<Reply = Result<T, Refusal>>,
+        ShardWorker: On<W>,
+        T: Send + 'static,
+    {
+        if self.draining {
+            return Reply::Now(Err(Refusal::Draining));
+        }
+        let current = self.subscriptions.get(&subscription);
+        let Some(found) = current.filter(|s| s.session == session) else {
+            return Reply::Now(Err(Refusal::Reassigned));
+        };
+        let Some(worker) = self.config.domain.workers.get(&found.shard).cloned() else {
+            return Reply::Now(Err(Refusal::Unavailable));
+        };
+        let request = request(self.config.link);
+        self.forward(&worker.of(), request, cx)
+    }
+}
+
+impl On<RelayCommit> for Intake {
+    fn on(&mut self, msg: RelayCommit, cx: &mut Cx<Self>) -> Reply<RelayCommit> {
+        let RelayCommit {
+            session,
+            subscription,
+            offset,
+        } = msg;
+        let commit = |link| CommitOffset {
+            link,
+            subscription,
+            offset,
+        };
+        self.of_member((session, subscription), commit, cx)
+    }
+}
+
+impl On<RelayNack> for Intake {
+    fn on(&mut self, msg: RelayNack, cx: &mut Cx<Self>) -> Reply<RelayNack> {
+        let RelayNack {
+            session,
+            subscription,
+            offset,
+        } = msg;
+        let aside = |link| PutAside {
+            link,
+            subscription,
+            offset,
+        };
+        self.of_member((session, subscription), aside, cx)
+    }
+}
+
+impl On<RelayListDeadLetters> for Intake {
+    fn on(&mut self, msg: RelayListDeadLetters, cx: &mut Cx<Self>) -> Reply<RelayListDeadLetters> {
+        let RelayListDeadLetters {
+            session,
+            channel,
+            group,
+            discard,
+        } = msg;
+        match self.route(session, &channel, cx.wall_ms()) {
+            Ok((customer, _, worker)) => {
+                let describe = DescribeDead {
+                    customer,
+                    channel,
+                    group,
+                    discard,
+                };
+                self.forward(&worker.of(), describe, cx)
+            }
+            Err(refusal) => Reply::Now(Err(refusal)),
         }
     }
 }

@@ -10,6 +10,7 @@
 mod accounts;
 mod answers;
 mod duty;
+mod groups;
 mod links;
 mod reading;
 
@@ -17,12 +18,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pqcnet_actor::latest;
-use pqcnet_actor::{Alarm, Behaviour, Cx, On, Reply, StepKind, Stopping};
+use pqcnet_actor::{Alarm, Behaviour, Bounds, Cx, On, Ref, Reply, StepKind, Stopping};
 use pqcnet_crypto::StorageMasterKey;
 use pqcnet_log::{AppendBatch, AppendError, LogError, Salt, ShardLog, ShardNo};
 use pqcnet_messages::edge::ProducerOpened;
 use pqcnet_messages::metering::VolumeTaken;
-use pqcnet_messages::relay::{RelayDeliver, RelaySubscriptionEnded};
+use pqcnet_messages::relay::{RelayDeliver, RelayFlow, RelaySubscriptionEnded};
 use pqcnet_messages::relay_local::{Admit, IssueEpoch, ReplaceReaders, Room};
 use pqcnet_messages::{Refusal, ShardId};
 use rand_core::Rng as _;
@@ -65,6 +66,8 @@ pub struct ShardWorker {
     shard: ShardNo,
     log: Arc<dyn ShardLog>,
     links: BTreeMap<u64, Link>,
+    /// Where publishers are told to stop, of links over which one was.
+    publishers: BTreeMap<u64, Ref<RelayFlow>>,
     alarm: Alarm<Self>,
     draining: bool,
     traces: Traces,
@@ -91,6 +94,7 @@ impl ShardWorker {
             shard: config.shard,
             log: config.log.clone(),
             links: BTreeMap::new(),
+            publishers: BTreeMap::new(),
             alarm: Alarm::new(Self::on_alarm),
             draining: false,
             traces: Traces::default(),
@@ -136,6 +140,7 @@ impl ShardWorker {
             Effect::Open => self.open(cx),
             Effect::Append(batch) => self.append(batch, cx),
             Effect::Reply { to, result } => self.answer(to, result, cx.now()),
+            Effect::Signal { signal, channel } => self.signal(signal, channel, cx),
             Effect::Deliver(Delivered::Records {
                 key,
                 channel,
@@ -283,9 +288,13 @@ impl On<Admit> for ShardWorker {
             epoch: msg.epoch,
             first_seq: msg.first_seq,
             payloads: msg.payloads,
+            from: msg.publisher.map(|publisher| self.listens(publisher)),
         };
-        self.core
-            .publish(cx.wall_ms(), new, Waiting::Publish(publishing));
+        let free = cx.me().of::<Admit>().free();
+        let waiting = (Bounds::default().request as usize).saturating_sub(free);
+        self.core.waiting(waiting as u64);
+        let now = (cx.now(), cx.wall_ms());
+        self.core.publish(now, new, Waiting::Publish(publishing));
         self.drive(cx);
         reply
     }
@@ -297,8 +306,9 @@ impl On<ReplaceReaders> for ShardWorker {
             return Reply::Now(Err(Refusal::Unavailable));
         }
         let (promise, reply) = Reply::later();
+        let waiting = Waiting::Readers(promise);
         self.core
-            .set_readers(&msg.channel, msg.readers, Waiting::Readers(promise));
+            .set_readers(cx.now(), &msg.channel, msg.readers, waiting);
         self.drive(cx);
         reply
     }

@@ -195,6 +195,7 @@ impl Side {
             epoch,
             first_seq,
             payloads: vec![payload],
+            publisher: None,
         };
         let stored = self.worker.of().ask(admit, WITHIN).await.unwrap();
         stored.map(|published| published.last_offset)

@@ -101,6 +101,7 @@ fn the_end_of_one_subscription_lets_nothing_of_another_overtake() {
                 epoch,
                 first_seq,
                 payloads: vec![b"x".as_slice().into()],
+                publisher: None,
             };
             worker.of().ask(admit, WITHIN).await.unwrap().unwrap();
         };
@@ -116,6 +117,7 @@ fn the_end_of_one_subscription_lets_nothing_of_another_overtake() {
                 ended: Ref::from_carrier(ended.clone()),
                 series: Series::NONE,
                 countersign: None,
+                membership: None,
             };
             worker.of().ask(follow, WITHIN).await.unwrap().unwrap();
         };

@@ -26,9 +26,12 @@ use pqcnet_actor::{
 };
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::edge::{
-    Attach, Attached, FindOffset, OpenProducer, Publish, SetReaders, Subscribe, SubscriptionEnded,
+    Attach, Attached, FindOffset, ListDeadLetters, OpenProducer, Publish, SetReaders, Subscribe,
+    SubscriptionEnded,
 };
-use pqcnet_messages::relay::{RelayFindOffset, RelayOpenProducer, RelayPublish, RelaySetReaders};
+use pqcnet_messages::relay::{
+    RelayFindOffset, RelayListDeadLetters, RelayOpenProducer, RelayPublish, RelaySetReaders,
+};
 use pqcnet_messages::{Channel, Grant, Refusal, ShardId};
 
 use crate::core::routes::{Routes, Submitted};
@@ -133,6 +136,7 @@ enum Request {
     Publish(Publish, Promise<Publish>, Came),
     SetReaders(SetReaders, Promise<SetReaders>),
     FindOffset(FindOffset, Promise<FindOffset>),
+    DeadLetters(ListDeadLetters, Promise<ListDeadLetters>),
     StartFeed(u32),
 }
 
@@ -143,6 +147,7 @@ impl Request {
             Request::Publish(_, promise, _) => promise.fulfil(Err(refusal)),
             Request::SetReaders(_, promise) => promise.fulfil(Err(refusal)),
             Request::FindOffset(_, promise) => promise.fulfil(Err(refusal)),
+            Request::DeadLetters(_, promise) => promise.fulfil(Err(refusal)),
             Request::StartFeed(subscription) => session.on_feed_lost(subscription, refusal, cx),
         }
     }
@@ -322,7 +327,7 @@ impl ClientSession {
         let bytes = match &request {
             Request::Publish(publish, ..) => publish.payloads.iter().map(Bytes::len).sum(),
             Request::SetReaders(set, _) => set.readers.len() * 32,
-            Request::OpenProducer(..) | Request::FindOffset(..) => 0,
+            Request::OpenProducer(..) | Request::FindOffset(..) | Request::DeadLetters(..) => 0,
             // Subscriptions go by way of the uplink, few and small.
             Request::StartFeed(subscription) => {
                 return self.start_feed(relayer, session, *subscription, cx);
@@ -397,6 +402,20 @@ impl ClientSession {
                     promise.fulfil(this.outcome(relayer, session, shard, outcome));
                 });
             }
+            Request::DeadLetters(list, promise) => {
+                let shard = self.shared.map.shard_of(&list.channel);
+                let message = RelayListDeadLetters {
+                    session,
+                    channel: list.channel,
+                    group: list.group,
+                    discard: list.discard,
+                };
+                let to = link.dead_letters.clone();
+                cx.ask(&to, message, ASK_DEADLINE, move |this, outcome, _| {
+                    drop(share);
+                    promise.fulfil(this.outcome(relayer, session, shard, outcome));
+                });
+            }
             Request::StartFeed(_) => drop(share),
         }
     }
@@ -431,9 +450,17 @@ impl ClientSession {
         let of_relayer = |state: &Subscription| {
             state.relayer == relayer && matches!(state.phase, Phase::Running | Phase::Pausing(_))
         };
-        for state in self.subscriptions.values_mut().filter(|s| of_relayer(s)) {
-            self.by_feed.remove(&state.tag.feed);
-            state.phase = Phase::Unlinked;
+        let mut left = Vec::new();
+        for (subscription, state) in &mut self.subscriptions {
+            if of_relayer(state) {
+                self.by_feed.remove(&state.tag.feed);
+                state.phase = Phase::Unlinked;
+                left.extend(state.membership.is_some().then_some(*subscription));
+            }
+        }
+        // Another member may have the channel by now: the client asks anew.
+        for subscription in left {
+            self.on_feed_lost(subscription, Refusal::Unavailable, cx);
         }
     }
 }
@@ -453,6 +480,7 @@ impl Behaviour for ClientSession {
                 link: me.of(),
                 forward: me.of(),
                 countersign: me.of(),
+                flow: me.of(),
             };
             if uplink.join.try_tell(join).is_err() {
                 tracing::warn!(session = self.id, "an uplink takes no more sessions");
@@ -584,6 +612,18 @@ impl On<FindOffset> for ClientSession {
         let (promise, later) = Reply::later();
         let channel = msg.channel.clone();
         self.submit(&channel, Request::FindOffset(msg, promise), cx);
+        later
+    }
+}
+
+impl On<ListDeadLetters> for ClientSession {
+    fn on(&mut self, msg: ListDeadLetters, cx: &mut Cx<Self>) -> Reply<ListDeadLetters> {
+        if self.grant.is_none() {
+            return Reply::Now(Err(Refusal::UnknownSession));
+        }
+        let (promise, later) = Reply::later();
+        let channel = msg.channel.clone();
+        self.submit(&channel, Request::DeadLetters(msg, promise), cx);
         later
     }
 }

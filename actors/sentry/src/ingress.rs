@@ -4,8 +4,8 @@ use std::hash::{Hash, Hasher};
 
 use pqcnet_actor::{Class, Digest, Message, Ref};
 use pqcnet_crypto::NodeId;
-use pqcnet_messages::edge::Subscribed;
-use pqcnet_messages::{Channel, Countersigned, Grant, Record, Refusal, Series};
+use pqcnet_messages::edge::{Committed, Flow, Subscribed};
+use pqcnet_messages::{Channel, Countersigned, Grant, Membership, Record, Refusal, Series};
 
 use crate::link::RelayLink;
 
@@ -29,6 +29,8 @@ pub struct Join {
     pub forward: Ref<Forward>,
     /// Has the client sign for them.
     pub countersign: Ref<FeedCountersign>,
+    /// Hears when a channel's producers are to stop, and to go on.
+    pub flow: Ref<Flow>,
 }
 
 /// Session to uplink: open a session at the relayer for this customer. One per session and link.
@@ -68,6 +70,8 @@ pub struct StartFeed {
     pub window_bytes: u32,
     /// Names the client's subscription over all its links.
     pub series: Series,
+    /// It shares the channel with others.
+    pub membership: Option<Membership>,
 }
 
 /// Session to uplink: the client consumed up to here.
@@ -77,6 +81,17 @@ pub struct FeedConsumed {
     pub tag: FeedTag,
     /// The last offset consumed.
     pub offset: u64,
+}
+
+/// Session to uplink: the client's group is so far, or has to put a record aside.
+#[derive(Clone, Copy, Debug, Hash)]
+pub struct FeedCommit {
+    /// Which feed.
+    pub tag: FeedTag,
+    /// The last offset done, or the record.
+    pub offset: u64,
+    /// The record is to be put aside.
+    pub aside: bool,
 }
 
 /// Session to uplink: no more of this.
@@ -143,6 +158,7 @@ local!(Join, "sentry.Join", Control => ());
 local!(OpenRelaySession, "sentry.OpenRelaySession", Request => Result<u64, Refusal>);
 local!(StartFeed, "sentry.StartFeed", Request => Result<Subscribed, Refusal>);
 local!(FeedConsumed, "sentry.FeedConsumed", Request => ());
+local!(FeedCommit, "sentry.FeedCommit", Request => Result<Committed, Refusal>);
 local!(StopFeed, "sentry.StopFeed", Request => ());
 local!(UplinkChanged, "sentry.UplinkChanged", Control => ());
 local!(ShowGrant, "sentry.ShowGrant", Request => ());

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pqcnet_actor::Ref;
-use pqcnet_messages::edge::{Countersign, Deliver, SubscriptionEnded};
+use pqcnet_messages::edge::{Countersign, Deliver, Flow, SubscriptionEnded};
 use pqcnet_messages::relay::{
-    CloseSession, OpenSession, RelayConsumed, RelayFindOffset, RelayOpenProducer, RelayPublish,
-    RelaySetReaders, RelaySubscribe, RelayUnsubscribe,
+    CloseSession, OpenSession, RelayCommit, RelayConsumed, RelayFindOffset, RelayJoinGroup,
+    RelayListDeadLetters, RelayNack, RelayOpenProducer, RelayPublish, RelaySetReaders,
+    RelaySubscribe, RelayUnsubscribe,
 };
 
 /// Closes a link; calling it twice does no harm.
@@ -34,6 +35,14 @@ pub struct RelayLink {
     pub find_offset: Ref<RelayFindOffset>,
     /// Starts a subscription.
     pub subscribe: Ref<RelaySubscribe>,
+    /// Starts one of a group's member.
+    pub join_group: Ref<RelayJoinGroup>,
+    /// A member's group is so far.
+    pub commit: Ref<RelayCommit>,
+    /// A member can not deal with a record.
+    pub nack: Ref<RelayNack>,
+    /// What a group put aside.
+    pub dead_letters: Ref<RelayListDeadLetters>,
     /// Opens its window.
     pub consumed: Ref<RelayConsumed>,
     /// Ends it.
@@ -57,6 +66,8 @@ pub struct ClientLink {
     pub ended: Ref<SubscriptionEnded>,
     /// Signs for what it took.
     pub countersign: Ref<Countersign>,
+    /// Is told when a channel's producers are to stop, and to go on.
+    pub flow: Ref<Flow>,
     /// Lets its requests through.
     pub permit: Permit,
     /// Closes the link.

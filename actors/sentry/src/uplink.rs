@@ -21,16 +21,17 @@ use pqcnet_actor::{
 };
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::Refusal;
+use pqcnet_messages::edge::{Flow, Subscribed};
 use pqcnet_messages::mesh::{LinkDown, LinkUp};
 use pqcnet_messages::relay::{
-    CloseSession, OpenSession, RelayConsumed, RelayCountersign, RelayDeliver, RelaySubscribe,
-    RelaySubscriptionEnded, RelayUnsubscribe,
+    CloseSession, OpenSession, RelayCommit, RelayConsumed, RelayCountersign, RelayDeliver,
+    RelayFlow, RelayJoinGroup, RelayNack, RelaySubscribe, RelaySubscriptionEnded, RelayUnsubscribe,
 };
 
 use crate::core::outbox::{Outbox, Parcel, allowance};
 use crate::ingress::{
-    FeedConsumed, FeedCountersign, FeedTag, Forward, Join, OpenRelaySession, ShowGrant, StartFeed,
-    StopFeed, UplinkChanged,
+    FeedCommit, FeedConsumed, FeedCountersign, FeedTag, Forward, Join, OpenRelaySession, ShowGrant,
+    StartFeed, StopFeed, UplinkChanged,
 };
 use crate::link::RelayLink;
 
@@ -57,6 +58,7 @@ struct Member {
     changed: Ref<UplinkChanged>,
     forward: Ref<Forward>,
     countersign: Ref<FeedCountersign>,
+    flow: Ref<Flow>,
     outbox: Outbox,
     /// It has not heard of the latest link.
     stale: bool,
@@ -346,6 +348,7 @@ impl On<Join> for Uplink {
             changed: msg.link,
             forward: msg.forward,
             countersign: msg.countersign,
+            flow: msg.flow,
             outbox: Outbox::new(0),
             stale: self.link.is_some(),
             relay_session: None,
@@ -447,14 +450,6 @@ impl On<StartFeed> for Uplink {
         let window = msg.window_bytes as usize;
         member.outbox.widen(allowance(window));
         let subscription = self.next_subscription();
-        let subscribe = RelaySubscribe {
-            session: msg.relay_session,
-            subscription,
-            channel: msg.channel,
-            after: msg.after,
-            window_bytes: msg.window_bytes,
-            series: msg.series,
-        };
         let feed = Feed {
             tag,
             relay_session: msg.relay_session,
@@ -463,19 +458,64 @@ impl On<StartFeed> for Uplink {
         self.feeds.insert(subscription, feed);
         self.by_tag.insert(tag, subscription);
         let (promise, later): (Promise<StartFeed>, _) = Reply::later();
-        cx.ask(
-            &link.subscribe,
-            subscribe,
-            ASK_DEADLINE,
-            move |uplink, outcome, cx| {
-                let outcome = answer(outcome);
-                if outcome.is_err() {
-                    // After a timeout the relayer may have it all the same.
-                    uplink.stop_feed(tag, cx);
-                }
-                promise.fulfil(outcome);
-            },
-        );
+        let started = move |uplink: &mut Self, outcome: Result<Subscribed, Refusal>, cx: &mut _| {
+            if outcome.is_err() {
+                // After a timeout the relayer may have it all the same.
+                uplink.stop_feed(tag, cx);
+            }
+            promise.fulfil(outcome);
+        };
+        let StartFeed {
+            relay_session: session,
+            channel,
+            after,
+            window_bytes,
+            series,
+            membership,
+            ..
+        } = msg;
+        match membership {
+            None => {
+                let subscribe = RelaySubscribe {
+                    session,
+                    subscription,
+                    channel,
+                    after,
+                    window_bytes,
+                    series,
+                };
+                cx.ask(
+                    &link.subscribe,
+                    subscribe,
+                    ASK_DEADLINE,
+                    move |uplink, outcome, cx| started(uplink, answer(outcome), cx),
+                );
+            }
+            Some(membership) => {
+                let join = RelayJoinGroup {
+                    session,
+                    subscription,
+                    channel,
+                    after,
+                    window_bytes,
+                    series,
+                    membership,
+                };
+                cx.ask(
+                    &link.join_group,
+                    join,
+                    ASK_DEADLINE,
+                    move |uplink, outcome, cx| {
+                        let outcome = match outcome {
+                            // A relayer of an earlier release: no other try will help.
+                            Err(AskError::Refused(words)) => Err(Refusal::Invalid(words)),
+                            outcome => answer(outcome),
+                        };
+                        started(uplink, outcome, cx);
+                    },
+                );
+            }
+        }
         later
     }
 }
@@ -491,6 +531,60 @@ impl On<FeedConsumed> for Uplink {
                 offset: msg.offset,
             };
             send_when_free(&link.consumed, message, cx);
+        }
+        Reply::Now(())
+    }
+}
+
+impl On<FeedCommit> for Uplink {
+    fn on(&mut self, msg: FeedCommit, cx: &mut Cx<Self>) -> Reply<FeedCommit> {
+        let subscription = self.by_tag.get(&msg.tag).copied();
+        let feed = subscription.and_then(|subscription| {
+            let feed = self.feeds.get(&subscription)?;
+            Some((subscription, feed.relay_session))
+        });
+        let (Some((subscription, session)), Some((_, link))) = (feed, self.link.clone()) else {
+            return Reply::Now(Err(Refusal::Reassigned));
+        };
+        let (promise, later): (Promise<FeedCommit>, _) = Reply::later();
+        let offset = msg.offset;
+        if msg.aside {
+            let nack = RelayNack {
+                session,
+                subscription,
+                offset,
+            };
+            cx.ask(&link.nack, nack, ASK_DEADLINE, move |_, outcome, _| {
+                promise.fulfil(answer(outcome));
+            });
+        } else {
+            let commit = RelayCommit {
+                session,
+                subscription,
+                offset,
+            };
+            cx.ask(&link.commit, commit, ASK_DEADLINE, move |_, outcome, _| {
+                promise.fulfil(answer(outcome));
+            });
+        }
+        later
+    }
+}
+
+/// On to the session that publishes, as far as it takes it: one that misses it goes on by itself, or is told again.
+impl On<RelayFlow> for Uplink {
+    fn on(&mut self, msg: RelayFlow, _cx: &mut Cx<Self>) -> Reply<RelayFlow> {
+        let RelayFlow {
+            session,
+            channel,
+            paused,
+        } = msg;
+        let mut members = self.members.values();
+        if let Some(member) = members.find(|member| member.relay_session == Some(session)) {
+            let told = member.flow.try_tell(Flow { channel, paused });
+            if let Err(error) = told {
+                tracing::debug!(%error, "a session was not told of a pause");
+            }
         }
         Reply::Now(())
     }
@@ -560,6 +654,8 @@ pub struct UplinkRefs {
     pub start_feed: Ref<StartFeed>,
     /// Opens windows.
     pub consumed: Ref<FeedConsumed>,
+    /// Commits, or puts aside.
+    pub commit: Ref<FeedCommit>,
     /// Ends feeds.
     pub stop_feed: Ref<StopFeed>,
     /// Shows later grants.

@@ -8,11 +8,12 @@ use std::time::Duration;
 use pqcnet_actor::{AskError, simulate};
 use pqcnet_crypto::NodeKeys;
 use pqcnet_messages::edge::{
-    Attach, Attached, Consumed, OpenProducer, ProducerOpened, Publish, Published, SetReaders,
-    Subscribe, Subscribed, Unsubscribe,
+    Attach, Attached, Commit, Committed, Consumed, DeadLetters, JoinGroup, ListDeadLetters, Nack,
+    OpenProducer, ProducerOpened, Publish, Published, SetReaders, Subscribe, Subscribed,
+    Unsubscribe,
 };
-use pqcnet_messages::relay::{RelayCountersign, RelaySubscriptionEnded};
-use pqcnet_messages::{Channel, Refusal};
+use pqcnet_messages::relay::{RelayCountersign, RelayFlow, RelaySubscriptionEnded};
+use pqcnet_messages::{Channel, GroupName, MemberId, Membership, PauseCause, Refusal, Series};
 use pqcnet_sentry_actors::{MAX_WINDOW, MAX_WINDOWS};
 use world::{DEADLINE, PublishAnswer, RELAYER, SENTRY, start};
 
@@ -488,6 +489,97 @@ fn receipts_come_from_the_client_and_later_grants_reach_the_relayer() {
         world.attach().await;
         world.settle().await;
         assert_eq!(world.heard(), ["open session 2", "close session 2"]);
+        world.stop().await;
+    });
+}
+
+/// A member of a group: its turn begins at 41, it commits and refuses what it has, and hears at once when another has the
+/// channel or the relayer is gone: nothing is started again behind its back, and what it says then is refused.
+#[test]
+fn a_groups_member() {
+    simulate(|| async {
+        let world = start();
+        world.relayer_up().await;
+        world.attach().await;
+        let group = GroupName::new("workers").unwrap();
+        let join = |subscription| JoinGroup {
+            subscription,
+            channel: world.own(),
+            after: 3,
+            window_bytes: 65_536,
+            series: Series::NONE,
+            membership: Membership {
+                group: group.clone(),
+                member: MemberId([1; 16]),
+            },
+        };
+        assert_eq!(world.ask(join(4)).await, Ok(Subscribed { head: 50 }));
+        world.deliver(1, 41..=42, 1).await;
+        assert_eq!(world.seen(), ["4: 41 42"]);
+        let commit = |subscription| Commit {
+            subscription,
+            offset: 42,
+        };
+        let nack = Nack {
+            subscription: 4,
+            offset: 41,
+        };
+        assert_eq!(world.ask(nack).await, Ok(Committed { offset: 1 }));
+        assert_eq!(world.ask(commit(4)).await, Ok(Committed { offset: 42 }));
+        let list = ListDeadLetters {
+            channel: world.own(),
+            group: group.clone(),
+            discard: 0,
+        };
+        let (committed, letters) = (1, Vec::new());
+        let dead = DeadLetters { committed, letters };
+        assert_eq!(world.ask(list).await, Ok(dead));
+        let heard = [
+            "open session 1",
+            "join workers as 1 after 3",
+            "aside 41 of 1",
+            "commit 1 to 42",
+            "dead letters of workers",
+        ];
+        assert_eq!(world.heard(), heard);
+
+        let ended = RelaySubscriptionEnded {
+            subscription: 1,
+            refusal: Refusal::Reassigned,
+        };
+        world.uplink.of().tell(ended).await.unwrap();
+        world.settle().await;
+        let over = "4 ended: another member of the group has the channel now";
+        assert_eq!(world.seen(), [over]);
+        assert_eq!(world.ask(commit(4)).await, Err(Refusal::Reassigned));
+        assert_eq!(world.ask(join(5)).await, Ok(Subscribed { head: 50 }));
+        world.relayer_down().await;
+        assert_eq!(world.seen(), ["5 ended: unavailable"]);
+        assert_eq!(world.ask(commit(5)).await, Err(Refusal::Reassigned));
+        assert_eq!(world.heard(), ["join workers as 2 after 3"]);
+        world.stop().await;
+    });
+}
+
+/// A relayer asks the publishers of a session to stop and to go on: the client hears both. One of another session is nobody's.
+#[test]
+fn pauses_reach_the_client() {
+    simulate(|| async {
+        let world = start();
+        world.relayer_up().await;
+        world.attach().await;
+        assert!(world.ask(world.publish(1)).await.is_ok());
+        for (session, paused) in [(1, Some(PauseCause::Memory)), (2, None), (1, None)] {
+            let channel = world.own();
+            let flow = RelayFlow {
+                session,
+                channel,
+                paused,
+            };
+            world.uplink.of().tell(flow).await.unwrap();
+        }
+        world.settle().await;
+        assert_eq!(world.seen(), ["own: Some(Memory)", "own: None"]);
         world.stop().await;
     });
 }

@@ -13,6 +13,7 @@ use pqcnet_actor::{Behaviour, Cx, On, Ref, Reply};
 use pqcnet_messages::Refusal;
 use pqcnet_messages::orders::{BackUp, BackUpState, Drain, DrainBegun};
 use pqcnet_p2p::guard::GuardConfig;
+use pqcnet_relay::core::flow::FlowLimits;
 use pqcnet_relay::core::shard::ShardLimits;
 use pqcnet_store::RocksStore;
 use tokio::sync::Notify;
@@ -34,6 +35,8 @@ pub struct Care {
     pub backups: PathBuf,
     /// Channels that one customer may have in a shard.
     pub customer_channels: usize,
+    /// Records that a subscriber may fall behind before its channel's publishers are asked to wait; 0: they never are.
+    pub lag_records: u64,
     /// Strangers that may wait for a handshake at once, at both planes together.
     pub strangers: usize,
     /// How a relayer meters; `None`: not at all.
@@ -68,6 +71,7 @@ impl Default for Care {
             drain_within: Duration::from_secs(30),
             backups: PathBuf::from("backups"),
             customer_channels: ShardLimits::default().customer_channels,
+            lag_records: FlowLimits::default().lag_records.high,
             strangers: GuardConfig::default().waiting,
             metering: Some(Metering::default()),
             facts: Vec::new(),

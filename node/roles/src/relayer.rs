@@ -33,6 +33,7 @@ use pqcnet_messages::{Role, ShardId};
 use pqcnet_messages::{moving, relay};
 use pqcnet_meter::{Identity, Meter, MeterConfig};
 use pqcnet_p2p::typed::{Bindings, LinkHandle, PeerInfo};
+use pqcnet_relay::core::flow::{FlowLimits, Marks};
 use pqcnet_relay::core::shard::ShardLimits;
 use pqcnet_relay::{
     Admits, CopyPlace, Domain, Envoy, Holder, Intake, IntakeConfig, IntakeLimits, ShardWorker,
@@ -75,6 +76,13 @@ pub async fn relayer(
     let metered = meter.zip(ground.care.metering);
     let limits = ShardLimits {
         customer_channels: ground.care.customer_channels,
+        flow: FlowLimits {
+            lag_records: match ground.care.lag_records {
+                0 => Marks::NEVER,
+                high => Marks::new(high, high / 2),
+            },
+            ..FlowLimits::default()
+        },
         ..ShardLimits::default()
     };
 
@@ -193,6 +201,7 @@ impl Sentries {
             deliver: link.remote(),
             ended: link.remote(),
             countersign: Some(link.remote()),
+            flow: link.remote(),
             limits: IntakeLimits::default(),
         }
     }
@@ -264,6 +273,10 @@ impl Reception for Sentries {
             .serve::<relay::RelaySetReaders>(intake.of())
             .serve::<relay::RelaySubscribe>(intake.of())
             .serve::<relay::RelayFindOffset>(intake.of())
+            .serve::<relay::RelayJoinGroup>(intake.of())
+            .serve::<relay::RelayCommit>(intake.of())
+            .serve::<relay::RelayNack>(intake.of())
+            .serve::<relay::RelayListDeadLetters>(intake.of())
             .serve::<relay::RelayConsumed>(intake.of())
             .serve::<relay::RelayUnsubscribe>(intake.of()))
     }

@@ -24,7 +24,9 @@ use pqcnet_link::{Reason, ServiceId};
 use pqcnet_mesh::{Dialler, DiallerConfig, Linked, NotLinked, User};
 use pqcnet_messages::control::Plane;
 use pqcnet_messages::edge;
-use pqcnet_messages::relay::{RelayCountersign, RelayDeliver, RelaySubscriptionEnded};
+use pqcnet_messages::relay::{
+    RelayCountersign, RelayDeliver, RelayFlow, RelaySubscriptionEnded,
+};
 use pqcnet_messages::{MAX_EXPLAINED, Role};
 use pqcnet_p2p::typed::{Access, Bindings, LinkHandle, Pass, PeerInfo};
 use pqcnet_sentry_actors::{
@@ -132,6 +134,7 @@ fn dial(
                 .serve::<RelayDeliver>(uplink.of())
                 .serve::<RelaySubscriptionEnded>(uplink.of())
                 .serve::<RelayCountersign>(uplink.of())
+                .serve::<RelayFlow>(uplink.of())
         };
         let services = vec![ServiceId::RELAY];
         let handle = outward.data(relayer, Role::Relayer, services, bind).await?;
@@ -153,6 +156,10 @@ fn relay_link(handle: &LinkHandle) -> RelayLink {
         set_readers: handle.remote(),
         find_offset: handle.remote(),
         subscribe: handle.remote(),
+        join_group: handle.remote(),
+        commit: handle.remote(),
+        nack: handle.remote(),
+        dead_letters: handle.remote(),
         consumed: handle.remote(),
         unsubscribe: handle.remote(),
         close: closer(handle),
@@ -170,6 +177,7 @@ fn refs(uplink: &Addr<Uplink>) -> UplinkRefs {
         open_session: uplink.of(),
         start_feed: uplink.of(),
         consumed: uplink.of(),
+        commit: uplink.of(),
         stop_feed: uplink.of(),
         show_grant: uplink.of(),
     }
@@ -255,6 +263,7 @@ impl Reception for Clients {
             deliver: link.remote(),
             ended: link.remote(),
             countersign: link.remote(),
+            flow: link.remote(),
             permit: Arc::new(move |until| pass.open_until(until)),
             close: closer(link),
         };
@@ -279,6 +288,10 @@ impl Reception for Clients {
             .serve_if::<edge::SetReaders>(attached(), session.of())
             .serve_if::<edge::FindOffset>(attached(), session.of())
             .serve_if::<edge::Subscribe>(attached(), session.of())
+            .serve_if::<edge::JoinGroup>(attached(), session.of())
+            .serve_if::<edge::Commit>(attached(), session.of())
+            .serve_if::<edge::Nack>(attached(), session.of())
+            .serve_if::<edge::ListDeadLetters>(attached(), session.of())
             .serve_if::<edge::Consumed>(attached(), session.of())
             .serve_if::<edge::Unsubscribe>(attached(), session.of()))
     }

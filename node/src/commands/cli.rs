@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use pqcnet_telemetry::{LogFormat, LogLevel, logs};
 
 use super::{
-    bundle, config, db, doctor, keys, network, pages, ping, publish, report, root, status,
-    subscribe, top, ui, up, upkeep,
+    bundle, config, db, dead_letters, doctor, keys, network, pages, ping, publish, report, root,
+    status, subscribe, top, ui, up, upkeep,
 };
 use crate::demo;
 use crate::exit::{Exit, Failed};
@@ -43,6 +43,8 @@ pub enum Command {
     Publish(publish::PublishArgs),
     /// Print a channel's payloads, each once, in order.
     Subscribe(subscribe::SubscribeArgs),
+    /// List what a consumer group put aside in a channel: records that a member refused, or that none got past.
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Ask nodes how they are.
     Status(status::StatusArgs),
     /// Measure the way to nodes.
@@ -106,6 +108,7 @@ pub fn run(command: Command) -> Result<Exit, Failed> {
         Command::DemoSubscriber(args) => on_network(demo::subscriber::run(&args)),
         Command::Publish(args) => on_network(publish::run(&args)),
         Command::Subscribe(args) => on_network(subscribe::run(&args)),
+        Command::DeadLetters(args) => on_network(dead_letters::run(&args)),
         Command::Status(args) => on_network(status::status(&args)),
         Command::Bundle(args) => on_network(bundle::bundle(&args)),
         Command::Top(args) => on_network(top::top(&args)),

@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod cli;
 pub mod config;
 pub mod db;
+pub mod dead_letters;
 pub mod doctor;
 pub mod identity;
 pub mod keys;

@@ -7,7 +7,9 @@ use std::str::FromStr;
 
 use anyhow::Context as _;
 use clap::Args;
-use pqcnet_client::{Channel, NodeId, SubscribeError, Subscription};
+use pqcnet_client::{
+    Channel, GroupName, Member, NodeId, Record, Refusal, RequestError, SubscribeError, Subscription,
+};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -34,6 +36,11 @@ pub struct SubscribeArgs {
     /// Keep the offset of the last payload printed in this file, and begin after it next time.
     #[arg(long, value_name = "FILE")]
     store_offset: Option<PathBuf>,
+    /// Share the channel with the other members of this group of one's own: each payload is printed by one of them, and
+    /// committed then. A group that never committed begins after --after. What a member had and did not commit when it died
+    /// comes again.
+    #[arg(long, value_name = "NAME", conflicts_with = "store_offset")]
+    group: Option<String>,
     /// End after so many; without it, on Ctrl-C.
     #[arg(long)]
     count: Option<u64>,
@@ -112,10 +119,20 @@ pub async fn run(args: &SubscribeArgs) -> Result<Exit, Failed> {
         }
         None => after,
     };
-    let mut records = client
-        .subscribe(&channel, after)
-        .await
-        .map_err(subscribe_failed)?;
+    let mut records = match &args.group {
+        None => Source::Alone(
+            client
+                .subscribe(&channel, after)
+                .await
+                .map_err(subscribe_failed)?,
+        ),
+        Some(group) => Source::Member(
+            client
+                .join(&channel, &group_name(group)?, after)
+                .await
+                .map_err(subscribe_failed)?,
+        ),
+    };
     let mut left = args.count.unwrap_or(u64::MAX);
     // A file or a device cannot be watched, and has no reader that goes away.
     let readers = watched_output();
@@ -126,15 +143,63 @@ pub async fn run(args: &SubscribeArgs) -> Result<Exit, Failed> {
             printed = print_arrived(&mut records, left) => printed?,
             () = nobody_reads(&readers) => return Ok(Exit::Ok),
         };
-        let Some(printed) = printed else {
+        let Some((printed, last)) = printed else {
             return Ok(Exit::Ok);
         };
         left -= printed;
         if let Some(path) = &args.store_offset {
-            store_offset(path, records.offset())?;
+            store_offset(path, last)?;
         }
+        records.commit(last).await?;
     }
     Ok(Exit::Ok)
+}
+
+/// Where the payloads come from.
+enum Source {
+    Alone(Subscription),
+    Member(Member),
+}
+
+impl Source {
+    async fn next(&mut self) -> Result<Record, SubscribeError> {
+        match self {
+            Source::Alone(records) => records.next().await,
+            Source::Member(records) => records.next().await,
+        }
+    }
+
+    fn try_next(&mut self) -> Option<Record> {
+        match self {
+            Source::Alone(records) => records.try_next(),
+            Source::Member(records) => records.try_next(),
+        }
+    }
+
+    /// A member's group is so far. Where that does not come through, it goes with the next commit, or comes again.
+    async fn commit(&self, offset: u64) -> Result<(), Failed> {
+        let Source::Member(member) = self else {
+            return Ok(());
+        };
+        match member.commit(offset).await {
+            Ok(_) => Ok(()),
+            Err(RequestError::Refused(Refusal::Reassigned)) => {
+                tracing::info!(offset, "another member has the channel now");
+                Ok(())
+            }
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(offset, %error, "not committed yet");
+                Ok(())
+            }
+            Err(error) => Err(Failed::new(Exit::Refused, error)),
+        }
+    }
+}
+
+pub(super) fn group_name(text: &str) -> Result<GroupName, Failed> {
+    GroupName::new(text)
+        .with_context(|| format!("--group `{text}`"))
+        .map_err(Failed::usage)
 }
 
 #[expect(
@@ -156,11 +221,12 @@ async fn nobody_reads(readers: &Option<AsyncFd<Stdout>>) {
     }
 }
 
-/// Waits for a record, then prints all that have arrived; what is printed is flushed. `None`: nobody reads any more.
-async fn print_arrived(records: &mut Subscription, most: u64) -> Result<Option<u64>, Failed> {
+/// Waits for a record, then prints all that have arrived; what is printed is flushed. How many, and the last one's offset;
+/// `None`: nobody reads any more.
+async fn print_arrived(records: &mut Source, most: u64) -> Result<Option<(u64, u64)>, Failed> {
     let mut next = Some(records.next().await.map_err(subscribe_failed)?);
     let mut out = std::io::stdout().lock();
-    let mut printed = 0;
+    let (mut printed, mut last) = (0, 0);
     while let Some(record) = next {
         let written = out.write_all(&record.payload);
         match written.and_then(|()| out.write_all(b"\n")) {
@@ -168,6 +234,7 @@ async fn print_arrived(records: &mut Subscription, most: u64) -> Result<Option<u
             written => written.context("standard output")?,
         }
         printed += 1;
+        last = record.offset;
         next = if printed < most {
             records.try_next()
         } else {
@@ -178,7 +245,7 @@ async fn print_arrived(records: &mut Subscription, most: u64) -> Result<Option<u
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(None),
         flushed => flushed
             .context("standard output")
-            .map(|()| Some(printed))
+            .map(|()| Some((printed, last)))
             .map_err(Failed::from),
     }
 }

@@ -258,6 +258,12 @@ pub const KEYS: &[Key] = &[
         "Channels that one customer may have in one shard.",
     ),
     key(
+        "limits.lag_records",
+        Type::Number(0, 1 << 40),
+        Some("1048576"),
+        "Records that a subscriber which kept up may fall behind before its channel's publishers are asked to wait; 0: never.",
+    ),
+    key(
         "metering.window_seconds",
         Type::Number(0, 86_400),
         Some("60"),

@@ -71,6 +71,8 @@ pub struct NodeConfig {
     pub limits: Limits,
     /// Channels that one customer may have in a shard.
     pub customer_channels: usize,
+    /// Records that a subscriber may fall behind before its channel's publishers are asked to wait.
+    pub lag_records: u64,
     /// How a relayer meters, if it does.
     pub metering: Option<Metering>,
     /// Where its meter is served over gRPC, if anywhere.
@@ -307,6 +309,7 @@ impl NodeConfig {
                 ),
             },
             customer_channels: read.value("limits.customer_channels")?,
+            lag_records: read.value("limits.lag_records")?,
             metering: match limit(read.value("metering.window_seconds")?) {
                 Some(seconds) => Some(Metering {
                     window: Duration::from_secs(seconds),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use pqcnet_actor::{Addr, Behaviour, Cx, Env, Message, Nursery, On, Reply, Spec, Strategy, Tree};
 use pqcnet_crypto::{NodeId, NodeKeys};
-use pqcnet_messages::edge::{Attach, Countersign, Deliver, SubscriptionEnded};
+use pqcnet_messages::edge::{Attach, Countersign, Deliver, Flow, SubscriptionEnded};
 use pqcnet_messages::{Grant, Refusal, ShardMap};
 use pqcnet_qstp::Session;
 use pqcnet_sentry_actors::{ClientLink, ClientSession, Routing, SESSION_BOUNDS, SessionShared};
@@ -64,6 +64,12 @@ impl On<SubscriptionEnded> for Client {
     }
 }
 
+impl On<Flow> for Client {
+    fn on(&mut self, _: Flow, _: &mut Cx<Self>) -> Reply<Flow> {
+        Reply::Now(())
+    }
+}
+
 impl On<Countersign> for Client {
     fn on(&mut self, _: Countersign, _: &mut Cx<Self>) -> Reply<Countersign> {
         Reply::Now(Err(Refusal::Unavailable))
@@ -108,6 +114,7 @@ impl World {
             deliver: self.client.of(),
             ended: self.client.of(),
             countersign: self.client.of(),
+            flow: self.client.of(),
             permit: Arc::new(|_| {}),
             close: Arc::new(|| {}),
         };

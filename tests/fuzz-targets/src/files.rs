@@ -152,6 +152,7 @@ pub const LOG_KEYS: Target = Target {
                 name: ChannelName::new("orders/eu").unwrap_or_else(|error| panic!("{error}")),
             },
             readers: vec![NodeId::from_bytes([2; 32])],
+            groups: Vec::new(),
         };
         vec![
             pqcnet_log::keys::channel(ShardNo(3), &ChannelId([9; 32])).to_vec(),

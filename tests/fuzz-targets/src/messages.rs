@@ -56,13 +56,14 @@ decoders! {
         Result<Attached, Refusal>, Result<ProducerOpened, Refusal>, Result<Published, Refusal>,
         Result<Subscribed, Refusal>, Result<(), Refusal>,
         FindOffset, Result<OffsetFound, Refusal>, Countersign, Result<Countersigned, Refusal>,
+        Flow, JoinGroup, Commit, Result<Committed, Refusal>, Nack, ListDeadLetters, Result<DeadLetters, Refusal>,
     ]
     RELAY_MESSAGES: [
         OpenSession, CloseSession, RelayOpenProducer, RelayPublish, RelaySetReaders, RelaySubscribe, RelayConsumed,
         RelayUnsubscribe, RelayDeliver, RelaySubscriptionEnded, Result<SessionOpened, Refusal>,
         ReleaseShard, Result<ShardReleased, Refusal>, SurveyShard, Result<ShardSurvey, Refusal>, ReadShard,
         Result<ShardEntries, Refusal>, FenceShard, ShardHeld, Result<Held, Refusal>, RelayFindOffset,
-        RelayCountersign,
+        RelayCountersign, RelayFlow, RelayJoinGroup, RelayCommit, RelayNack, RelayListDeadLetters,
     ]
     CONTROL_MESSAGES: [
         Ping, Pong, Status, StatusReport, SubmitDirective, Submitted, Result<Submitted, Refusal>, PullDirectives,
@@ -107,6 +108,13 @@ fn channel() -> Channel {
     Channel {
         owner: node(0xaa),
         name: name(),
+    }
+}
+
+fn membership() -> Membership {
+    Membership {
+        group: GroupName::new("billing").unwrap_or_else(|error| panic!("{error}")),
+        member: MemberId([4; 16]),
     }
 }
 
@@ -214,6 +222,44 @@ pub const EDGE: Target = Target {
                 },
             ),
             place(list, &Ok::<Countersigned, Refusal>(countersigned())),
+            place(
+                list,
+                &Flow {
+                    channel: channel(),
+                    paused: Some(PauseCause::Lag),
+                },
+            ),
+            place(
+                list,
+                &JoinGroup {
+                    subscription,
+                    channel: channel(),
+                    after: 6,
+                    window_bytes,
+                    series: Series([8; 16]),
+                    membership: membership(),
+                },
+            ),
+            place(
+                list,
+                &ListDeadLetters {
+                    channel: channel(),
+                    group: membership().group,
+                    discard: 3,
+                },
+            ),
+            place(
+                list,
+                &Ok::<DeadLetters, Refusal>(DeadLetters {
+                    committed: 9,
+                    letters: vec![DeadLetter {
+                        offset: 8,
+                        at_ms: 7,
+                        attempts: 5,
+                        refused: true,
+                    }],
+                }),
+            ),
         ]
     },
 };
@@ -370,6 +416,7 @@ fn survey() -> ShardSurvey {
                 sequence: 4,
                 offset: 9,
             }],
+            groups: Bytes::from_static(b"groups"),
         }],
         more: true,
     }

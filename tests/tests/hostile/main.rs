@@ -2,6 +2,7 @@
 //! where it can hear, and is got rid of; the node goes on serving an honest client, in the same process, without a panic.
 
 mod grants;
+mod producers;
 mod siege;
 
 use std::sync::Arc;

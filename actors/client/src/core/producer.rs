@@ -24,6 +24,9 @@ use pqcnet_actor::Pause;
 use pqcnet_messages::Refusal;
 use pqcnet_messages::edge::Published;
 
+/// Longest wait for the word to go on. A relayer that is asked again says so within a second.
+const HOLD: Duration = Duration::from_secs(2);
+
 /// How much one producer holds and sends.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -136,6 +139,8 @@ pub struct Producer<T> {
     /// Something of this epoch was acknowledged.
     acked_any: bool,
     next_attempt: u64,
+    /// The network asked to stop; until then, unless it says earlier to go on.
+    held: Option<Duration>,
     queued: VecDeque<Record<T>>,
     in_flight: VecDeque<Batch<T>>,
     effects: VecDeque<Effect<T>>,
@@ -154,6 +159,7 @@ impl<T> Producer<T> {
             next_seq: 1,
             acked_any: false,
             next_attempt: 1,
+            held: None,
             queued: VecDeque::new(),
             in_flight: VecDeque::new(),
             effects: VecDeque::new(),
@@ -178,12 +184,19 @@ impl<T> Producer<T> {
     /// The link to the sentry came or went. A new link is tried at once.
     pub fn on_link(&mut self, linked: bool) {
         self.linked = linked;
+        self.held = None;
         if linked {
             self.pause.reset();
             if let Phase::Pausing(_) = self.phase {
                 self.phase = self.ready_phase();
             }
         }
+    }
+
+    /// The network asks to stop sending, or to go on. Nobody waits for ever on a word that was lost: after a while the next
+    /// batch goes out all the same, and is answered with another one.
+    pub fn on_flow(&mut self, now: Duration, paused: bool) {
+        self.held = paused.then(|| now + HOLD);
     }
 
     /// The answer to [`Effect::Open`]. `random` feeds the pause's jitter.
@@ -266,7 +279,8 @@ impl<T> Producer<T> {
             Phase::Pausing(until) if self.linked => Some(until),
             _ => None,
         };
-        [expiry, pause].into_iter().flatten().min()
+        let held = self.held.filter(|_| self.linked);
+        [expiry, pause, held].into_iter().flatten().min()
     }
 
     /// The next thing to do, until `None`.
@@ -283,13 +297,17 @@ impl<T> Producer<T> {
         {
             self.phase = self.ready_phase();
         }
+        if self.held.is_some_and(|until| until <= now) {
+            self.held = None;
+        }
         match self.phase {
             Phase::NoEpoch if !self.queued.is_empty() => {
                 self.phase = Phase::Opening;
                 let supersedes = self.given_up;
                 Some(Effect::Open { supersedes })
             }
-            Phase::Flowing => self.send(),
+            Phase::Flowing if self.held.is_none() => self.send(),
+            Phase::Flowing => None,
             Phase::NoEpoch | Phase::Opening | Phase::Settling | Phase::Pausing(_) => None,
         }
     }

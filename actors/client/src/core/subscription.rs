@@ -34,6 +34,9 @@ pub struct Inbox {
     unreported: usize,
     skipped: u64,
     counts: Counts,
+    /// Of a group's member: each turn begins where its first record is.
+    floats: bool,
+    begun: bool,
 }
 
 /// What the application took since the subscription's first start.
@@ -58,7 +61,16 @@ impl Inbox {
             unreported: 0,
             skipped: 0,
             counts: Counts::default(),
+            floats: false,
+            begun: false,
         }
+    }
+
+    /// Of a group's member, which is told where its turn begins.
+    #[must_use]
+    pub fn floating(mut self) -> Inbox {
+        self.floats = true;
+        self
     }
 
     /// Offsets that were passed over because they were no longer kept.
@@ -92,6 +104,7 @@ impl Inbox {
         self.unreported_bytes = 0;
         self.unreported = 0;
         self.received = self.taken;
+        self.begun = false;
         self.taken
     }
 
@@ -100,6 +113,14 @@ impl Inbox {
     /// # Errors
     /// Nothing of a faulty delivery is kept.
     pub fn on_deliver(&mut self, records: Vec<Record>) -> Result<(), Misdelivery> {
+        if self.floats
+            && !self.begun
+            && let Some(first) = records.first()
+        {
+            self.begun = true;
+            self.received = first.offset.saturating_sub(1);
+            self.taken = self.received;
+        }
         let mut expected = self.received;
         let mut bytes = self.buffered_bytes;
         for record in &records {
@@ -246,6 +267,22 @@ mod tests {
         }
         assert!(inbox.take().is_some());
         assert_eq!(inbox.report(), Some(max / 4));
+    }
+
+    /// A group's member: its turn begins wherever the first record is, below what it had before as well; within a turn nothing is
+    /// left out.
+    #[test]
+    fn a_turn_begins_anywhere() {
+        let mut inbox = Inbox::new(0, 1000).floating();
+        assert_eq!(inbox.on_deliver(records(41..=43, 1)), Ok(()));
+        assert_eq!(inbox.take().map(|record| record.offset), Some(41));
+        let (expected, got) = (44, 45);
+        let missing = Err(Misdelivery::NotContiguous { expected, got });
+        assert_eq!(inbox.on_deliver(records([45], 1)), missing);
+        inbox.restart();
+        assert_eq!(inbox.on_deliver(records(7..=8, 1)), Ok(()));
+        assert_eq!(inbox.take().map(|record| record.offset), Some(7));
+        assert_eq!(inbox.taken(), 7);
     }
 
     proptest! {

@@ -6,6 +6,7 @@ use pqcnet_log::{Base, ChannelHead, ChannelId};
 use pqcnet_messages::metering::Volume;
 use pqcnet_messages::{Channel, ChannelName};
 
+use super::groups::{self, StoredGroup};
 use super::producers::Producers;
 use super::seal::OVERHEAD;
 
@@ -49,6 +50,8 @@ pub struct About {
     pub channel: Channel,
     /// Who may subscribe besides the owner, ascending.
     pub readers: Vec<NodeId>,
+    /// Its consumer groups, as they were stored; what they are now is in [`groups::Groups`].
+    pub groups: Vec<StoredGroup>,
 }
 
 impl ChannelState {
@@ -58,6 +61,7 @@ impl ChannelState {
             about: Some(About {
                 channel,
                 readers: Vec::new(),
+                groups: Vec::new(),
             }),
             durable: Base::default(),
             admitted: Base::default(),
@@ -113,15 +117,23 @@ impl ChannelState {
 
 /// ```text
 ///   about = 1 ‖ owner 32 ‖ name length u8 ‖ name ‖ readers u16 ‖ reader 32 …
+///         = 2 ‖ the same                                                  ‖ groups     where there are any
 /// ```
 impl About {
     const VERSION: u8 = 1;
+    /// With groups behind it; the release before does not read it.
+    const GROUPED: u8 = 2;
 
     /// The stored form, before sealing.
     pub fn encode(&self) -> Vec<u8> {
         let name = self.channel.name.as_str().as_bytes();
         let mut out = Vec::with_capacity(36 + name.len() + self.readers.len() * 32);
-        out.push(Self::VERSION);
+        let grouped = !self.groups.is_empty();
+        out.push(if grouped {
+            Self::GROUPED
+        } else {
+            Self::VERSION
+        });
         out.extend_from_slice(self.channel.owner.as_bytes());
         // A name has at most 128 bytes and a list at most 1,024 readers.
         out.push(name.len() as u8);
@@ -130,21 +142,25 @@ impl About {
         for reader in &self.readers {
             out.extend_from_slice(reader.as_bytes());
         }
+        out.extend_from_slice(&groups::encode(&self.groups));
         out
     }
 
     /// Reads the stored form back; `None` when it is not one.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (&version, rest) = bytes.split_first()?;
-        if version != Self::VERSION {
+        if version != Self::VERSION && version != Self::GROUPED {
             return None;
         }
         let (owner, rest) = rest.split_first_chunk::<32>()?;
         let (&name_len, rest) = rest.split_first()?;
         let (name, rest) = rest.split_at_checked(usize::from(name_len))?;
         let (count, rest) = rest.split_first_chunk::<2>()?;
-        let (readers, odd) = rest.as_chunks::<32>();
-        if !odd.is_empty() || readers.len() != usize::from(u16::from_be_bytes(*count)) {
+        let readers = usize::from(u16::from_be_bytes(*count)) * 32;
+        let (readers, rest) = rest.split_at_checked(readers)?;
+        let (readers, _) = readers.as_chunks::<32>();
+        let groups = groups::decode(rest)?;
+        if groups.is_empty() != (version == Self::VERSION) {
             return None;
         }
         Some(Self {
@@ -153,6 +169,7 @@ impl About {
                 name: ChannelName::new(std::str::from_utf8(name).ok()?).ok()?,
             },
             readers: readers.iter().map(|r| NodeId::from_bytes(*r)).collect(),
+            groups,
         })
     }
 }
@@ -189,6 +206,7 @@ mod tests {
                 name: ChannelName::new("orders/eu").unwrap(),
             },
             readers: vec![NodeId::from_bytes([2; 32])],
+            groups: Vec::new(),
         }
     }
 
@@ -217,10 +235,36 @@ mod tests {
         let longer = [&bytes[..], &[0]].concat();
         assert_eq!(About::decode(&longer), None);
         let mut other = bytes.clone();
-        other[0] = 2;
+        other[0] = 3;
         assert_eq!(About::decode(&other), None);
+        other[0] = 2;
+        assert_eq!(
+            About::decode(&other),
+            None,
+            "without groups it is version 1"
+        );
         let mut other = bytes;
         other[34] = b'!';
         assert_eq!(About::decode(&other), None);
+    }
+
+    // With groups it is version 2, which reads back whole or not at all.
+    #[test]
+    fn about_with_groups() {
+        let mut about = about();
+        about.groups.push(StoredGroup {
+            customer: NodeId::from_bytes([4; 32]),
+            name: pqcnet_messages::GroupName::new("g").unwrap(),
+            committed: 7,
+            generation: 1,
+            attempts: 0,
+            letters: Vec::new(),
+        });
+        let bytes = about.encode();
+        assert_eq!(bytes[0], 2);
+        assert_eq!(About::decode(&bytes), Some(about));
+        for cut in 0..bytes.len() {
+            assert_eq!(About::decode(&bytes[..cut]), None);
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! Subscriptions take turns, one delivery each. A link that takes no more parks all of its subscriptions.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use pqcnet_crypto::NodeId;
 use pqcnet_log::{ChannelId, Entries, LogError, ReadRequest, ShardNo};
@@ -273,6 +274,29 @@ impl Delivery {
                 self.enqueue(serial);
             }
         }
+    }
+
+    /// How far the furthest behind is of those that hold a channel's producers back.
+    pub fn lag_of(&mut self, now: Duration, channel: &ChannelId, near: u64) -> u64 {
+        let Some(watched) = self.watched.get(channel) else {
+            return 0;
+        };
+        let behind = watched.serials.iter().map(|serial| {
+            let subscription = self.subscriptions.get_mut(serial);
+            subscription.map_or(0, |s| s.lag(now, watched.head, near))
+        });
+        behind.max().unwrap_or(0)
+    }
+
+    /// How far a subscription was given records.
+    pub fn delivered(&self, key: SubscriptionKey) -> Option<u64> {
+        let serial = self.by_key.get(&key)?;
+        Some(self.subscriptions.get(serial)?.delivered)
+    }
+
+    /// Bytes of records held in memory, for subscribers near the head and on their way to others.
+    pub fn memory(&self) -> usize {
+        self.tail.bytes() + self.held_bytes
     }
 
     /// The link takes no more until [`link_ready`](Self::link_ready).

@@ -2,6 +2,7 @@
 //! acknowledged is lost or doubled, and nobody gets what they have, should not have, or have no room for.
 
 mod disk;
+mod pressure;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use proptest::prelude::*;
 
 use super::channel::channel_id;
 use super::delivery::{Delivered, DeliveryLimits};
+use super::flow::{FlowLimits, Listener, Marks};
 use super::pending::Stored;
 use super::seal::ShardKeys;
 use super::shard::{Effect, NewRecords, Shard, ShardLimits};
@@ -103,6 +105,13 @@ fn limits() -> ShardLimits {
             reads: 2,
             held_bytes: 200,
         },
+        flow: FlowLimits {
+            channel_bytes: Marks::new(400, 150),
+            share_bytes: 40,
+            lag_records: Marks::new(6, 2),
+            shard_bytes: Marks::new(500, 200),
+            waiting: Marks::NEVER,
+        },
     }
 }
 
@@ -150,7 +159,7 @@ impl World {
                     self.reads.push((serial, request));
                     assert!(self.reads.len() <= 2, "reads are bounded");
                 }
-                Effect::Deliver(Delivered::Problem(_)) => {}
+                Effect::Deliver(Delivered::Problem(_)) | Effect::Signal { .. } => {}
             }
         }
     }
@@ -184,7 +193,7 @@ impl World {
                     "the offset is the sequence's"
                 );
             }
-            Ok(Stored::Readers) => panic!("a publish was answered as a readers list"),
+            Ok(other) => panic!("a publish was answered as {other:?}"),
             Err(refusal) => {
                 let producers = self.producers.iter_mut().flatten();
                 for producer in
@@ -276,7 +285,9 @@ impl World {
             } => {
                 let readers = if allow { vec![stranger()] } else { Vec::new() };
                 self.asks += 1;
-                self.shard.set_readers(&channel(index), readers, self.asks);
+                let now = self.now;
+                self.shard
+                    .set_readers(now, &channel(index), readers, self.asks);
             }
             Step::Subscribe {
                 link,
@@ -341,7 +352,7 @@ impl World {
             }
             Step::Unsubscribe { subscription } => {
                 if let Some(key) = self.nth(subscription).map(|s| s.key) {
-                    self.shard.unsubscribe(key);
+                    self.shard.unsubscribe((self.now, 7), key);
                     self.subscribers.remove(&key);
                 }
             }
@@ -354,7 +365,7 @@ impl World {
                 self.shard.link_ready(link);
             }
             Step::LinkDown { link } => {
-                self.shard.drop_link(link);
+                self.shard.drop_link((self.now, 7), link);
                 self.blocked.remove(&link);
                 self.subscribers.retain(|key, _| key.link != link);
             }
@@ -434,8 +445,12 @@ impl World {
             epoch,
             first_seq: first,
             payloads,
+            from: Some(Listener {
+                link: 9,
+                session: 1,
+            }),
         };
-        self.shard.publish(7, new, self.asks);
+        self.shard.publish((self.now, 7), new, self.asks);
     }
 
     fn nth(&mut self, index: usize) -> Option<&mut Subscriber> {

@@ -19,6 +19,7 @@ use pqcnet_messages::moving::{
 };
 
 use super::channel::{About, channel_id, sealed_about};
+use super::groups;
 use super::seal::{OVERHEAD, ShardKeys};
 
 /// A pass that copies no more than this is followed by the fence: as much as a shard stores while it settles.
@@ -82,6 +83,7 @@ impl Copied {
             newest_ms: self.base.newest_ms,
             forgotten_epoch: self.base.forgotten_epoch,
             marks: self.marks.clone(),
+            groups: groups::encode(&about.groups).into(),
         })
     }
 }
@@ -298,6 +300,8 @@ impl Copying {
         let about = About {
             channel: facts.channel.clone(),
             readers: facts.readers.clone(),
+            // What makes no sense here is not what its owner has: the digests will differ.
+            groups: groups::decode(&facts.groups).unwrap_or_default(),
         };
         let known = own.and_then(|own| own.about.as_ref()) == Some(&about);
         let settles = (base.head + texts.len() as u64 == facts.head).then(|| Copied {
@@ -447,6 +451,7 @@ pub fn shard_digest<'a>(channels: impl Iterator<Item = (&'a ChannelId, ChannelFa
         let about = About {
             channel: facts.channel,
             readers: facts.readers,
+            groups: groups::decode(&facts.groups).unwrap_or_default(),
         };
         sum = sha256(&[&sum, &id.0, &about.encode(), &words]);
     }
@@ -480,6 +485,7 @@ mod tests {
                 sequence: head,
                 offset: head,
             }],
+            groups: Bytes::new(),
         }
     }
 

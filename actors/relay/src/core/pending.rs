@@ -2,7 +2,7 @@
 
 use pqcnet_log::{AppendBatch, ChannelId};
 use pqcnet_messages::Record;
-use pqcnet_messages::edge::Published;
+use pqcnet_messages::edge::{DeadLetters, Published};
 use pqcnet_messages::metering::Volume;
 
 use super::channel::NewReaders;
@@ -14,6 +14,10 @@ pub enum Stored {
     Published(Published),
     /// The readers list is stored.
     Readers,
+    /// The group is so far.
+    Committed(u64),
+    /// What a group put aside.
+    Dead(DeadLetters),
 }
 
 /// What the records of one producer in a batch amount to.

@@ -51,8 +51,9 @@ fn publish(shard: &mut Shard<u64>, epoch: u64, first_seq: u64) {
         epoch,
         first_seq,
         payloads: vec![b"x".as_slice().into()],
+        from: None,
     };
-    shard.publish(7, new, first_seq);
+    shard.publish((NOW, 7), new, first_seq);
 }
 
 fn appended(shard: &mut Shard<u64>) -> Option<AppendBatch> {
@@ -127,7 +128,7 @@ fn without_room_reading_goes_on() {
     assert_eq!(refused(&mut shard), Some(Refusal::NoRoom));
     let producer = shard.open_producer(owner(), &channel(), None);
     assert_eq!(producer, Err(Refusal::NoRoom));
-    shard.set_readers(&channel(), Vec::new(), 9);
+    shard.set_readers(NOW, &channel(), Vec::new(), 9);
     assert_eq!(refused(&mut shard), Some(Refusal::NoRoom));
     assert_eq!(subscribe(&mut shard, 0), Ok(1));
     let delivered = effects(&mut shard);
@@ -184,6 +185,7 @@ fn a_read_without_a_place_is_made_again() {
     let about = About {
         channel: channel(),
         readers: Vec::new(),
+        groups: Vec::new(),
     };
     let head = ChannelHead {
         about: Some(sealed_about(&mut keys, &head.channel, &about)),
@@ -250,11 +252,12 @@ fn a_customer_has_a_quota_of_channels() {
             epoch,
             first_seq: 1,
             payloads: vec![b"x".as_slice().into()],
+            from: None,
         };
-        shard.publish(7, new, 1);
+        shard.publish((NOW, 7), new, 1);
         let published = refused(&mut shard);
         shard.on_appended(NOW, Ok(()));
-        shard.set_readers(&channel, Vec::new(), 2);
+        shard.set_readers(NOW, &channel, Vec::new(), 2);
         let read = refused(&mut shard);
         shard.on_appended(NOW, Ok(()));
         (published, read)

@@ -5,25 +5,30 @@
 //!                         everything admitted while one batch is in flight forms the next
 //! ```
 
+mod account;
 mod admit;
+mod fair;
+mod grouped;
 mod leave;
 mod settle;
+mod types;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
 use pqcnet_crypto::NodeId;
 use pqcnet_log::{AppendBatch, ChannelHead, ChannelId, Entries, LogError, Opened, ShardNo};
-use pqcnet_messages::metering::{Reading, StoredVolume};
 use pqcnet_messages::{Channel, Refusal, Series};
 
 use super::channel::{ChannelState, channel_id};
-use super::delivery::{Delivered, Delivery, DeliveryLimits};
+use super::delivery::{Delivered, Delivery};
+use super::flow::{Flow, Signal};
+use super::groups::Groups;
 use super::pending::{Forming, Pending, Stored};
 use super::seal::ShardKeys;
 use super::subscription::SubscriptionKey;
-use super::volume::{Carried, SeriesKey, Written};
+use super::volume::Written;
+pub use types::{Account, Effect, Holdings, NewRecords, ShardLimits};
 
 /// How soon a batch is offered again to a log that was busy.
 const BUSY_RETRY: Duration = Duration::from_millis(2);
@@ -33,100 +38,6 @@ const READ_RETRY: Duration = Duration::from_millis(20);
 const EPOCHS: u32 = (1 << 24) - 1;
 /// First and longest pause before a failed log is opened again.
 const REOPEN_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-
-/// Limits of one shard.
-#[derive(Debug, Clone, Copy)]
-pub struct ShardLimits {
-    /// Channels with anything stored.
-    pub channels: usize,
-    /// Of these, channels of one customer.
-    pub customer_channels: usize,
-    /// Channels that were named but have nothing stored.
-    pub empty_channels: usize,
-    /// Producers a channel.
-    pub producers: usize,
-    /// Payload bytes admitted and not yet durable.
-    pub pending_bytes: usize,
-    /// Deliveries.
-    pub delivery: DeliveryLimits,
-}
-
-impl Default for ShardLimits {
-    fn default() -> Self {
-        Self {
-            channels: 65_536,
-            customer_channels: 4096,
-            empty_channels: 1024,
-            producers: 64,
-            // Two full groups of the store's writer: one on its way, one forming.
-            pending_bytes: 8 << 20,
-            delivery: DeliveryLimits::default(),
-        }
-    }
-}
-
-/// What the shell must do. `T` is whatever it answers a caller with.
-#[derive(Debug)]
-pub enum Effect<T> {
-    /// Open the log and read its heads, then [`Shard::on_opened`].
-    Open,
-    /// Hand to the log, then [`Shard::on_appended`].
-    Append(AppendBatch),
-    /// Answer.
-    Reply {
-        /// Whom.
-        to: T,
-        /// What.
-        result: Result<Stored, Refusal>,
-    },
-    /// For a subscriber.
-    Deliver(Delivered),
-}
-
-/// A publish, for [`Shard::publish`].
-#[derive(Debug)]
-pub struct NewRecords {
-    /// Who sends it.
-    pub customer: NodeId,
-    /// Where to.
-    pub channel: Channel,
-    /// Producer epoch.
-    pub epoch: u64,
-    /// Sequence of the first payload.
-    pub first_seq: u64,
-    /// Payloads.
-    pub payloads: Vec<Bytes>,
-}
-
-/// How much a shard holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Holdings {
-    /// Channels with anything stored.
-    pub channels: u64,
-    /// Records ever stored.
-    pub records: u64,
-    /// Bytes of entries ever stored.
-    pub bytes: u64,
-    /// Subscriptions now.
-    pub subscriptions: u64,
-    /// Stored records that still wait to be sent to the subscription furthest behind.
-    pub lag_records: u64,
-    /// Payload bytes admitted and not yet durable.
-    pub unwritten_bytes: u64,
-}
-
-/// What [`Shard::take_volume`] gives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
-    /// Names it.
-    pub reading: Reading,
-    /// The first generation that the shard worked in.
-    pub generation: u32,
-    /// Channels that stored something.
-    pub stored: Vec<StoredVolume>,
-    /// Series that were sent something, and those that are open.
-    pub sent: Vec<(Channel, SeriesKey, Carried)>,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -165,6 +76,12 @@ pub struct Shard<T> {
     stalled: Option<(AppendBatch, Duration)>,
     pending_bytes: usize,
     delivery: Delivery,
+    flow: Flow,
+    /// Publishes of channels that crowd out others, and wait for their share.
+    queues: BTreeMap<ChannelId, VecDeque<fair::Queued<T>>>,
+    groups: Groups,
+    /// When those are looked at again that hold producers back.
+    look_again_at: Option<Duration>,
     /// What is stored and sent is counted for a meter.
     metered: bool,
     written: Written,
@@ -202,6 +119,10 @@ impl<T> Shard<T> {
             stalled: None,
             pending_bytes: 0,
             delivery: Delivery::new(shard, limits.delivery),
+            flow: Flow::new(limits.flow),
+            queues: BTreeMap::new(),
+            groups: Groups::new(),
+            look_again_at: None,
             metered: false,
             written: Written::default(),
             readings: 0,
@@ -260,8 +181,28 @@ impl<T> Shard<T> {
     }
 
     /// Admits, or refuses with a reply. `to` is answered once, now or when the records are durable.
-    pub fn publish(&mut self, wall_ms: u64, new: NewRecords, to: T) {
-        match self.try_publish(wall_ms, new) {
+    pub fn publish(&mut self, (now, wall_ms): (Duration, u64), new: NewRecords, to: T) {
+        let id = channel_id(&new.channel);
+        let from = new.from;
+        let bytes = new
+            .payloads
+            .iter()
+            .map(|payload| payload.len() as u64)
+            .sum();
+        if self.queues.contains_key(&id) || self.flow.crowds(now, &id, bytes) {
+            self.queue(now, id, fair::Queued { wall_ms, new, to });
+        } else {
+            let admission = self.try_publish(now, wall_ms, (id, fair::Charge::Due), new);
+            self.answer_publish(admission, to);
+        }
+        if let Some(from) = from {
+            self.flow.heard(now, id, from);
+        }
+        self.flush(now);
+    }
+
+    fn answer_publish(&mut self, admission: Result<admit::Admission, Refusal>, to: T) {
+        match admission {
             Ok(admit::Admission::Done(published)) => {
                 let result = Ok(Stored::Published(published));
                 self.effects.push_back(Effect::Reply { to, result });
@@ -278,15 +219,14 @@ impl<T> Shard<T> {
             }
             Err(refusal) => self.refuse(to, refusal),
         }
-        self.flush();
     }
 
     /// Replaces the readers of one of the customer's channels; answered once it is durable.
-    pub fn set_readers(&mut self, channel: &Channel, readers: Vec<NodeId>, to: T) {
+    pub fn set_readers(&mut self, now: Duration, channel: &Channel, readers: Vec<NodeId>, to: T) {
         if let Err((to, refusal)) = self.try_set_readers(channel, readers, to) {
             self.refuse(to, refusal);
         }
-        self.flush();
+        self.flush(now);
     }
 
     /// Starts a subscription to what comes after `after`; returns the channel's durable head.
@@ -323,6 +263,9 @@ impl<T> Shard<T> {
             return Err(Refusal::Invalid(detail));
         }
         let window = window_bytes as usize;
+        if self.groups.is_member(key) {
+            return Err(Refusal::Invalid("subscription number in use".to_owned()));
+        }
         self.delivery
             .subscribe(key, (customer, series), id, (after, head), window)?;
         Ok(head)
@@ -353,14 +296,31 @@ impl<T> Shard<T> {
         self.delivery.consumed(key, offset);
     }
 
-    /// See [`Delivery::unsubscribe`].
-    pub fn unsubscribe(&mut self, key: SubscriptionKey) {
+    /// See [`Delivery::unsubscribe`]. A member of a group leaves it.
+    pub fn unsubscribe(&mut self, (now, wall_ms): (Duration, u64), key: SubscriptionKey) {
+        self.leave_group(wall_ms, key);
         self.delivery.unsubscribe(key);
+        self.regroup(now);
     }
 
-    /// See [`Delivery::drop_link`].
-    pub fn drop_link(&mut self, link: u64) {
+    /// See [`Delivery::drop_link`]. Members of groups leave them.
+    pub fn drop_link(&mut self, (now, wall_ms): (Duration, u64), link: u64) {
+        for key in self.groups.of_link(link) {
+            self.leave_group(wall_ms, key);
+        }
         self.delivery.drop_link(link);
+        self.flow.drop_link(link);
+        self.regroup(now);
+    }
+
+    /// A publisher could not be told.
+    pub fn untold(&mut self, signal: Signal) {
+        self.flow.untold(&signal.channel, signal.to);
+    }
+
+    /// So many requests wait in the mailbox.
+    pub fn waiting(&mut self, requests: u64) {
+        self.flow.waiting(requests);
     }
 
     /// See [`Delivery::link_blocked`].
@@ -381,6 +341,7 @@ impl<T> Shard<T> {
     /// Admits nothing more; what is admitted is still stored and answered.
     pub fn drain(&mut self) {
         self.draining = true;
+        self.refuse_queued(&Refusal::Draining);
     }
 
     /// Goes on after [`Shard::drain`].
@@ -401,6 +362,7 @@ impl<T> Shard<T> {
                 self.keys.begin(opened.generation, &opened.salts);
                 self.epochs_issued = 0;
                 self.restore(&heads);
+                self.regroup(now);
                 if !self.served {
                     self.first_generation = opened.generation;
                 }
@@ -420,9 +382,10 @@ impl<T> Shard<T> {
             Ok(()) => {
                 self.reopen_after = REOPEN_AFTER.0;
                 if let Some(done) = self.in_flight.take() {
-                    self.settle(done);
+                    self.settle(now, done);
                 }
-                self.flush();
+                self.regroup(now);
+                self.flush(now);
             }
             Err(error) => self.fail(now, error),
         }
@@ -454,6 +417,12 @@ impl<T> Shard<T> {
             self.read_again_at = None;
             self.delivery.retry_reads();
         }
+        if self.look_again_at.is_some_and(|at| at <= now) {
+            self.look_again_at = None;
+            for channel in self.flow.lagging() {
+                self.judge_lag(now, channel);
+            }
+        }
         if let Phase::Failed { retry_at } = self.phase
             && retry_at <= now
         {
@@ -470,18 +439,38 @@ impl<T> Shard<T> {
             Phase::Failed { retry_at } => Some(retry_at),
             Phase::Opening | Phase::Ready { .. } => self.stalled.as_ref().map(|(_, at)| *at),
         };
-        [storing, self.read_again_at].into_iter().flatten().min()
+        let others = [self.read_again_at, self.look_again_at];
+        storing
+            .into_iter()
+            .chain(others.into_iter().flatten())
+            .min()
     }
 
     /// The next thing to do.
     pub fn poll_effect(&mut self) -> Option<Effect<T>> {
-        let effect = self.effects.pop_front();
-        effect.or_else(|| self.delivery.poll().map(Effect::Deliver))
+        loop {
+            if let Some(signal) = self.flow.poll() {
+                let about = self.channels.get(&signal.channel);
+                if let Some(about) = about.and_then(|state| state.about.as_ref()) {
+                    let channel = about.channel.clone();
+                    return Some(Effect::Signal { signal, channel });
+                }
+                continue;
+            }
+            if let Some(effect) = self.effects.pop_front() {
+                return Some(effect);
+            }
+            let delivered = self.delivery.poll()?;
+            if let Delivered::Ended { key, refusal } = &delivered {
+                self.member_ended(*key, refusal);
+            }
+            return Some(Effect::Deliver(delivered));
+        }
     }
 
     /// Nothing admitted waits for the disk.
     pub fn is_settled(&self) -> bool {
-        self.next.is_none() && self.in_flight.is_none()
+        self.next.is_none() && self.in_flight.is_none() && self.queues.is_empty()
     }
 
     /// One word for a status page.
@@ -492,57 +481,6 @@ impl<T> Shard<T> {
             Phase::Ready { .. } => "ready",
             Phase::Failed { .. } => "storage failed",
         }
-    }
-
-    /// How much it holds.
-    pub fn holdings(&self) -> Holdings {
-        let mut sum = Holdings {
-            subscriptions: self.delivery.len() as u64,
-            lag_records: self.delivery.lag(),
-            unwritten_bytes: self.pending_bytes as u64,
-            ..Holdings::default()
-        };
-        for state in self.channels.values().filter(|s| s.about_stored) {
-            sum.channels += 1;
-            sum.records += state.durable.head;
-            sum.bytes += state.durable.bytes;
-        }
-        sum
-    }
-
-    /// What was stored and sent since the reading that the meter has for good; `None` while that is not known. `run` names this
-    /// life of the shard.
-    pub fn take_volume(&mut self, run: u64, kept: Reading) -> Option<Account> {
-        if !self.metered || !self.served {
-            return None;
-        }
-        let serial = self.readings;
-        let kept = kept == Reading { run, serial };
-        self.readings += 1;
-        let stored = self.written.hand(kept).filter_map(|channel| {
-            let state = self.channels.get(channel)?;
-            Some(StoredVolume {
-                channel: state.about.as_ref()?.channel.clone(),
-                at_open: state.at_open,
-                now: state.volume,
-            })
-        });
-        let stored = stored.collect();
-        let handed = self.delivery.carriage().into_iter();
-        let handed = handed.flat_map(|carriage| carriage.hand(kept));
-        let sent = handed.filter_map(|(key, carried)| {
-            let about = self.channels.get(&key.channel)?.about.as_ref()?;
-            Some((about.channel.clone(), *key, *carried))
-        });
-        Some(Account {
-            reading: Reading {
-                run,
-                serial: self.readings,
-            },
-            generation: self.first_generation,
-            stored,
-            sent: sent.collect(),
-        })
     }
 
     // ---- within

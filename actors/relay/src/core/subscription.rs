@@ -1,6 +1,7 @@
 //! One subscription: where it stands and how much it may be owed. Spec: docs/spec/relay.md §4.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use pqcnet_crypto::NodeId;
 use pqcnet_log::ChannelId;
@@ -10,6 +11,9 @@ use super::volume::SeriesKey;
 
 /// Largest window: what one subscriber that never reads can make a link's two ends hold.
 pub const MAX_WINDOW: usize = 16 << 20;
+
+/// A subscriber that took nothing for so long holds nobody back: it may be gone for good.
+const STANDS_STILL: Duration = Duration::from_secs(10);
 
 /// A subscription's name: the link it came over and the sentry's number on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +41,10 @@ pub struct Subscription {
     pub reading: bool,
     /// It waits in the queue of those that may have something to get.
     pub queued: bool,
+    /// It came near the head once, and has not stood still since.
+    keeps_up: bool,
+    /// How far it was when it last moved, and when that was seen.
+    seen: (u64, Duration),
     window_bytes: usize,
     outstanding_bytes: usize,
     /// Payload sizes of the records delivered and not consumed; the last is `delivered`'s.
@@ -64,6 +72,8 @@ impl Subscription {
             delivered: after,
             reading: false,
             queued: false,
+            keeps_up: false,
+            seen: (after, Duration::ZERO),
             window_bytes: window_bytes.min(MAX_WINDOW),
             outstanding_bytes: 0,
             outstanding: VecDeque::new(),
@@ -112,6 +122,21 @@ impl Subscription {
             taken.push(record.clone());
         }
         taken
+    }
+
+    /// How far it is behind `head`, as far as that is to hold producers back: not while it catches up with what was there
+    /// before it came, and not when it stands still.
+    pub fn lag(&mut self, now: Duration, head: u64, near: u64) -> u64 {
+        let behind = head.saturating_sub(self.delivered);
+        if self.seen.0 != self.delivered || behind == 0 {
+            self.seen = (self.delivered, now);
+        }
+        if behind <= near {
+            self.keeps_up = true;
+        } else if now.saturating_sub(self.seen.1) >= STANDS_STILL {
+            self.keeps_up = false;
+        }
+        if self.keeps_up { behind } else { 0 }
     }
 
     fn fits(&self, len: usize) -> bool {
@@ -210,6 +235,26 @@ mod tests {
         let four = 4 * 10;
         assert_eq!(s.take(records(4..=50, 10).iter(), 100, four + 5).len(), 4);
         assert_eq!(s.delivered, 7);
+    }
+
+    // From far behind it holds nobody back until it has come near once; falling behind it does, until it stands still for
+    // ten seconds, and then not before it has come near again.
+    #[test]
+    fn whose_lag_counts() {
+        let at = Duration::from_secs;
+        let mut s = subscription(0, 1 << 20);
+        assert_eq!(s.lag(at(0), 100, 20), 0);
+        take(&mut s, 1..=85, 1);
+        assert_eq!(s.lag(at(1), 100, 20), 15);
+        assert_eq!(s.lag(at(2), 200, 20), 115);
+        take(&mut s, 86..=90, 1);
+        assert_eq!(s.lag(at(11), 200, 20), 110);
+        assert_eq!(s.lag(at(20), 200, 20), 110);
+        assert_eq!(s.lag(at(21), 200, 20), 0);
+        take(&mut s, 91..=100, 1);
+        assert_eq!(s.lag(at(22), 200, 20), 0);
+        take(&mut s, 101..=190, 1);
+        assert_eq!(s.lag(at(23), 200, 20), 10);
     }
 
     // Empty payloads: the count bounds them.

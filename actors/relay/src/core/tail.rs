@@ -29,6 +29,11 @@ impl Tail {
         }
     }
 
+    /// What it holds, by its own count.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Adds a channel's next record. After a jump in its offsets, what was held of the channel is dropped.
     pub fn push(&mut self, channel: ChannelId, record: Record) {
         let held = self.channels.entry(channel).or_default();

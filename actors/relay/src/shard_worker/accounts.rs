@@ -1,7 +1,7 @@
 //! What a shard's worker tells of its shard: to the meter, to operators.
 
 use pqcnet_actor::{Cx, On, Reply};
-use pqcnet_messages::control::ShardStatus;
+use pqcnet_messages::control::{PausedChannel, ShardStatus};
 use pqcnet_messages::metering::{DeliveredVolume, Reading, TakeVolume, VolumeTaken};
 use pqcnet_messages::relay_local::{DescribeShard, ShardAccount};
 use pqcnet_messages::{Refusal, ShardId};
@@ -58,6 +58,7 @@ impl On<DescribeShard> for ShardWorker {
     fn on(&mut self, _msg: DescribeShard, _cx: &mut Cx<Self>) -> Reply<DescribeShard> {
         let holds = self.core.holdings();
         let phase = self.core.phase();
+        let paused = holds.paused;
         Reply::Now(ShardAccount {
             status: ShardStatus {
                 id: self.shard.0.into(),
@@ -67,6 +68,10 @@ impl On<DescribeShard> for ShardWorker {
                 subscriptions: holds.subscriptions,
                 lag_records: holds.lag_records,
                 unwritten_bytes: holds.unwritten_bytes,
+                paused_channels: holds.paused_channels,
+                paused: paused.map(|(channel, cause)| PausedChannel { channel, cause }),
+                group_members: holds.group_members,
+                dead_letters: holds.dead_letters,
             },
             ready: phase == "ready",
             phase,

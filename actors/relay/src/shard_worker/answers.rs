@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use pqcnet_actor::{Env, Histogram, Promise, Step};
+use pqcnet_actor::{Counter, Env, Histogram, Promise, Step};
 use pqcnet_log::ChannelId;
 use pqcnet_messages::Refusal;
-use pqcnet_messages::edge::Published;
-use pqcnet_messages::relay_local::{Admit, ReplaceReaders};
+use pqcnet_messages::edge::{Committed, Published};
+use pqcnet_messages::relay_local::{Admit, CommitOffset, DescribeDead, PutAside, ReplaceReaders};
 
 use super::ShardWorker;
 use crate::core::pending::Stored;
@@ -15,6 +15,9 @@ use crate::core::pending::Stored;
 pub(super) enum Waiting {
     Publish(Publishing),
     Readers(Promise<ReplaceReaders>),
+    Commit(Promise<CommitOffset>),
+    Aside(Promise<PutAside>),
+    Dead(Promise<DescribeDead>),
 }
 
 pub(super) struct Publishing {
@@ -35,6 +38,7 @@ pub(super) struct Traced {
 pub(super) struct Meters {
     pub(super) ack: Histogram,
     pub(super) delivery: Histogram,
+    pub(super) pauses: Counter,
 }
 
 impl Meters {
@@ -48,6 +52,11 @@ impl Meters {
             delivery: env.histogram(
                 "delivery_seconds",
                 "From a publish at its shard until it is on its way to a subscriber that keeps up",
+                &[],
+            ),
+            pauses: env.counter(
+                "relay_pauses",
+                "How often a publisher was asked to stop for a while",
                 &[],
             ),
         }
@@ -69,9 +78,18 @@ impl ShardWorker {
             }
             (Waiting::Readers(to), Ok(Stored::Readers)) => to.fulfil(Ok(())),
             (Waiting::Readers(to), Err(refusal)) => to.fulfil(Err(refusal)),
+            (Waiting::Commit(to), Ok(Stored::Committed(offset))) => {
+                to.fulfil(Ok(Committed { offset }));
+            }
+            (Waiting::Commit(to), Err(refusal)) => to.fulfil(Err(refusal)),
+            (Waiting::Aside(to), Ok(Stored::Committed(offset))) => {
+                to.fulfil(Ok(Committed { offset }));
+            }
+            (Waiting::Aside(to), Err(refusal)) => to.fulfil(Err(refusal)),
+            (Waiting::Dead(to), Ok(Stored::Dead(letters))) => to.fulfil(Ok(letters)),
+            (Waiting::Dead(to), Err(refusal)) => to.fulfil(Err(refusal)),
             // Each waits for its own kind; dropped, the caller learns that it was abandoned.
-            (Waiting::Publish(publishing), Ok(Stored::Readers)) => drop(publishing),
-            (Waiting::Readers(to), Ok(Stored::Published(Published { .. }))) => drop(to),
+            (waiting, Ok(_)) => drop(waiting),
         }
     }
 

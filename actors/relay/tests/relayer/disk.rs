@@ -321,6 +321,7 @@ fn a_forged_readers_list_opens_nothing() {
             epoch,
             first_seq: 2,
             payloads: vec!["b".into()],
+            publisher: None,
         };
         // Until it is open it says unavailable.
         let answer = loop {

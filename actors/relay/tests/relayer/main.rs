@@ -296,6 +296,7 @@ fn a_stop_answers_what_it_took() {
             epoch,
             first_seq: sequence,
             payloads: vec![sequence.to_string().into()],
+            publisher: None,
         };
         let worker = relayer.worker.of::<Admit>();
         let asks: Vec<_> = (1..=20)

@@ -15,10 +15,12 @@ use pqcnet_crypto::{NodeId, NodeKeys, StorageMasterKey};
 use pqcnet_log::{EmbeddedLog, ShardLog, ShardNo, keys};
 use pqcnet_messages::edge::{Published, Subscribed};
 use pqcnet_messages::relay::{
-    OpenSession, RelayConsumed, RelayDeliver, RelayOpenProducer, RelayPublish, RelaySubscribe,
-    RelaySubscriptionEnded,
+    OpenSession, RelayConsumed, RelayDeliver, RelayFlow, RelayOpenProducer, RelayPublish,
+    RelaySubscribe, RelaySubscriptionEnded,
 };
-use pqcnet_messages::{Channel, ChannelName, Grant, Record, Refusal, Series, ShardId, ShardMap};
+use pqcnet_messages::{
+    Channel, ChannelName, Grant, PauseCause, Record, Refusal, Series, ShardId, ShardMap,
+};
 use pqcnet_relay::core::shard::ShardLimits;
 use pqcnet_relay::{
     Domain, Intake, IntakeConfig, IntakeLimits, ShardWorker, ShardWorkerConfig, Tenure,
@@ -50,6 +52,7 @@ pub fn store_config(path: &Path) -> StoreConfig {
 pub enum Got {
     Records(u32, Vec<Record>),
     Ended(u32, Refusal),
+    Flow(#[expect(dead_code, reason = "shown when a test fails")] u64, #[expect(dead_code, reason = "shown when a test fails")] Option<PauseCause>),
 }
 
 /// The sentry's end of a link.
@@ -77,6 +80,13 @@ impl On<RelaySubscriptionEnded> for SentryEnd {
         self.0
             .try_send(Got::Ended(msg.subscription, msg.refusal))
             .unwrap();
+        Reply::Now(())
+    }
+}
+
+impl On<RelayFlow> for SentryEnd {
+    fn on(&mut self, msg: RelayFlow, _: &mut Cx<Self>) -> Reply<RelayFlow> {
+        self.0.try_send(Got::Flow(msg.session, msg.paused)).unwrap();
         Reply::Now(())
     }
 }
@@ -154,6 +164,7 @@ impl Relayer {
             deliver: end.of(),
             ended: end.of(),
             countersign: None,
+            flow: end.of(),
             limits: IntakeLimits::default(),
         };
         let spec = Spec::new("intake", move |_| Intake::new(config.clone()));
@@ -316,6 +327,7 @@ impl Relayer {
                     (subscription, r.offset, text)
                 })),
                 Got::Ended(subscription, refusal) => panic!("{subscription} ended: {refusal}"),
+                Got::Flow(..) => {}
             }
         }
         found

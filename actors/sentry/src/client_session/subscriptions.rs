@@ -5,13 +5,16 @@ use std::time::Duration;
 use pqcnet_actor::{Cx, Letter, On, Pause, Promise, Ref, Reply, TellError, TraceCx};
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::edge::{
-    Consumed, Countersign, Deliver, Subscribe, Subscribed, SubscriptionEnded, Unsubscribe,
+    Commit, Committed, Consumed, Countersign, Deliver, Flow, JoinGroup, Nack, Subscribe,
+    Subscribed, SubscriptionEnded, Unsubscribe,
 };
-use pqcnet_messages::{Channel, Refusal, Series};
+use pqcnet_messages::{Channel, Membership, Refusal, Series};
 
 use super::{ASK_DEADLINE, ClientSession, MAX_SUBSCRIPTIONS, MAX_WINDOW, MAX_WINDOWS, Request};
 use crate::core::feed::Feed;
-use crate::ingress::{FeedConsumed, FeedCountersign, FeedTag, Forward, StartFeed, StopFeed};
+use crate::ingress::{
+    FeedCommit, FeedConsumed, FeedCountersign, FeedTag, Forward, StartFeed, StopFeed,
+};
 use crate::uplink::{COUNTERSIGN_WITHIN, answer};
 
 /// Pauses before a lost subscription is tried again.
@@ -41,7 +44,24 @@ pub(super) struct Subscription {
     pub(super) phase: Phase,
     pub(super) pause: Pause,
     /// The client waits for the answer to its subscribe.
-    pub(super) promise: Option<Promise<Subscribe>>,
+    pub(super) promise: Option<Answer>,
+    /// It shares the channel with others. It is not started again: whoever has the channel then begins elsewhere.
+    pub(super) membership: Option<Membership>,
+}
+
+/// Whom the first answer goes to.
+pub(super) enum Answer {
+    Subscribe(Promise<Subscribe>),
+    Join(Promise<JoinGroup>),
+}
+
+impl Answer {
+    fn fulfil(self, answer: Result<Subscribed, Refusal>) {
+        match self {
+            Answer::Subscribe(promise) => promise.fulfil(answer),
+            Answer::Join(promise) => promise.fulfil(answer),
+        }
+    }
 }
 
 impl ClientSession {
@@ -70,6 +90,7 @@ impl ClientSession {
             after,
             window_bytes: state.window_bytes,
             series: state.series,
+            membership: state.membership.clone(),
         };
         let (tag, shard) = (state.tag, self.shared.map.shard_of(&state.channel));
         cx.ask(
@@ -105,7 +126,7 @@ impl ClientSession {
                     state.phase = Phase::Running;
                     state.pause.reset();
                     // The first records may have come before this answer.
-                    if after > 0 || state.promise.is_none() {
+                    if state.membership.is_none() && (after > 0 || state.promise.is_none()) {
                         self.replayed.add(subscribed.head.saturating_sub(after));
                     }
                     if let Some(promise) = state.promise.take() {
@@ -132,7 +153,7 @@ impl ClientSession {
         if let Some(promise) = state.promise.take() {
             self.subscriptions.remove(&subscription);
             promise.fulfil(Err(refusal));
-        } else if !refusal.is_retryable() {
+        } else if !refusal.is_retryable() || state.membership.is_some() {
             self.subscriptions.remove(&subscription);
             self.ended.push_back(SubscriptionEnded {
                 subscription,
@@ -274,29 +295,44 @@ impl ClientSession {
     }
 }
 
-impl On<Subscribe> for ClientSession {
-    fn on(&mut self, msg: Subscribe, cx: &mut Cx<Self>) -> Reply<Subscribe> {
+impl ClientSession {
+    /// Whether one more subscription has a place.
+    fn may_subscribe(&self, msg: &Subscribe) -> Result<(), Refusal> {
         if self.grant.is_none() {
-            return Reply::Now(Err(Refusal::UnknownSession));
+            return Err(Refusal::UnknownSession);
         }
         if self.subscriptions.contains_key(&msg.subscription) {
             let detail = "the subscription number is in use".to_owned();
-            return Reply::Now(Err(Refusal::Invalid(detail)));
+            return Err(Refusal::Invalid(detail));
         }
         let windows = self.subscriptions.values().map(|s| s.window_bytes as usize);
         if msg.window_bytes as usize > MAX_WINDOW
             || windows.sum::<usize>() + msg.window_bytes as usize > MAX_WINDOWS
             || self.subscriptions.len() + self.ended.len() >= MAX_SUBSCRIPTIONS
         {
-            return Reply::Now(Err(Refusal::TooLarge));
+            return Err(Refusal::TooLarge);
         }
-        let (promise, later) = Reply::later();
+        Ok(())
+    }
+
+    fn subscribe(
+        &mut self,
+        msg: Subscribe,
+        membership: Option<Membership>,
+        promise: Answer,
+        cx: &mut Cx<Self>,
+    ) {
+        let feed = Feed::new(msg.after, msg.window_bytes as usize);
+        let feed = match &membership {
+            Some(_) => feed.floating(),
+            None => feed,
+        };
         let state = Subscription {
             relayer: self.shared.map.owner_of(&msg.channel),
             channel: msg.channel,
             window_bytes: msg.window_bytes,
             series: msg.series,
-            feed: Feed::new(msg.after, msg.window_bytes as usize),
+            feed,
             tag: FeedTag {
                 session: self.id,
                 feed: 0,
@@ -304,10 +340,98 @@ impl On<Subscribe> for ClientSession {
             phase: Phase::Starting,
             pause: Pause::new(PAUSE.0, PAUSE.1),
             promise: Some(promise),
+            membership,
         };
         self.subscriptions.insert(msg.subscription, state);
         self.begin(msg.subscription, cx);
+    }
+
+    /// A member's word goes to whoever has the channel's shard, for as long as it has the subscription.
+    fn commit<M>(
+        &mut self,
+        subscription: u32,
+        (offset, aside): (u64, bool),
+        cx: &mut Cx<Self>,
+    ) -> Reply<M>
+    where
+        M: pqcnet_actor::Message<Reply = Result<Committed, Refusal>>,
+    {
+        let state = self.subscriptions.get(&subscription);
+        let Some(state) = state.filter(|state| state.membership.is_some()) else {
+            return Reply::Now(Err(Refusal::Reassigned));
+        };
+        let Some(uplink) = self.shared.uplinks.get(&state.relayer) else {
+            return Reply::Now(Err(Refusal::Unavailable));
+        };
+        let tag = state.tag;
+        let commit = FeedCommit { tag, offset, aside };
+        let (promise, later) = Reply::later();
+        cx.ask(
+            &uplink.commit,
+            commit,
+            ASK_DEADLINE,
+            move |_, outcome, _| {
+                promise.fulfil(answer(outcome));
+            },
+        );
         later
+    }
+}
+
+impl On<Subscribe> for ClientSession {
+    fn on(&mut self, msg: Subscribe, cx: &mut Cx<Self>) -> Reply<Subscribe> {
+        if let Err(refusal) = self.may_subscribe(&msg) {
+            return Reply::Now(Err(refusal));
+        }
+        let (promise, later) = Reply::later();
+        self.subscribe(msg, None, Answer::Subscribe(promise), cx);
+        later
+    }
+}
+
+impl On<JoinGroup> for ClientSession {
+    fn on(&mut self, msg: JoinGroup, cx: &mut Cx<Self>) -> Reply<JoinGroup> {
+        let subscribe = Subscribe {
+            subscription: msg.subscription,
+            channel: msg.channel,
+            after: msg.after,
+            window_bytes: msg.window_bytes,
+            series: msg.series,
+        };
+        if let Err(refusal) = self.may_subscribe(&subscribe) {
+            return Reply::Now(Err(refusal));
+        }
+        let (promise, later) = Reply::later();
+        self.subscribe(subscribe, Some(msg.membership), Answer::Join(promise), cx);
+        later
+    }
+}
+
+impl On<Commit> for ClientSession {
+    fn on(&mut self, msg: Commit, cx: &mut Cx<Self>) -> Reply<Commit> {
+        self.commit(msg.subscription, (msg.offset, false), cx)
+    }
+}
+
+impl On<Nack> for ClientSession {
+    fn on(&mut self, msg: Nack, cx: &mut Cx<Self>) -> Reply<Nack> {
+        self.commit(msg.subscription, (msg.offset, true), cx)
+    }
+}
+
+/// On to the client: it is told as far as its link takes it, and told again when it publishes into the pause.
+impl On<Flow> for ClientSession {
+    fn on(&mut self, msg: Flow, cx: &mut Cx<Self>) -> Reply<Flow> {
+        match self.client.flow.try_tell(msg) {
+            Ok(()) | Err(TellError::Closed(_)) => {}
+            Err(TellError::Full(msg)) => {
+                if msg.paused.is_none() {
+                    let to = self.client.flow.clone();
+                    cx.spawn(async move { to.tell(msg).await.is_ok() }, |_, _, _| {});
+                }
+            }
+        }
+        Reply::Now(())
     }
 }
 

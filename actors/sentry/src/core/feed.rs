@@ -35,6 +35,8 @@ pub struct Feed {
     outstanding: VecDeque<usize>,
     outstanding_bytes: usize,
     consumed: u64,
+    /// Where it begins is told by its first record.
+    floating: bool,
 }
 
 impl Feed {
@@ -48,7 +50,15 @@ impl Feed {
             outstanding: VecDeque::new(),
             outstanding_bytes: 0,
             consumed: after,
+            floating: false,
         }
+    }
+
+    /// Of a group's member, which is told where its turn begins.
+    #[must_use]
+    pub fn floating(mut self) -> Feed {
+        self.floating = true;
+        self
     }
 
     /// A new relayer subscription starts after this offset, the last one sent on; what waited comes again.
@@ -64,6 +74,12 @@ impl Feed {
     /// # Errors
     /// Nothing of a faulty delivery is kept.
     pub fn on_records(&mut self, records: Vec<Record>) -> Result<(), Misfed> {
+        if let Some(first) = records.first()
+            && std::mem::take(&mut self.floating)
+        {
+            self.received = first.offset.saturating_sub(1);
+            self.consumed = self.received;
+        }
         let mut expected = self.received;
         let mut bytes = self.queued_bytes;
         for record in &records {
@@ -170,6 +186,20 @@ mod tests {
         assert_eq!(offsets(feed.next_batch()), [7]);
         assert_eq!(feed.on_consumed(99), Some(7), "clipped to what was sent");
         assert_eq!(offsets(feed.next_batch()), [8]);
+    }
+
+    /// A group's member: its turn begins wherever its first record is, and is counted from there.
+    #[test]
+    fn a_turn_begins_anywhere() {
+        let mut feed = Feed::new(0, 20).floating();
+        assert_eq!(feed.on_records(records(41..=43, 10)), Ok(()));
+        assert_eq!(offsets(feed.next_batch()), [41, 42]);
+        assert_eq!(feed.on_consumed(40), None);
+        assert_eq!(feed.on_consumed(41), Some(41));
+        assert_eq!(offsets(feed.next_batch()), [43]);
+        let (expected, got) = (44, 45);
+        let missing = Err(Misfed::NotContiguous { expected, got });
+        assert_eq!(feed.on_records(records([45], 1)), missing);
     }
 
     /// A record larger than the whole window still goes out, alone.

@@ -11,13 +11,14 @@ use pqcnet_actor::{
 };
 use pqcnet_crypto::{NodeId, NodeKeys};
 use pqcnet_messages::edge::{
-    Attach, Attached, Countersign, Deliver, OffsetFound, ProducerOpened, Publish, Published,
-    Subscribe, Subscribed, SubscriptionEnded,
+    Attach, Attached, Committed, Countersign, DeadLetters, Deliver, Flow, OffsetFound,
+    ProducerOpened, Publish, Published, Subscribe, Subscribed, SubscriptionEnded,
 };
 use pqcnet_messages::mesh::{LinkDown, LinkUp};
 use pqcnet_messages::relay::{
-    CloseSession, OpenSession, RelayConsumed, RelayDeliver, RelayFindOffset, RelayOpenProducer,
-    RelayPublish, RelaySetReaders, RelaySubscribe, RelayUnsubscribe, SessionOpened,
+    CloseSession, OpenSession, RelayCommit, RelayConsumed, RelayDeliver, RelayFindOffset,
+    RelayJoinGroup, RelayListDeadLetters, RelayNack, RelayOpenProducer, RelayPublish,
+    RelaySetReaders, RelaySubscribe, RelayUnsubscribe, SessionOpened,
 };
 use pqcnet_messages::{
     Channel, ChannelName, Countersigned, Grant, Record, Refusal, Series, ShardMap, Statement,
@@ -160,6 +161,41 @@ impl On<RelaySubscribe> for Relayer {
     }
 }
 
+impl On<RelayJoinGroup> for Relayer {
+    fn on(&mut self, msg: RelayJoinGroup, _: &mut Cx<Self>) -> Reply<RelayJoinGroup> {
+        self.note(format!(
+            "join {} as {} after {}",
+            msg.membership.group, msg.subscription, msg.after
+        ));
+        Reply::Now(Ok(Subscribed { head: 50 }))
+    }
+}
+
+impl On<RelayCommit> for Relayer {
+    fn on(&mut self, msg: RelayCommit, _: &mut Cx<Self>) -> Reply<RelayCommit> {
+        let offset = msg.offset;
+        self.note(format!("commit {} to {offset}", msg.subscription));
+        Reply::Now(Ok(Committed { offset }))
+    }
+}
+
+impl On<RelayNack> for Relayer {
+    fn on(&mut self, msg: RelayNack, _: &mut Cx<Self>) -> Reply<RelayNack> {
+        let offset = msg.offset;
+        self.note(format!("aside {} of {}", offset, msg.subscription));
+        Reply::Now(Ok(Committed { offset: 1 }))
+    }
+}
+
+impl On<RelayListDeadLetters> for Relayer {
+    fn on(&mut self, msg: RelayListDeadLetters, _: &mut Cx<Self>) -> Reply<RelayListDeadLetters> {
+        self.note(format!("dead letters of {}", msg.group));
+        let letters = Vec::new();
+        let committed = 1;
+        Reply::Now(Ok(DeadLetters { committed, letters }))
+    }
+}
+
 impl On<RelayConsumed> for Relayer {
     fn on(&mut self, msg: RelayConsumed, _: &mut Cx<Self>) -> Reply<RelayConsumed> {
         self.note(format!("consumed {} to {}", msg.subscription, msg.offset));
@@ -189,6 +225,14 @@ impl On<Deliver> for Client {
         let offsets = msg.records.iter().map(|record| record.offset.to_string());
         let offsets: Vec<String> = offsets.collect();
         let line = format!("{}: {}", msg.subscription, offsets.join(" "));
+        self.seen.lock().unwrap().push(line);
+        Reply::Now(())
+    }
+}
+
+impl On<Flow> for Client {
+    fn on(&mut self, msg: Flow, _: &mut Cx<Self>) -> Reply<Flow> {
+        let line = format!("{}: {:?}", msg.channel.name, msg.paused);
         self.seen.lock().unwrap().push(line);
         Reply::Now(())
     }
@@ -266,6 +310,7 @@ pub fn start() -> World {
         open_session: uplink.of(),
         start_feed: uplink.of(),
         consumed: uplink.of(),
+        commit: uplink.of(),
         stop_feed: uplink.of(),
         show_grant: uplink.of(),
     };
@@ -281,6 +326,7 @@ pub fn start() -> World {
         deliver: client.of(),
         ended: client.of(),
         countersign: client.of(),
+        flow: client.of(),
         permit: Arc::new(move |until| let_through.lock().unwrap().push(until)),
         close: Arc::new(move || *counted.lock().unwrap() += 1),
     };
@@ -328,6 +374,10 @@ impl World {
             set_readers: relayer.of(),
             find_offset: relayer.of(),
             subscribe: relayer.of(),
+            join_group: relayer.of(),
+            commit: relayer.of(),
+            nack: relayer.of(),
+            dead_letters: relayer.of(),
             consumed: relayer.of(),
             unsubscribe: relayer.of(),
             close: Arc::new(|| {}),

@@ -380,3 +380,41 @@ fn the_next_epoch_supersedes_the_one_given_up() {
         [Effect::Send { epoch: 10, .. }]
     ));
 }
+
+/// The network asks to stop: what was sent is still answered, nothing more goes out until it says to go on, or says nothing for
+/// two seconds, or there is another link. Deadlines hold meanwhile.
+#[test]
+fn holds_back_when_asked() {
+    let second = Duration::from_secs(1);
+    let mut producer = in_flight();
+    push(&mut producer, 7..=8);
+    producer.on_flow(MS, true);
+    producer.on_answer(MS, 0, 1, stored(2, 102));
+    assert_eq!(effects(&mut producer, MS), [done(1, 101), done(2, 102)]);
+    assert_eq!(producer.next_deadline(), Some(MS + 2 * second));
+    assert_eq!(effects(&mut producer, second), []);
+    producer.on_flow(second, false);
+    assert_eq!(effects(&mut producer, second), [send(4, 7, 7..=8)]);
+
+    push(&mut producer, 9..=9);
+    producer.on_answer(second, 0, 2, stored(4, 104));
+    producer.on_flow(second, true);
+    assert_eq!(effects(&mut producer, second), [done(3, 103), done(4, 104)]);
+    producer.on_flow(2 * second, true);
+    assert_eq!(effects(&mut producer, 3 * second), []);
+    assert_eq!(effects(&mut producer, 4 * second), [send(5, 9, 9..=9)]);
+
+    producer.on_answer(4 * second, 0, 3, stored(6, 106));
+    producer.on_flow(4 * second, true);
+    push(&mut producer, 10..=10);
+    assert_eq!(
+        effects(&mut producer, 4 * second),
+        [done(5, 105), done(6, 106)]
+    );
+    producer.on_link(true);
+    assert_eq!(effects(&mut producer, 4 * second), [send(6, 10, 10..=10)]);
+    producer.on_flow(5 * second, true);
+    push(&mut producer, 11..=11);
+    let late = effects(&mut producer, DEADLINE + second);
+    assert!(late.contains(&failed(11, Failure::NotSent)), "{late:?}");
+}

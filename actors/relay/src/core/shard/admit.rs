@@ -1,6 +1,7 @@
 //! Judges what customers want stored, and puts it into the forming batch.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use pqcnet_crypto::NodeId;
@@ -9,8 +10,9 @@ use pqcnet_messages::edge::{MAX_READERS, Published};
 use pqcnet_messages::metering::Volume;
 use pqcnet_messages::{Channel, MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_PAYLOAD, Record, Refusal};
 
+use super::fair::Charge;
 use super::{NewRecords, Shard, ShardLimits};
-use crate::core::channel::{About, ChannelState, NewReaders, channel_id, sealed_about};
+use crate::core::channel::{About, ChannelState, NewReaders, sealed_about};
 use crate::core::pending::{Advance, Forming, Stored};
 use crate::core::producers::Verdict;
 use crate::core::seal::ShardKeys;
@@ -18,7 +20,9 @@ use crate::core::seal::ShardKeys;
 impl<T> Shard<T> {
     pub(super) fn try_publish(
         &mut self,
+        now: Duration,
         wall_ms: u64,
+        (id, charge): (ChannelId, Charge),
         new: NewRecords,
     ) -> Result<Admission, Refusal> {
         let generation = self.writable()?;
@@ -26,7 +30,6 @@ impl<T> Shard<T> {
             return Err(Refusal::NotAllowed);
         }
         let bytes = check_payloads(&new)?;
-        let id = channel_id(&new.channel);
         let state = self.channels.get_mut(&id).ok_or(Refusal::UnknownProducer)?;
         if state.about.is_none() {
             return Err(Refusal::Storage);
@@ -48,8 +51,12 @@ impl<T> Shard<T> {
             }
             Verdict::Admit { skip } => skip,
         };
-        if self.pending_bytes + bytes > self.limits.pending_bytes {
-            return Err(Refusal::Busy);
+        if charge == Charge::Due {
+            if self.pending_bytes + bytes > self.limits.pending_bytes {
+                return Err(Refusal::Busy);
+            }
+            let paused = self.flow.check(&id, bytes as u64);
+            paused.map_err(|_| Refusal::Busy)?;
         }
         if !state.about_stored {
             room_for_channel(
@@ -100,6 +107,7 @@ impl<T> Shard<T> {
             offset,
             volume,
         });
+        self.flow.charge(now, id, volume.bytes);
         Ok(Admission::Wait {
             batch: pending.number,
             published: published(sequence, offset),
@@ -146,6 +154,7 @@ impl<T> Shard<T> {
         let about = About {
             channel: channel.clone(),
             readers: readers.clone(),
+            groups: self.groups.stored(&id),
         };
         batch.set_about(slot, sealed_about(&mut self.keys, &id, &about));
         pending.readers.push(NewReaders {
@@ -172,7 +181,7 @@ fn published(last_seq: u64, last_offset: u64) -> Published {
 }
 
 /// The payloads' bytes, if a publish is within its limits.
-fn check_payloads(new: &NewRecords) -> Result<usize, Refusal> {
+pub(super) fn check_payloads(new: &NewRecords) -> Result<usize, Refusal> {
     let count = new.payloads.len();
     if count == 0 {
         return Err(Refusal::Invalid("no payloads".to_owned()));
@@ -204,7 +213,7 @@ fn room_for_channel(
     }
 }
 
-fn next_batch<'a, T>(
+pub(super) fn next_batch<'a, T>(
     next: &'a mut Option<Forming<T>>,
     batches: &mut u64,
     shard: ShardNo,
@@ -217,7 +226,7 @@ fn next_batch<'a, T>(
 }
 
 /// The channel's slot in the forming batch, with whatever else of the channel is due for the disk.
-fn place(
+pub(super) fn place(
     batch: &mut AppendBatch,
     id: &ChannelId,
     state: &mut ChannelState,

@@ -10,6 +10,7 @@ use pqcnet_messages::moving::{ChannelFacts, Run, ShardSurvey, Stretch};
 use super::{Effect, Phase, Shard};
 use crate::core::channel::ChannelState;
 use crate::core::delivery::{Delivered, Problem};
+use crate::core::groups::{self, StoredGroup};
 use crate::core::moving::{page_is_full, shard_digest};
 
 impl<T> Shard<T> {
@@ -25,7 +26,7 @@ impl<T> Shard<T> {
         };
         let above = after.map_or(Bound::Unbounded, |id| Bound::Excluded(ChannelId(id)));
         let mut bytes = 0;
-        for (_, state) in self.channels.range((above, Bound::Unbounded)) {
+        for (id, state) in self.channels.range((above, Bound::Unbounded)) {
             if !state.on_disk {
                 continue;
             }
@@ -34,8 +35,9 @@ impl<T> Shard<T> {
                 break;
             }
             // One whose about record does not open can not be told to anybody.
-            let facts = facts(state).ok_or(Refusal::Storage)?;
+            let facts = facts(state, &self.groups.stored(id)).ok_or(Refusal::Storage)?;
             bytes += 256 + facts.readers.len() * 32 + facts.marks.len() * 24;
+            bytes += facts.groups.len();
             survey.channels.push(facts);
         }
         Ok(survey)
@@ -48,7 +50,7 @@ impl<T> Shard<T> {
         }
         let stored = self.channels.iter().filter(|(_, state)| state.on_disk);
         let all: Option<Vec<_>> = stored
-            .map(|(id, state)| Some((id, facts(state)?)))
+            .map(|(id, state)| Some((id, facts(state, &self.groups.stored(id))?)))
             .collect();
         Some(shard_digest(all?.into_iter()))
     }
@@ -90,7 +92,7 @@ impl<T> Shard<T> {
     }
 }
 
-fn facts(state: &ChannelState) -> Option<ChannelFacts> {
+fn facts(state: &ChannelState, stored: &[StoredGroup]) -> Option<ChannelFacts> {
     let about = state.about.as_ref()?;
     Some(ChannelFacts {
         channel: about.channel.clone(),
@@ -100,5 +102,6 @@ fn facts(state: &ChannelState) -> Option<ChannelFacts> {
         newest_ms: state.durable.newest_ms,
         forgotten_epoch: state.producers.forgotten(),
         marks: state.producers.marks(),
+        groups: groups::encode(stored).into(),
     })
 }

@@ -13,18 +13,19 @@ use crate::core::pending::{Forming, Pending};
 
 impl<T> Shard<T> {
     /// Hands the forming batch to the log, unless one is on its way.
-    pub(super) fn flush(&mut self) {
-        if self.in_flight.is_none()
-            && matches!(self.phase, Phase::Ready { .. })
-            && let Some(Forming { batch, pending }) = self.next.take()
-        {
+    pub(super) fn flush(&mut self, now: Duration) {
+        if self.in_flight.is_some() || !matches!(self.phase, Phase::Ready { .. }) {
+            return;
+        }
+        self.share_out(now);
+        if let Some(Forming { batch, pending }) = self.next.take() {
             self.effects.push_back(Effect::Append(batch));
             self.in_flight = Some(pending);
         }
     }
 
     /// The batch is durable: acknowledge, then deliver.
-    pub(super) fn settle(&mut self, done: Pending<T>) {
+    pub(super) fn settle(&mut self, now: Duration, done: Pending<T>) {
         self.pending_bytes -= done.bytes;
         for advance in &done.advances {
             if let Some(state) = self.channels.get_mut(&advance.channel) {
@@ -44,6 +45,8 @@ impl<T> Shard<T> {
                 }
                 self.delivery
                     .retain(&channel, |customer| state.may_read(customer));
+                self.groups
+                    .retain(&channel, |customer| state.may_read(customer));
             }
         }
         for (channel, record) in done.records {
@@ -62,6 +65,10 @@ impl<T> Shard<T> {
                 if state.durable.head == state.admitted.head {
                     state.durable = state.admitted;
                 }
+            }
+            self.flow.settled(advance.channel, advance.volume.bytes);
+            if self.delivery.watches(&advance.channel) {
+                self.judge_lag(now, advance.channel);
             }
         }
     }
@@ -84,8 +91,10 @@ impl<T> Shard<T> {
                 result: Err(Refusal::Storage),
             });
         }
+        self.refuse_queued(&Refusal::Storage);
         self.stalled = None;
         self.pending_bytes = 0;
+        self.flow.lost();
         self.keys.end();
         self.phase = Phase::Failed {
             retry_at: now + self.reopen_after,
@@ -99,7 +108,11 @@ impl<T> Shard<T> {
         let mut before = std::mem::take(&mut self.channels);
         let max = self.limits.producers;
         for head in heads {
-            let about = self.open_about(head);
+            let mut about = self.open_about(head);
+            if let Some(about) = &mut about {
+                let groups = std::mem::take(&mut about.groups);
+                self.groups.restore(head.channel, groups);
+            }
             let mut state = ChannelState::restored(head, about);
             // What came since the first opening is this relayer's own doing.
             state.at_open = if first {
@@ -116,6 +129,8 @@ impl<T> Shard<T> {
             }
             self.delivery.advance(&head.channel, head.head);
             self.delivery
+                .retain(&head.channel, |customer| state.may_read(customer));
+            self.groups
                 .retain(&head.channel, |customer| state.may_read(customer));
             self.channels.insert(head.channel, state);
         }

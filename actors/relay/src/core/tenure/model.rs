@@ -81,6 +81,7 @@ impl Relayer {
         let about = About {
             channel: channel(which),
             readers: Vec::new(),
+            groups: Vec::new(),
         };
         let epoch = u64::from(self.tenure.moves(shard)) + 1;
         let copied = &mut kept.copied;

@@ -1,0 +1,153 @@
+//! Publishes of a channel that crowds out others wait here, and each write takes a share of them. Spec: docs/spec/relay.md §8.
+//!
+//! They are judged when their turn comes, in the order in which they came; one that is larger than a share is stored in parts,
+//! and answered with its last.
+
+use std::time::Duration;
+
+use pqcnet_log::ChannelId;
+use pqcnet_messages::Refusal;
+
+use super::admit::{Admission, check_payloads};
+use super::{Effect, NewRecords, Shard};
+
+/// How soon those are looked at again that hold producers back: a consumer that is slow is so for longer.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Whether a publish is counted already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Charge {
+    /// It is not, and may be too much.
+    Due,
+    /// It was when it was queued.
+    Paid,
+}
+
+/// A publish that waits for its channel's share.
+pub(super) struct Queued<T> {
+    pub(super) wall_ms: u64,
+    pub(super) new: NewRecords,
+    pub(super) to: T,
+}
+
+impl<T> Shard<T> {
+    /// Takes a publish in if its channel may have so much on its way.
+    pub(super) fn queue(&mut self, now: Duration, id: ChannelId, publish: Queued<T>) {
+        let checked = self.writable().and_then(|_| {
+            if publish.new.channel.owner != publish.new.customer {
+                return Err(Refusal::NotAllowed);
+            }
+            let bytes = check_payloads(&publish.new)?;
+            let full = self.pending_bytes + bytes > self.limits.pending_bytes;
+            if full || self.flow.check(&id, bytes as u64).is_err() {
+                return Err(Refusal::Busy);
+            }
+            match self.channels.contains_key(&id) {
+                true => Ok(bytes),
+                false => Err(Refusal::UnknownProducer),
+            }
+        });
+        match checked {
+            Ok(bytes) => {
+                self.pending_bytes += bytes;
+                self.flow.charge(now, id, bytes as u64);
+                self.queues.entry(id).or_default().push_back(publish);
+            }
+            Err(refusal) => self.refuse(publish.to, refusal),
+        }
+    }
+
+    /// Gives each channel that waits its share of the forming batch; all it has, if it crowds nobody out any more.
+    pub(super) fn share_out(&mut self, now: Duration) {
+        if self.queues.is_empty() {
+            return;
+        }
+        let waiting: Vec<ChannelId> = self.queues.keys().copied().collect();
+        for id in waiting {
+            let share = match self.flow.crowds(now, &id, 0) {
+                true => self.flow.share(),
+                false => u64::MAX,
+            };
+            let mut taken = 0;
+            while taken < share
+                && let Some(publish) = self.queues.get_mut(&id).and_then(|q| q.pop_front())
+            {
+                taken += self.take_part(now, id, publish, share - taken);
+            }
+            if self.queues.get(&id).is_some_and(|queue| queue.is_empty()) {
+                self.queues.remove(&id);
+            }
+        }
+    }
+
+    /// As much of a publish as fits, at least one record; returns its bytes.
+    fn take_part(&mut self, now: Duration, id: ChannelId, publish: Queued<T>, room: u64) -> u64 {
+        let Queued {
+            wall_ms,
+            mut new,
+            to,
+        } = publish;
+        let mut bytes = 0;
+        let fits = new.payloads.iter().take_while(|payload| {
+            let first = bytes == 0;
+            bytes += payload.len() as u64;
+            first || bytes <= room
+        });
+        let count = fits.count();
+        let rest = new.payloads.split_off(count);
+        let part: u64 = new
+            .payloads
+            .iter()
+            .map(|payload| payload.len() as u64)
+            .sum();
+        let later = NewRecords {
+            customer: new.customer,
+            channel: new.channel.clone(),
+            epoch: new.epoch,
+            first_seq: new.first_seq + count as u64,
+            payloads: rest,
+            from: new.from,
+        };
+        // It is counted anew as what it turns out to be.
+        self.pending_bytes -= part as usize;
+        self.flow.settled(id, part);
+        let admission = self.try_publish(now, wall_ms, (id, Charge::Paid), new);
+        match admission {
+            Ok(Admission::Done(_) | Admission::Wait { .. }) if !later.payloads.is_empty() => {
+                let new = later;
+                let queue = self.queues.entry(id).or_default();
+                queue.push_front(Queued { wall_ms, new, to });
+            }
+            answer => {
+                let rest: usize = later.payloads.iter().map(bytes::Bytes::len).sum();
+                self.pending_bytes -= rest;
+                self.flow.settled(id, rest as u64);
+                self.answer_publish(answer, to);
+            }
+        }
+        part.max(1)
+    }
+
+    /// Nothing that waits will be stored.
+    pub(super) fn refuse_queued(&mut self, refusal: &Refusal) {
+        for (id, queue) in std::mem::take(&mut self.queues) {
+            for Queued { new, to, .. } in queue {
+                let bytes: usize = new.payloads.iter().map(bytes::Bytes::len).sum();
+                self.pending_bytes -= bytes;
+                self.flow.settled(id, bytes as u64);
+                let result = Err(refusal.clone());
+                self.effects.push_back(Effect::Reply { to, result });
+            }
+        }
+    }
+
+    /// How far behind those are that read a channel and kept up.
+    pub(super) fn judge_lag(&mut self, now: Duration, channel: ChannelId) {
+        let near = self.limits.flow.lag_records.low;
+        let lag = self.delivery.lag_of(now, &channel, near);
+        self.flow.lag(now, channel, lag);
+        if self.flow.any_lagging() {
+            self.look_again_at.get_or_insert(now + LOOK_AGAIN);
+        }
+    }
+}

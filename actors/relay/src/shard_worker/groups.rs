@@ -1,0 +1,56 @@
+//! What members of consumer groups ask.
+
+use pqcnet_actor::{Cx, On, Reply};
+use pqcnet_messages::Refusal;
+use pqcnet_messages::relay_local::{CommitOffset, DescribeDead, PutAside};
+
+use super::ShardWorker;
+use super::answers::Waiting;
+use super::duty::Duty;
+use crate::core::subscription::SubscriptionKey;
+
+impl On<CommitOffset> for ShardWorker {
+    fn on(&mut self, msg: CommitOffset, cx: &mut Cx<Self>) -> Reply<CommitOffset> {
+        if matches!(self.duty, Duty::Rests) {
+            return Reply::Now(Err(Refusal::Unavailable));
+        }
+        let (promise, reply) = Reply::later();
+        let (link, subscription) = (msg.link, msg.subscription);
+        let key = SubscriptionKey { link, subscription };
+        self.core
+            .commit(cx.now(), key, msg.offset, Waiting::Commit(promise));
+        self.drive(cx);
+        reply
+    }
+}
+
+impl On<PutAside> for ShardWorker {
+    fn on(&mut self, msg: PutAside, cx: &mut Cx<Self>) -> Reply<PutAside> {
+        if matches!(self.duty, Duty::Rests) {
+            return Reply::Now(Err(Refusal::Unavailable));
+        }
+        let (promise, reply) = Reply::later();
+        let (link, subscription) = (msg.link, msg.subscription);
+        let key = SubscriptionKey { link, subscription };
+        let now = (cx.now(), cx.wall_ms());
+        self.core
+            .put_aside(now, key, msg.offset, Waiting::Aside(promise));
+        self.drive(cx);
+        reply
+    }
+}
+
+impl On<DescribeDead> for ShardWorker {
+    fn on(&mut self, msg: DescribeDead, cx: &mut Cx<Self>) -> Reply<DescribeDead> {
+        if matches!(self.duty, Duty::Rests) {
+            return Reply::Now(Err(Refusal::Unavailable));
+        }
+        let (promise, reply) = Reply::later();
+        let whose = (msg.customer, &msg.channel);
+        let waiting = Waiting::Dead(promise);
+        self.core
+            .dead_letters(cx.now(), whose, msg.group, msg.discard, waiting);
+        self.drive(cx);
+        reply
+    }
+}

@@ -1,0 +1,76 @@
+//! `pqcnet dead-letters`: what a consumer group put aside in a channel.
+
+use anyhow::Context as _;
+use clap::Args;
+use pqcnet_client::{Channel, DeadLetter, NodeId, SubscribeError};
+use serde_json::json;
+
+use super::identity::IdentityArgs;
+use super::publish::channel_name;
+use super::subscribe::group_name;
+use crate::exit::{Exit, Failed};
+
+/// Of which group, in which channel.
+#[derive(Debug, Args)]
+pub struct DeadLettersArgs {
+    /// The channel.
+    channel: String,
+    /// Which group of one's own.
+    #[arg(long, value_name = "NAME")]
+    group: String,
+    /// Whose channel, an id as `pqcnet keys show` prints it; without it, one's own.
+    #[arg(long, value_name = "NODE_ID")]
+    owner: Option<String>,
+    /// Forget those up to this offset first.
+    #[arg(long, value_name = "OFFSET", default_value_t = 0)]
+    discard: u64,
+    #[command(flatten)]
+    identity: IdentityArgs,
+}
+
+/// Prints one line of JSON a letter, with its payload while the channel keeps that.
+pub async fn run(args: &DeadLettersArgs) -> Result<Exit, Failed> {
+    let name = channel_name(&args.channel)?;
+    let group = group_name(&args.group)?;
+    let owner: Option<NodeId> = args
+        .owner
+        .as_deref()
+        .map(str::parse)
+        .transpose()
+        .context("--owner takes 64 hex digits")
+        .map_err(Failed::usage)?;
+    let client = args.identity.open("client")?.client().await?;
+    let channel = Channel {
+        owner: owner.unwrap_or_else(|| client.node_id()),
+        name,
+    };
+    let dead = client.dead_letters(&channel, &group, args.discard).await;
+    let dead = dead.map_err(|error| Failed::new(Exit::Refused, error))?;
+    for letter in dead.letters {
+        let DeadLetter {
+            offset,
+            at_ms,
+            attempts,
+            refused,
+        } = letter;
+        let record = async {
+            let mut records = client.subscribe(&channel, offset.saturating_sub(1)).await?;
+            records.next().await
+        };
+        let record = record
+            .await
+            .map_err(|error: SubscribeError| Failed::new(Exit::Refused, error))?;
+        // Where its own is no longer kept, the first that is comes instead.
+        let payload = (record.offset == offset).then(|| hex::encode(&record.payload));
+        let why = if refused { "refused" } else { "delivery limit" };
+        let line = json!({
+            "offset": offset,
+            "at_ms": at_ms,
+            "why": why,
+            "attempts": attempts,
+            "payload_hex": payload,
+        });
+        println!("{line}");
+    }
+    Ok(Exit::Ok)
+}

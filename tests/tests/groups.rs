@@ -1,0 +1,264 @@
+//! Consumer groups, with real processes: members share a channel, one dies by SIGKILL, and the group goes on from its last commit.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use pqcnet_client::{Channel, ChannelName, Client, ClientConfig, GroupName, Refusal, RequestError};
+use pqcnet_messages::Role;
+use pqcnet_tests::network::{Identity, Network};
+use pqcnet_tests::process::binary;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// Nothing here takes so long unless something hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+const GROUP: &str = "workers";
+
+/// `pqcnet subscribe --group`, as a person starts it.
+struct MemberProcess {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    printed: Vec<u64>,
+}
+
+impl MemberProcess {
+    fn start(who: &Identity, channel: &ChannelName) -> Result<MemberProcess> {
+        let mut command = Command::new(binary("pqcnet")?);
+        command
+            .current_dir(&who.folder)
+            .args(["subscribe", channel.as_str(), "--group", GROUP])
+            .args(["--network", "network.toml", "--keys", "client.keys"])
+            .args(["--key-file", "unlock.key"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
+        let mut child = command.spawn()?;
+        let stdout = child.stdout.take().context("piped")?;
+        let lines = BufReader::new(stdout).lines();
+        let printed = Vec::new();
+        Ok(MemberProcess {
+            child,
+            lines,
+            printed,
+        })
+    }
+
+    async fn line(&mut self) -> Result<()> {
+        let line = self.lines.next_line().await?.context("it ended")?;
+        self.printed.push(line.parse()?);
+        Ok(())
+    }
+
+    /// Reads on until it printed `number`, which everything before comes before.
+    async fn until(&mut self, number: u64) -> Result<()> {
+        while self.printed.last() != Some(&number) {
+            self.line().await?;
+        }
+        ensure!(
+            self.printed.is_sorted_by(|a, b| a < b),
+            "{:?}",
+            self.printed
+        );
+        Ok(())
+    }
+}
+
+async fn client_of(who: &Identity) -> Result<Client> {
+    let [network, keys, unlock] = who.files();
+    Ok(Client::connect(ClientConfig::from_files(network, keys, unlock)?).await?)
+}
+
+async fn publish(
+    client: &Client,
+    channel: &ChannelName,
+    numbers: std::ops::RangeInclusive<u64>,
+) -> Result<()> {
+    let publisher = client.publisher(channel)?;
+    let mut receipts = Vec::new();
+    for number in numbers {
+        receipts.push(publisher.send(number.to_string()).await?);
+    }
+    for receipt in receipts {
+        receipt.await?;
+    }
+    Ok(())
+}
+
+/// Until the group is durably so far.
+async fn committed(
+    client: &Client,
+    channel: &Channel,
+    group: &GroupName,
+    wanted: u64,
+) -> Result<()> {
+    while client.dead_letters(channel, group, 0).await?.committed < wanted {
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+/// Three processes of one identity share a channel: one of them prints it. That one is killed by SIGKILL in mid-flow, and another
+/// goes on: with nothing at or below what was committed before, and nothing left out. The relayer is killed too, and the group
+/// goes on from what it had committed then. At last two are left, and every number was printed, by each in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_dies_and_another_goes_on() -> Result<()> {
+    let run = async {
+        let network = Network::start(1, 1).await?;
+        let who = network.identity("workers")?;
+        let client = client_of(&who).await?;
+        let name = ChannelName::new("work")?;
+        let own = client.channel(name.clone());
+        let group = GroupName::new(GROUP)?;
+        publish(&client, &name, 1..=100).await?;
+
+        let mut first = MemberProcess::start(&who, &name)?;
+        first.until(100).await?;
+        committed(&client, &own, &group, 100).await?;
+        // Whoever of these belongs to the channel takes it over, from the commit on; the others stand by.
+        let mut others = [
+            MemberProcess::start(&who, &name)?,
+            MemberProcess::start(&who, &name)?,
+        ];
+        publish(&client, &name, 101..=200).await?;
+        let [second, third] = &mut others;
+        let holder = loop {
+            tokio::select! {
+                line = first.line() => { line?; if first.printed.last() == Some(&200) { break 0; } }
+                line = second.line() => { line?; if second.printed.last() == Some(&200) { break 1; } }
+                line = third.line() => { line?; if third.printed.last() == Some(&200) { break 2; } }
+            }
+        };
+        committed(&client, &own, &group, 200).await?;
+        let mut members = Vec::from([first]);
+        members.extend(others);
+        for member in &members[1..] {
+            ensure!(
+                member.printed.iter().all(|number| *number > 100),
+                "{:?}",
+                member.printed
+            );
+        }
+        let mut dead = members.remove(holder);
+        dead.child.start_kill()?;
+        dead.child.wait().await?;
+        publish(&client, &name, 201..=300).await?;
+        let before: Vec<usize> = members.iter().map(|member| member.printed.len()).collect();
+        let [one, two] = &mut members[..] else {
+            anyhow::bail!("two are left");
+        };
+        loop {
+            tokio::select! {
+                line = one.line() => { line?; if one.printed.last() == Some(&300) { break; } }
+                line = two.line() => { line?; if two.printed.last() == Some(&300) { break; } }
+            }
+        }
+        for (member, before) in members.iter().zip(before) {
+            let since = &member.printed[before..];
+            ensure!(
+                since.iter().all(|number| *number > 200),
+                "committed before: {since:?}"
+            );
+        }
+        committed(&client, &own, &group, 300).await?;
+
+        let relayer = network.node(Role::Relayer, 1);
+        relayer.kill().await?;
+        relayer.start().await?;
+        publish(&client, &name, 301..=400).await?;
+        let before: Vec<usize> = members.iter().map(|member| member.printed.len()).collect();
+        let [one, two] = &mut members[..] else {
+            anyhow::bail!("two are left");
+        };
+        loop {
+            tokio::select! {
+                line = one.line() => { line?; if one.printed.last() == Some(&400) { break; } }
+                line = two.line() => { line?; if two.printed.last() == Some(&400) { break; } }
+            }
+        }
+        for (member, before) in members.iter().zip(before) {
+            let since = &member.printed[before..];
+            ensure!(
+                since.iter().all(|number| *number > 300),
+                "committed before: {since:?}"
+            );
+        }
+        members.push(dead);
+        let mut all: Vec<u64> = members
+            .iter()
+            .flat_map(|m| m.printed.iter().copied())
+            .collect();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all, (1..=400).collect::<Vec<_>>());
+        drop(members);
+        network.stop().await
+    };
+    tokio::time::timeout(PATIENCE, run).await?
+}
+
+/// A member in this process: what it commits is durable, what it refuses is put aside and listed by the command with its
+/// payload, over a restart of the relayer; a commit beyond what it was given is refused, and one of a former member too.
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_records_are_listed() -> Result<()> {
+    let run = async {
+        let network = Network::start(1, 1).await?;
+        let who = network.identity("workers")?;
+        let client = client_of(&who).await?;
+        let name = ChannelName::new("work")?;
+        let own = client.channel(name.clone());
+        let group = GroupName::new(GROUP)?;
+        publish(&client, &name, 1..=10).await?;
+        let mut member = client.join(&own, &group, 0).await?;
+        for offset in 1..=4 {
+            assert_eq!(member.next().await?.offset, offset);
+        }
+        member.refuse(3).await?;
+        assert_eq!(member.commit(4).await?, 4);
+        let beyond = member.commit(11).await;
+        ensure!(
+            matches!(beyond, Err(RequestError::Refused(Refusal::Invalid(_)))),
+            "{beyond:?}"
+        );
+        assert_eq!(member.commit(2).await?, 4);
+
+        let relayer = network.node(Role::Relayer, 1);
+        relayer.kill().await?;
+        relayer.start().await?;
+        let dead = client.dead_letters(&own, &group, 0).await?;
+        assert_eq!(dead.committed, 4);
+        assert_eq!(
+            dead.letters
+                .iter()
+                .map(|letter| letter.offset)
+                .collect::<Vec<_>>(),
+            [3]
+        );
+        let listed = Command::new(binary("pqcnet")?)
+            .current_dir(&who.folder)
+            .args(["dead-letters", "work", "--group", GROUP])
+            .args(["--network", "network.toml", "--keys", "client.keys"])
+            .args(["--key-file", "unlock.key"])
+            .output()
+            .await?;
+        let text = String::from_utf8(listed.stdout)?;
+        ensure!(
+            listed.status.success(),
+            "{}",
+            String::from_utf8_lossy(&listed.stderr)
+        );
+        let line: serde_json::Value = serde_json::from_str(text.trim())?;
+        assert_eq!(
+            (&line["offset"], &line["why"]),
+            (&3.into(), &"refused".into())
+        );
+        assert_eq!(line["payload_hex"], "33");
+        // What is left comes again, from the commit on.
+        while member.next().await?.offset != 10 {}
+        assert_eq!(member.commit(10).await?, 10);
+        assert_eq!(client.dead_letters(&own, &group, 3).await?.letters, []);
+        drop(member);
+        network.stop().await
+    };
+    tokio::time::timeout(PATIENCE, run).await?
+}

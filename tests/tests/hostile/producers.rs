@@ -1,0 +1,225 @@
+//! Producers that lie: about sequences, epochs and sizes. Each is told what is wrong, and nothing is stored that should not be.
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use bytes::Bytes;
+use pqcnet_crypto::NodeKeys;
+use pqcnet_link::{Addressed, Reason, Role, ServiceId, Wire as _};
+use pqcnet_messages::{Channel, ChannelName, MAX_PAYLOAD, Refusal, edge, relay};
+use pqcnet_p2p::typed::LinkHandle;
+use pqcnet_protos::link::v1::{self as pb, frame::Kind};
+
+use crate::siege::{SOON, Siege, ask, frame};
+
+/// A client whose every number is its own choice.
+struct Liar {
+    link: LinkHandle,
+    channel: Channel,
+}
+
+impl Liar {
+    async fn attached(siege: &Siege, keys: &Arc<NodeKeys>, name: &str) -> Result<Liar> {
+        let link = siege.link(keys, Role::Client, siege.sentry()).await?;
+        let grant = siege.grant(keys, siege.sentry().id, 0);
+        let attached = link.remote().ask(edge::Attach { grant }, SOON).await?;
+        attached.map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
+        let channel = Channel {
+            owner: keys.node_id(),
+            name: ChannelName::new(name)?,
+        };
+        Ok(Liar { link, channel })
+    }
+
+    async fn epoch(&self, supersedes: Option<u64>) -> Result<u64> {
+        let open = edge::OpenProducer {
+            channel: self.channel.clone(),
+            supersedes,
+        };
+        let opened = self.link.remote().ask(open, SOON).await?;
+        Ok(opened
+            .map_err(|refusal| anyhow::anyhow!("{refusal}"))?
+            .epoch)
+    }
+
+    /// What the relayer says to sequences `first_seq ..` of an epoch.
+    async fn publish(
+        &self,
+        epoch: u64,
+        first_seq: u64,
+        texts: &[&str],
+    ) -> Result<Result<(u64, u64), Refusal>> {
+        let payloads = texts
+            .iter()
+            .map(|text| Bytes::copy_from_slice(text.as_bytes()));
+        let publish = edge::Publish {
+            channel: self.channel.clone(),
+            epoch,
+            first_seq,
+            payloads: payloads.collect(),
+        };
+        let answer = self.link.remote().ask(publish, SOON).await?;
+        Ok(answer.map(|stored| (stored.last_seq, stored.last_offset)))
+    }
+}
+
+/// A producer skips a sequence, repeats one with another text, goes on under an epoch that it gave up, makes one up, and uses the
+/// one of another channel: each is refused by name or answered as the repeat that it is, and the channel holds exactly what was
+/// acknowledged, once, in order. Its link and session live on.
+#[tokio::test(flavor = "multi_thread")]
+async fn lies_about_sequences() -> Result<()> {
+    let mut siege = Siege::lay(1).await?;
+    let keys = Arc::new(NodeKeys::generate());
+    let liar = Liar::attached(&siege, &keys, "lies").await?;
+    let first = liar.epoch(None).await?;
+    let gap = |expected| Err(Refusal::Gap { expected });
+    assert_eq!(liar.publish(first, 2, &["skipped"]).await?, gap(1));
+    assert_eq!(liar.publish(first, 1, &["a", "b"]).await?, Ok((2, 2)));
+    // A repeat is known by its number; what it holds is not looked at, and not stored.
+    assert_eq!(liar.publish(first, 1, &["x", "y"]).await?, Ok((2, 2)));
+    assert_eq!(liar.publish(first, 2, &["z"]).await?, Ok((2, 2)));
+    assert_eq!(liar.publish(first, 4, &["skipped"]).await?, gap(3));
+    assert_eq!(liar.publish(first, u64::MAX - 1, &["far"]).await?, gap(3));
+    // One that overlaps adds what is new.
+    assert_eq!(liar.publish(first, 2, &["z", "c"]).await?, Ok((3, 3)));
+
+    let second = liar.epoch(Some(first)).await?;
+    ensure!(second > first);
+    let stale = Err(Refusal::StaleEpoch);
+    assert_eq!(liar.publish(first, 4, &["late"]).await?, stale);
+    assert_eq!(liar.publish(first, 1, &["a", "b"]).await?, stale);
+    let unknown = Err(Refusal::UnknownProducer);
+    assert_eq!(liar.publish(second + 1, 1, &["made up"]).await?, unknown);
+    assert_eq!(liar.publish(u64::MAX, 1, &["made up"]).await?, unknown);
+    assert_eq!(liar.publish(second, 2, &["skipped"]).await?, gap(1));
+    assert_eq!(liar.publish(second, 1, &["d"]).await?, Ok((1, 4)));
+
+    // Somebody else's epoch, in one's own channel: numbers of two channels say nothing of each other.
+    let others = Arc::new(NodeKeys::generate());
+    let other = Liar::attached(&siege, &others, "lies").await?;
+    let theirs = other.epoch(None).await?;
+    assert_eq!(other.publish(theirs, 1, &["mine"]).await?, Ok((1, 1)));
+    let borrowed = liar.publish(theirs, 2, &["borrowed"]).await?;
+    ensure!(
+        matches!(
+            borrowed,
+            Err(Refusal::UnknownProducer | Refusal::Gap { .. } | Refusal::StaleEpoch)
+        ),
+        "{borrowed:?}"
+    );
+    // In the other's channel it may not publish at all, under whichever epoch.
+    let publish = edge::Publish {
+        channel: other.channel.clone(),
+        epoch: theirs,
+        first_seq: 2,
+        payloads: vec![Bytes::from_static(b"forged")],
+    };
+    let forged = liar.link.remote().ask(publish, SOON).await?;
+    assert_eq!(forged, Err(Refusal::NotAllowed));
+
+    for (keys, wanted) in [(&keys, &["a", "b", "c", "d"][..]), (&others, &["mine"][..])] {
+        let reader = siege.network.client(keys).await?;
+        let own = reader.channel(ChannelName::new("lies")?);
+        let mut records = reader.subscribe(&own, 0).await?;
+        for (text, offset) in wanted.iter().zip(1..) {
+            let record = records.next().await?;
+            assert_eq!(
+                (record.offset, &record.payload[..]),
+                (offset, text.as_bytes())
+            );
+        }
+        // Nothing stands behind them: the next is the next.
+        let next = reader.publish(&own.name, "next").await?;
+        assert_eq!(next.offset, Some(wanted.len() as u64 + 1));
+        assert_eq!(&records.next().await?.payload[..], b"next");
+    }
+    siege.still_serves("a producer that lies").await?;
+    siege.lift().await
+}
+
+/// A payload over 64 KiB, a batch over 1 MiB, one of 513 messages, none at all, and sequences from 0: the sentry ends the link
+/// and says that the payload is bad; a relayer does the same to a sentry. Frames larger than a link allows are not even read.
+/// The largest that is allowed is stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn oversized_payloads() -> Result<()> {
+    let mut siege = Siege::lay(1).await?;
+    let keys = Arc::new(NodeKeys::generate());
+    let liar = Liar::attached(&siege, &keys, "sizes").await?;
+    let epoch = liar.epoch(None).await?;
+    let publish = |first_seq, payloads: Vec<Bytes>| edge::Publish {
+        channel: liar.channel.clone(),
+        epoch,
+        first_seq,
+        payloads,
+    };
+    let full = || Bytes::from(vec![7; MAX_PAYLOAD]);
+    let oversized = || {
+        [
+            publish(1, vec![Bytes::from(vec![7; MAX_PAYLOAD + 1])]),
+            publish(
+                1,
+                vec![Bytes::from(vec![7; MAX_PAYLOAD]); 16]
+                    .into_iter()
+                    .chain([Bytes::from_static(b"x")])
+                    .collect(),
+            ),
+            publish(1, vec![Bytes::from_static(b"x"); 513]),
+            publish(1, Vec::new()),
+            publish(0, vec![Bytes::from_static(b"x")]),
+        ]
+    };
+    for wrong in oversized() {
+        let mut raw = siege.attached().await?;
+        let mut bad = ask(2, ServiceId::EDGE.0);
+        bad.r#type = <edge::Publish as Addressed>::TYPE;
+        bad.payload = wrong.to_wire();
+        raw.send(&frame(Kind::Ask(bad))).await?;
+        let down = raw.down().await?;
+        assert_eq!(
+            (down.stage(), down.reason()),
+            (pb::Stage::Open, pb::Reason::BadPayload),
+            "{down:?}"
+        );
+    }
+    let mut raw = siege.attached().await?;
+    let mut huge = ask(2, ServiceId::EDGE.0);
+    huge.r#type = <edge::Publish as Addressed>::TYPE;
+    huge.payload = Bytes::from(vec![7; 2 << 20]);
+    raw.send(&frame(Kind::Ask(huge))).await?;
+    assert_eq!(raw.down().await?.reason(), pb::Reason::FrameTooLarge);
+
+    // A genuine sentry whose client it is: the relayer judges for itself.
+    let sentry = Arc::new(siege.sentry().secrets()?.keys);
+    for wrong in oversized() {
+        let link = siege.link(&sentry, Role::Sentry, siege.relayer()).await?;
+        let grant = siege.grant(&keys, siege.sentry().id, 0);
+        let opened = link
+            .remote()
+            .ask(relay::OpenSession { grant }, SOON)
+            .await?;
+        let session = opened
+            .map_err(|refusal| anyhow::anyhow!("{refusal}"))?
+            .session;
+        let publish = relay::RelayPublish {
+            session,
+            channel: wrong.channel,
+            epoch: wrong.epoch,
+            first_seq: wrong.first_seq,
+            payloads: wrong.payloads,
+        };
+        let unanswered = link.remote().ask(publish, SOON).await;
+        ensure!(unanswered.is_err(), "{unanswered:?}");
+        assert_eq!(link.closed().await.reason(), Some(Reason::BadPayload));
+    }
+
+    // The liar's own link is as it was, and what is just small enough is stored.
+    let most = publish(1, vec![full(); 16]);
+    let stored = liar.link.remote().ask(most, SOON).await?;
+    assert_eq!(
+        stored.map(|stored| (stored.last_seq, stored.last_offset)),
+        Ok((16, 16))
+    );
+    assert_eq!(liar.publish(epoch, 17, &["last"]).await?, Ok((17, 17)));
+    siege.still_serves("oversized payloads").await?;
+    siege.lift().await
+}
