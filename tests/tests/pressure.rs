@@ -28,7 +28,7 @@ async fn a_third_is_taken() -> Result<()> {
     let run = async {
         let network = Network::create(1, 1, Admission::Any)?;
         let relayer = network.node(Role::Relayer, 1);
-        relayer.configure(&format!("limits.lag_records = {LAG}"))?;
+        relayer.configure(&format!("[limits]\nlag_records = {LAG}"))?;
         network.start_all().await?;
         let keys = Arc::new(NodeKeys::generate());
         let client = network.client(&keys).await?;

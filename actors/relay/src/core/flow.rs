@@ -213,6 +213,12 @@ impl Flow {
         }
         tap.brought[0] += bytes;
         self.brought[0] += bytes;
+        self.hold(now, channel, bytes);
+    }
+
+    /// So many bytes are on their way that were counted as brought before.
+    pub fn hold(&mut self, now: Duration, channel: ChannelId, bytes: u64) {
+        let tap = self.taps.entry(channel).or_default();
         tap.bytes += bytes;
         self.bytes += bytes;
         let open = tap.gate.cause().is_none();

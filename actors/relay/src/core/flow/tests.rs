@@ -203,7 +203,7 @@ proptest! {
                         known.on_way.push_back((channel, bytes));
                     }
                     flow.heard(now, channel, Listener { link: who % 2, session: who });
-                    prop_assert!(known.bytes[&channel] <= 2 * limits.channel_bytes.high + 70);
+                    prop_assert!(known.bytes.get(&channel).copied().unwrap_or(0) <= 2 * limits.channel_bytes.high + 70);
                 }
                 Step::Settle => {
                     if let Some((channel, bytes)) = known.on_way.pop_front() {

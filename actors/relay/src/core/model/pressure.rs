@@ -138,7 +138,7 @@ fn named(name: &str) -> Channel {
 /// let, in publishes of 64 KiB, eight at a time, and obeys nobody. Returns the p99 of the eight, in microseconds, and what the
 /// flood got stored.
 fn p99_of_others(share_bytes: u64, flood: bool) -> (u128, u64) {
-    const END: Duration = Duration::from_millis(1200);
+    const END: Duration = Duration::from_millis(600);
     let mut limits = ShardLimits::default();
     limits.flow.share_bytes = share_bytes;
     let mut sim = Sim::new(limits);
@@ -206,7 +206,7 @@ fn one_flood_leaves_others_their_latency() {
         drowned > calm * 3,
         "the load is none: {calm} µs, {drowned} µs"
     );
-    assert!(stored >= 20_000, "the flood is starved: {stored} records");
+    assert!(stored >= 10_000, "the flood is starved: {stored} records");
 }
 
 /// A producer brings three records a millisecond for each that its subscriber takes. Returns the most that was held, and how
@@ -232,9 +232,9 @@ fn a_third_is_taken(obeys: bool) -> (u64, u64, u64) {
     let (mut next, mut acked, mut taken, mut paused) = (1, 0, 0, false);
     let (mut most, mut on_way, mut refused) = (0, BTreeMap::new(), 0);
     let mut unread: VecDeque<u64> = VecDeque::new();
-    for ms in 1..=6_000u64 {
+    for ms in 1..=2_400u64 {
         sim.until(Duration::from_millis(ms));
-        if ms <= 5_000 && !(obeys && paused) {
+        if ms <= 2_000 && !(obeys && paused) {
             let ask = sim.publish(&channel, (epoch, next), 30, LEN);
             on_way.insert(ask, next);
             next += 30;
@@ -262,7 +262,7 @@ fn a_third_is_taken(obeys: bool) -> (u64, u64, u64) {
             );
             unread.push_back(offset);
         }
-        for _ in 0..if ms <= 5_000 { 10 } else { 1_000 } {
+        for _ in 0..if ms <= 2_000 { 10 } else { 1_000 } {
             if let Some(offset) = unread.pop_front() {
                 taken = offset;
             }
@@ -295,8 +295,8 @@ fn memory_is_flat_while_a_third_is_taken() {
         assert!(most <= 40 << 10, "{most} bytes are held");
         assert_eq!(taken, acked, "acknowledged, and not delivered");
         assert!(
-            (48_000..60_000).contains(&acked),
-            "{acked}: 50,000 were taken in time"
+            (19_000..24_000).contains(&acked),
+            "{acked}: 20,000 were taken in time"
         );
     }
 }

@@ -107,7 +107,10 @@ impl<T> Shard<T> {
             offset,
             volume,
         });
-        self.flow.charge(now, id, volume.bytes);
+        match charge {
+            Charge::Due => self.flow.charge(now, id, volume.bytes),
+            Charge::Paid => self.flow.hold(now, id, volume.bytes),
+        }
         Ok(Admission::Wait {
             batch: pending.number,
             published: published(sequence, offset),

@@ -11,9 +11,6 @@ use crate::core::flow::{FlowLimits, Listener, Signal};
 use crate::core::pending::Stored;
 use crate::core::volume::{Carried, SeriesKey};
 
-#[cfg(doc)]
-use super::Shard;
-
 /// Limits of one shard.
 #[derive(Debug, Clone, Copy)]
 pub struct ShardLimits {
@@ -51,9 +48,9 @@ impl Default for ShardLimits {
 /// What the shell must do. `T` is whatever it answers a caller with.
 #[derive(Debug)]
 pub enum Effect<T> {
-    /// Open the log and read its heads, then [`Shard::on_opened`].
+    /// Open the log and read its heads, then [`Shard::on_opened`](super::Shard::on_opened).
     Open,
-    /// Hand to the log, then [`Shard::on_appended`].
+    /// Hand to the log, then [`Shard::on_appended`](super::Shard::on_appended).
     Append(AppendBatch),
     /// Answer.
     Reply {
@@ -73,7 +70,7 @@ pub enum Effect<T> {
     },
 }
 
-/// A publish, for [`Shard::publish`].
+/// A publish, for [`Shard::publish`](super::Shard::publish).
 #[derive(Debug)]
 pub struct NewRecords {
     /// Who sends it.
@@ -119,7 +116,7 @@ pub struct Holdings {
     pub dead_letters: u64,
 }
 
-/// What [`Shard::take_volume`] gives.
+/// What [`Shard::take_volume`](super::Shard::take_volume) gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
     /// Names it.
