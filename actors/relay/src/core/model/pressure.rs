@@ -277,7 +277,7 @@ fn a_third_is_taken(obeys: bool) -> (u64, u64, u64) {
             "{holdings:?}"
         );
     }
-    assert_eq!(paused, false, "it was never told to go on");
+    assert!(!paused, "it was never told to go on");
     assert_eq!(refused > 0, !obeys, "{refused} refusals");
     assert_eq!(sim.holdings().paused_channels, 0);
     (most, acked, taken)

@@ -142,8 +142,8 @@ impl<T> Shard<T> {
             next_batch(&mut self.next, &mut self.batches, self.shard, generation);
         // A list of readers that is on its way is what the channel will have.
         let newer = self.in_flight.iter().chain([&*pending]);
-        let readers = newer.flat_map(|pending| &pending.readers);
-        let readers = readers.filter(|new| new.channel == id).last();
+        let mut readers = newer.flat_map(|pending| &pending.readers);
+        let readers = readers.rfind(|new| new.channel == id);
         let readers = readers.map_or(&about.readers, |new| &new.readers);
         let about = About {
             channel: about.channel.clone(),
