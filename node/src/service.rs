@@ -279,7 +279,7 @@ async fn start(
                 .with_reserve(config.reserve_bytes);
             if let Some(file) = &config.broker {
                 let mut broker = broker(file, &setup.network)?;
-                broker.retention = config.retention;
+                broker.settings.retention = config.retention;
                 machine = machine.with_broker(broker);
             }
             pqcnet_roles::relayer(&machine, setup, storage).await

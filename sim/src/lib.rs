@@ -17,6 +17,7 @@
 //! | [`crypto`] | real, remembered or modelled; what each operation costs a node |
 //! | [`control`] | the control plane in virtual time, over [`net`] |
 //! | [`gossip`] | gossipsub 1.1, pure |
+//! | [`broker`] | a message broker, for logs that are on one |
 //! | [`disk`] | a node's disk in memory |
 //! | [`faults`] | churn, crashes, clocks, partitions; nodes that do not keep the rules |
 //! | [`oracle`] | load, and what must hold all along |
@@ -25,6 +26,7 @@
 //! | [`report`] | series, run files, pages |
 //! | [`play`] | runs a scenario: joins all of the above |
 
+pub mod broker;
 pub mod control;
 pub mod crypto;
 pub mod disk;

@@ -9,10 +9,9 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use pqcnet_actor::Env;
 use pqcnet_messages::Role;
 use pqcnet_p2p::network::Admission;
-use pqcnet_tests::amqp_proxy::AmqpProxy;
+use pqcnet_tests::amqp_proxy::{AmqpProxy, Flow};
 use pqcnet_tests::disk::files_with;
 use pqcnet_tests::ledger::Verdict;
 use pqcnet_tests::load::{Load, PATIENCE, SECRET};
@@ -43,14 +42,14 @@ async fn run(broker: &mut Broker, plan: Plan) -> Result<Verdict> {
     network.start_all().await?;
     let network = Arc::new(network);
     let load = Load::start(network.clone(), CUSTOMERS, CHANNELS, plan.messages).await?;
-    let (progress, env) = (load.progress.clone(), Env::plain());
+    let progress = load.progress.clone();
     let settled = |more: u64| {
         let goal = progress.settled.load(SeqCst) + more;
         progress.reach(&progress.settled, goal)
     };
     let stretch = plan.stretch;
-    let mut slowest = Duration::ZERO;
-    for _ in 0..plan.cycles {
+    let (mut undisturbed, mut disturbed) = (Vec::new(), Vec::new());
+    for cycle in 1..=plan.cycles {
         // Records reach the broker; it dies under way, and everything goes on without it.
         load.allow(stretch);
         settled(stretch).await;
@@ -75,28 +74,93 @@ async fn run(broker: &mut Broker, plan: Plan) -> Result<Verdict> {
         network.node(Role::Relayer, 1).start().await?;
         load.allow(stretch);
         settled(stretch).await;
+        proxy.mark();
+        let dead = proxy.now();
         broker.resume();
-        let back = env.now();
-        // While the spills drain, the other relayer dies, then each again.
-        for relayer in [2, 1, 2] {
-            load.allow(stretch / 2);
-            settled(stretch).await;
-            network.node(Role::Relayer, relayer).kill().await?;
-            network.node(Role::Relayer, relayer).start().await?;
+        let back = proxy.now();
+        let relayers_die = async {
+            // While the spills drain, the other relayer dies, then each again.
+            for relayer in [2, 1, 2] {
+                load.allow(stretch / 2);
+                settled(stretch).await;
+                network.node(Role::Relayer, relayer).kill().await?;
+                network.node(Role::Relayer, relayer).start().await?;
+            }
+            anyhow::Ok(())
+        };
+        // In every other cycle relayers die as soon as the broker answers; else when it has what waited for it.
+        let alone = cycle % 2 == 1;
+        let flow = if alone {
+            let flow = proxy.flows().await;
+            relayers_die.await?;
+            flow
+        } else {
+            let (flow, died) = tokio::join!(proxy.flows(), relayers_die);
+            died?;
+            flow
+        };
+        println!(
+            "death {cycle}{}: started in {:.1} s; {}",
+            if alone {
+                ""
+            } else {
+                ", relayers dying after it"
+            },
+            (back - dead).as_secs_f64(),
+            since(back, &flow)
+        );
+        let waited = flow.confirmed.values().map(|at| at.saturating_sub(back));
+        if alone {
+            &mut undisturbed
+        } else {
+            &mut disturbed
         }
-        slowest = slowest.max(env.now().saturating_sub(back));
+        .extend(waited);
     }
     load.allow(plan.messages);
     let verdict = load.finish().await?;
     println!(
-        "kill -9: broker {}, relayers {}; cut with confirms lost {}, confirms falsified {}; at most {slowest:?} from the broker's return past three of them",
+        "kill -9: broker {}, relayers {}; cut with confirms lost {}, confirms falsified {}",
         plan.cycles,
         4 * plan.cycles,
         plan.cycles,
         NACKS * plan.cycles,
     );
+    println!(
+        "from the broker's port answering to the first record confirmed, by shard: {}; with relayers dying: {}",
+        spread(&mut undisturbed),
+        spread(&mut disturbed)
+    );
     println!("{verdict}");
     Ok(verdict)
+}
+
+/// What passed when, in seconds from a broker's return.
+fn since(back: Duration, flow: &Flow) -> String {
+    let seconds = |at: &Duration| format!("{:.2}", at.saturating_sub(back).as_secs_f64());
+    let or_never = |at: &Option<Duration>| at.as_ref().map_or("never".to_owned(), seconds);
+    let mut shards: Vec<&Duration> = flow.confirmed.values().collect();
+    shards.sort();
+    let shards: Vec<String> = shards.into_iter().map(seconds).collect();
+    format!(
+        "seconds from its port answering: a connection {}, a stream {}, the first record confirmed of each shard {}",
+        or_never(&flow.connected),
+        or_never(&flow.declared),
+        shards.join(" ")
+    )
+}
+
+fn spread(times: &mut [Duration]) -> String {
+    times.sort();
+    match (times.get(times.len() / 2), times.last()) {
+        (Some(median), Some(most)) => format!(
+            "median {:.2} s, most {:.2} s of {}",
+            median.as_secs_f64(),
+            most.as_secs_f64(),
+            times.len()
+        ),
+        _ => "none".to_owned(),
+    }
 }
 
 fn holds(plan: Plan, verdict: &Verdict) {

@@ -25,7 +25,8 @@ pub mod seek;
 mod types;
 
 pub use batch::{AppendBatch, Base, ChannelSlot};
-pub use broker::{AddressError, BrokerConfig, BrokerLog, StreamRetention};
+pub use broker::transport::{BrokerSettings, StreamRetention};
+pub use broker::{AddressError, BrokerConfig, BrokerLog};
 pub use embedded::EmbeddedLog;
 pub use error::{AppendError, LogError};
 pub use types::{

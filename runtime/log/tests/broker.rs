@@ -20,7 +20,9 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use amqp_proxy::AmqpProxy;
 use futures::StreamExt as _;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ConnectionProperties};
 use pqcnet_log::broker::local;
@@ -31,6 +33,7 @@ use rules::Fixture;
 use support::{A, batch, read, soon};
 
 const S: ShardNo = ShardNo(3);
+const OTHER: ShardNo = ShardNo(4);
 
 /// A log on a broker that others use too, under names of its own.
 struct OnBroker {
@@ -117,9 +120,13 @@ async fn append_each(log: &BrokerLog, generation: u32, head: u64, texts: &[&str]
 
 /// Opens the shard; again as long as it fails, as a worker does.
 async fn opened(log: &BrokerLog) -> u32 {
+    opened_of(log, S).await
+}
+
+async fn opened_of(log: &BrokerLog, shard: ShardNo) -> u32 {
     soon(async {
         loop {
-            if let Ok(opened) = log.open(S, [7; 16]).await {
+            if let Ok(opened) = log.open(shard, [7; 16]).await {
                 return opened.generation;
             }
         }
@@ -129,9 +136,13 @@ async fn opened(log: &BrokerLog) -> u32 {
 
 /// Opens the shard again and again until it is refused in these words.
 async fn refused(log: &BrokerLog, words: &str) {
+    refused_of(log, S, words).await;
+}
+
+async fn refused_of(log: &BrokerLog, shard: ShardNo, words: &str) {
     soon(async {
         loop {
-            let refused = log.open(S, [0; 16]).await.unwrap_err();
+            let refused = log.open(shard, [0; 16]).await.unwrap_err();
             if refused.to_string().contains(words) {
                 return;
             }
@@ -242,7 +253,7 @@ async fn an_empty_store_takes_over(here: OnBroker) {
 async fn a_front_that_the_broker_removed_is_passed_over(uri: &str) {
     const EACH: u64 = 64;
     let mut config = BrokerConfig::new(uri, "kept-short").unwrap();
-    config.retention.bytes = Some(512 << 10);
+    config.settings.retention.bytes = Some(512 << 10);
     let dir = tempfile::tempdir().unwrap();
     let (log, _store) = on_broker::with(config.clone(), dir.path());
     let generation = opened(&log).await;
@@ -358,10 +369,30 @@ async fn the_log_on_a_broker_conforms() {
     a_front_that_the_broker_removed_is_passed_over(&broker.uri()).await;
     a_cut_inside_a_confirm_window_repeats_nothing(&broker).await;
     a_nack_in_mid_window_repeats_nothing(&broker).await;
+    a_stream_that_is_gone_is_told(&broker).await;
+}
+
+/// Makes a stream at the broker, as nobody should who knows that it forgot others.
+async fn make_stream(uri: &str, name: &str) {
+    let options = ConnectionProperties::default();
+    let connection = Connection::connect(uri, options).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let mut arguments = FieldTable::default();
+    arguments.insert(
+        "x-queue-type".into(),
+        AMQPValue::LongString("stream".into()),
+    );
+    let durable = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    let made = channel.queue_declare(name.into(), durable, arguments);
+    made.await.unwrap();
 }
 
 // A broker that is killed in the half second after its first stream ever forgets that it has streams: what is appended is spilled
-// for as long as that lasts. With what the runbook says to do they are back, and everything is there, in order.
+// for as long as that lasts, and the log makes no new stream there, which would be the others' end. With what the runbook says to
+// do they are back, and everything is there, in order.
 async fn a_broker_that_forgot_its_streams(broker: &mut Broker) {
     let here = OnBroker::new(&broker.uri());
     let generation = opened(&here.log).await;
@@ -374,7 +405,54 @@ async fn a_broker_that_forgot_its_streams(broker: &mut Broker) {
     broker.revive();
     drained(&here.store).await;
     append_each(&here.log, generation, 4, &["e"]).await;
+    drained(&here.store).await;
     assert_eq!(all_texts(&here.log).await, ["a", "b", "c", "d", "e"]);
+    // It has seen two epochs, which no stream has that was forgotten in its first half second.
+    delete_stream(broker, &here.prefix).await;
+}
+
+// The same, and before anybody mends it somebody makes a stream: a second coordinator runs, which knows nothing of the first
+// one's streams, until it is told.
+async fn a_broker_that_forgot_and_was_given_a_new_stream(broker: &mut Broker) {
+    let here = OnBroker::new(&broker.uri());
+    let generation = opened(&here.log).await;
+    append_each(&here.log, generation, 0, &["a", "b"]).await;
+    drained(&here.store).await;
+    broker.kill_forgetful();
+    broker.resume();
+    append_each(&here.log, generation, 2, &["c"]).await;
+    refused_of(&here.log, OTHER, "does not serve").await;
+    make_stream(&broker.uri(), "somebody-elses").await;
+    assert_eq!(waiting(&here.store), 1);
+    broker.revive();
+    drained(&here.store).await;
+    append_each(&here.log, generation, 3, &["d"]).await;
+    assert_eq!(all_texts(&here.log).await, ["a", "b", "c", "d"]);
+    opened_of(&here.log, OTHER).await;
+}
+
+/// Deletes the shard's stream, as an operator might.
+async fn delete_stream(broker: &Broker, prefix: &str) {
+    let options = ConnectionProperties::default();
+    let connection = Connection::connect(&broker.uri(), options).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let stream = format!("{prefix}.shard-{}", S.0);
+    let deleted = channel.queue_delete(stream.as_str().into(), QueueDeleteOptions::default());
+    deleted.await.unwrap();
+}
+
+// A stream that somebody deleted is not made again in silence, for it held what was acknowledged: the log says so, and spills.
+async fn a_stream_that_is_gone_is_told(broker: &Broker) {
+    let here = OnBroker::new(&broker.uri());
+    let generation = opened(&here.log).await;
+    append_each(&here.log, generation, 0, &["a"]).await;
+    drained(&here.store).await;
+    delete_stream(broker, &here.prefix).await;
+    append_each(&here.log, generation, 1, &["b"]).await;
+    let here = here.restarted().await;
+    let again = opened(&here.log).await;
+    append_each(&here.log, again, 2, &["c"]).await;
+    assert_eq!(waiting(&here.store), 2);
 }
 
 // What only a broker can do to a log: it forgets, it dies, and somebody else takes over.
@@ -382,6 +460,7 @@ async fn a_broker_that_forgot_its_streams(broker: &mut Broker) {
 async fn the_log_outlives_its_broker() {
     let mut broker = Broker::start();
     a_broker_that_forgot_its_streams(&mut broker).await;
+    a_broker_that_forgot_and_was_given_a_new_stream(&mut broker).await;
     let drained = an_outage_is_spilled_and_drained(&mut broker).await;
     an_empty_store_takes_over(drained).await;
 }

@@ -201,6 +201,12 @@ impl Script {
                     self.add(from, Act::DiskFails(*node, *writes));
                 }
             }
+            FaultKind::BrokerForgets => {
+                for node in nodes {
+                    self.add(from, Act::BrokerForgets(*node, true));
+                    self.ends(until, Act::BrokerForgets(*node, false));
+                }
+            }
             FaultKind::DiskLies => {
                 for node in nodes {
                     self.add(from, Act::DiskLies(*node, true));

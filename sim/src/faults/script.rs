@@ -57,6 +57,8 @@ pub enum Act {
     DiskFails(NodeNo, u32),
     /// A disk says that it synced and does not.
     DiskLies(NodeNo, bool),
+    /// A broker does not know any more that it has streams, or is told so.
+    BrokerForgets(NodeNo, bool),
     /// The root signs a map of this version, which gives the shards to these in turn; an operator hands it to the first of them that is
     /// up, again and again until it is taken.
     Map(u64, Vec<NodeNo>),
@@ -319,6 +321,12 @@ impl Script {
                 self.weather.ends(node, now);
             }
             Act::DiskLies(node, lies) => world.disk(node).set_lying(lies),
+            Act::BrokerForgets(node, forgets) => {
+                if let Some(shelf) = world.shelf(node) {
+                    shelf.lock().set_forgetful(forgets);
+                }
+                self.troubled(node, "forgets", forgets, now);
+            }
             Act::Map(version, owners) => self.order(world, version, &owners, restarts),
             Act::Falls(node, conduct) => {
                 let rng = world.rng(node, "", "conduct");

@@ -1,17 +1,21 @@
 //! What is looked at every so often.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pqcnet_actor::{ActorInfo, Class};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::Role;
-use pqcnet_log::keys;
+use pqcnet_log::broker::stream_name;
+use pqcnet_log::broker::transport::Message;
+use pqcnet_log::core::fold::{Fold, Took};
+use pqcnet_log::{ChannelId, keys};
 use pqcnet_relay::core::channel::channel_id;
 use pqcnet_store::{ReadError, Scan, View};
 
 use super::Oracle;
 use super::lane::Lane;
-use crate::world::{NodeNo, SimTime, Stopped, World};
+use crate::world::{NodeNo, PREFIX, SimTime, Stopped, World};
 
 /// Measures the process's memory, in bytes.
 pub type Measure = fn() -> u64;
@@ -60,7 +64,8 @@ impl Oracle {
     fn disks(&mut self, world: &World) -> Option<String> {
         let mut crashed = Vec::new();
         for node in world.nodes() {
-            if world.spec(node).role == Role::Relayer {
+            let spec = world.spec(node);
+            if spec.role == Role::Relayer || spec.serves {
                 let crashes = world.disk(node).counts().crashes;
                 if self.crashes.insert(node, crashes) != Some(crashes) {
                     crashed.push(node);
@@ -71,7 +76,9 @@ impl Oracle {
             // A shard that moved is whole at one of them.
             let mut most = None;
             for owner in self.owners(lane) {
-                let entries = crashed.contains(&owner);
+                let broker = world.broker_of(owner);
+                let died = |node| crashed.contains(&node);
+                let entries = died(owner) || broker.is_some_and(died);
                 match durable(world, owner, lane, entries) {
                     Ok(durable) => most = most.max(Some(durable)),
                     Err(error) => return Some(format!("{lane}: {error}")),
@@ -112,6 +119,9 @@ impl Oracle {
         let mut open = self.weather.fair_since(client)?;
         for owner in self.owners(lane) {
             open = open.max(self.weather.fair_since(owner)?).max(self.heirs.1);
+            if let Some(broker) = world.broker_of(owner) {
+                open = open.max(self.weather.fair_since(broker)?);
+            }
         }
         match sentry {
             Some(sentry) => {
@@ -157,6 +167,25 @@ impl Oracle {
     }
 }
 
+impl Oracle {
+    /// Entries of all channels that stand in the brokers' streams; `None` where no log is on one.
+    pub fn on_brokers(&self, world: &World) -> Option<u64> {
+        let mut on_any = None;
+        for lane in self.judged() {
+            for owner in self.owners(lane) {
+                let shelf = world.broker_of(owner).and_then(|node| world.shelf(node));
+                let stream = stream_name(PREFIX, lane.shard);
+                let messages = shelf.map(|shelf| shelf.lock().messages(&stream));
+                if let Some(messages) = messages {
+                    let there = standing(&messages, channel_id(&lane.channel));
+                    *on_any.get_or_insert(0) += there.len() as u64;
+                }
+            }
+        }
+        on_any
+    }
+}
+
 /// The first mailbox with more in one class than its own bound, or than `most`.
 fn overfull(actors: &[ActorInfo], most: usize) -> Option<String> {
     for actor in actors {
@@ -181,10 +210,19 @@ fn overfull(actors: &[ActorInfo], most: usize) -> Option<String> {
     None
 }
 
-/// Up to which offset the lane's entries are on its owner's disk: what the head says, and if `entries`, what is there.
+/// Up to which offset the lane's entries are on its owner's disk, or its broker: what the head says, and if `entries`, what is
+/// there.
 fn durable(world: &World, owner: NodeNo, lane: &Lane, entries: bool) -> Result<u64, ReadError> {
     let id = channel_id(&lane.channel);
     let shard = lane.shard;
+    let shelf = world.broker_of(owner).and_then(|node| world.shelf(node));
+    let of_broker = match shelf {
+        Some(shelf) if entries => {
+            let stream = stream_name(PREFIX, shard);
+            standing(&shelf.lock().messages(&stream), id)
+        }
+        Some(_) | None => BTreeSet::new(),
+    };
     let mut durable = 0;
     let mut read = |view: &dyn View| {
         let number = |bytes: Option<Vec<u8>>| {
@@ -198,7 +236,7 @@ fn durable(world: &World, owner: NodeNo, lane: &Lane, entries: bool) -> Result<u
         let first = number(view.get(keys::FIRST, &keys::channel(shard, &id))?).unwrap_or(1);
         let from = keys::numbered(shard, &id, first);
         let to = keys::numbered(shard, &id, durable + 1);
-        let (mut next, mut hole) = (first, false);
+        let mut there = of_broker.clone();
         view.scan(
             keys::ENTRY,
             Scan {
@@ -206,12 +244,12 @@ fn durable(world: &World, owner: NodeNo, lane: &Lane, entries: bool) -> Result<u
                 to: &to,
             },
             &mut |key, _| {
-                hole |= keys::split(key).and_then(|(_, offset)| offset) != Some(next);
-                next += u64::from(!hole);
+                there.extend(keys::split(key).and_then(|(_, offset)| offset));
                 std::ops::ControlFlow::Continue(())
             },
         )?;
-        durable = next - 1;
+        let without_hole = (first..=durable).take_while(|offset| there.contains(offset));
+        durable = without_hole.last().unwrap_or(first - 1);
         Ok(())
     };
     match world.disk(owner).reader().view(&mut read) {
@@ -219,6 +257,32 @@ fn durable(world: &World, owner: NodeNo, lane: &Lane, entries: bool) -> Result<u
         Ok(()) | Err(ReadError::UnknownFamily(_)) => Ok(durable),
         Err(error) => Err(error),
     }
+}
+
+/// The offsets of a channel's entries that stand in a stream.
+fn standing(messages: &[Message], channel: ChannelId) -> BTreeSet<u64> {
+    let mut fold = Fold::new(0);
+    let (mut records, mut open) = (BTreeMap::new(), Vec::new());
+    for message in messages {
+        let record = message.stamp.record;
+        let (first, closed) = match fold.take(message.stamp) {
+            Took::Ignored | Took::Claimed => continue,
+            Took::Part { first } => (first, false),
+            Took::Closed { first } => (first, true),
+            // What comes behind a record that is gone does not count either.
+            Took::Missing { .. } => break,
+        };
+        if first {
+            drop(records.split_off(&record));
+            open = Vec::new();
+        }
+        let entry = message.entry.filter(|entry| entry.channel == channel);
+        open.extend(entry.map(|entry| entry.offset));
+        if closed {
+            records.insert(record, std::mem::take(&mut open));
+        }
+    }
+    records.into_values().flatten().collect()
 }
 
 #[cfg(test)]

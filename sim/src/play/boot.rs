@@ -39,17 +39,25 @@ pub(super) fn world(loaded: &Loaded, seed: u64) -> Result<World, PlayError> {
     config.shards = u16::try_from(scenario.shards).unwrap_or(u16::MAX);
     let mut world = World::new(config);
     let mut bootstraps = BOOTSTRAPS;
+    let brokers = scenario.groups.iter().filter(|g| g.role == Role::Broker);
+    let brokers: Vec<String> = brokers.flat_map(spec::Group::nodes).collect();
+    let mut relayers = 0;
     for group in &scenario.groups {
         for (index, name) in group.nodes().enumerate() {
             let role = match group.role {
                 Role::Relayer => LinkRole::Relayer,
                 Role::Sentry => LinkRole::Sentry,
-                Role::Client => LinkRole::Client,
+                Role::Client | Role::Broker => LinkRole::Client,
             };
             let mut node = NodeSpec::new(name, role);
             node.place = group.region(index).to_owned();
             node.bootstrap = role == LinkRole::Relayer && bootstraps > 0;
             bootstraps -= usize::from(node.bootstrap);
+            node.serves = group.role == Role::Broker;
+            if role == LinkRole::Relayer && !brokers.is_empty() {
+                node.broker = Some(brokers[relayers % brokers.len()].as_str().into());
+                relayers += 1;
+            }
             node.nat = match group.nat {
                 spec::Nat::None => Nat::None,
                 spec::Nat::Cone => Nat::Cone,
@@ -72,13 +80,16 @@ pub(super) fn world(loaded: &Loaded, seed: u64) -> Result<World, PlayError> {
     Ok(world)
 }
 
-/// Switches everything on, members before clients, and waits until all are up.
+/// Switches everything on, brokers before members before clients, and waits until all are up.
 pub(super) fn start(world: &mut World) -> Result<(), PlayError> {
     let all: Vec<NodeNo> = world.nodes().collect();
     let (clients, members): (Vec<NodeNo>, Vec<NodeNo>) = all
         .into_iter()
         .partition(|node| world.spec(*node).role == LinkRole::Client);
-    for nodes in [members, clients] {
+    let (brokers, clients): (Vec<NodeNo>, Vec<NodeNo>) = clients
+        .into_iter()
+        .partition(|node| world.spec(*node).serves);
+    for nodes in [brokers, members, clients] {
         for some in nodes.chunks(A_SECOND / 10) {
             for node in some {
                 world.start(*node)?;

@@ -298,7 +298,11 @@ impl Stage<'_> {
         let scenario = &self.loaded.scenario;
         let mut by_role = BTreeMap::new();
         for node in self.world.nodes() {
-            let role = self.world.spec(node).role.to_string();
+            let spec = self.world.spec(node);
+            let role = match spec.serves {
+                true => "broker".to_owned(),
+                false => spec.role.to_string(),
+            };
             *by_role.entry(role).or_insert(0) += 1;
         }
         let run = Run {
@@ -368,7 +372,7 @@ impl Stage<'_> {
         let totals = self.oracle.totals();
         let victims = self.oracle.victims();
         let crypto = self.world.crypto_counts();
-        BTreeMap::from([
+        let mut counts = BTreeMap::from([
             ("victims: sent".to_owned(), victims.sent),
             ("victims: acknowledged".to_owned(), victims.acked),
             ("victims: delivered".to_owned(), victims.delivered),
@@ -415,7 +419,11 @@ impl Stage<'_> {
                 "table: messages left out".to_owned(),
                 self.messages.left_out(),
             ),
-        ])
+        ]);
+        if let Some(entries) = self.oracle.on_brokers(&self.world) {
+            counts.insert("broker: entries that stand".to_owned(), entries);
+        }
+        counts
     }
 }
 

@@ -26,6 +26,10 @@ const ALL: &[(&str, &str)] = &[
         include_str!("../../scenarios/relayer-loss.toml"),
     ),
     ("nat", include_str!("../../scenarios/nat.toml")),
+    (
+        "broker-outage",
+        include_str!("../../scenarios/broker-outage.toml"),
+    ),
     ("claim-10k", include_str!("../../scenarios/claim-10k.toml")),
 ];
 

@@ -12,6 +12,7 @@ pub(super) struct Nodes {
     groups: BTreeMap<String, Vec<String>>,
     all: Vec<String>,
     clients: BTreeSet<String>,
+    brokers: BTreeSet<String>,
 }
 
 impl Nodes {
@@ -19,11 +20,12 @@ impl Nodes {
         let by_name = groups
             .iter()
             .map(|group| (group.name.clone(), group.nodes().collect()));
-        let clients = groups.iter().filter(|group| group.role == Role::Client);
+        let of = |role| groups.iter().filter(move |group| group.role == role);
         Nodes {
             groups: by_name.collect(),
             all: groups.iter().flat_map(Group::nodes).collect(),
-            clients: clients.flat_map(Group::nodes).collect(),
+            clients: of(Role::Client).flat_map(Group::nodes).collect(),
+            brokers: of(Role::Broker).flat_map(Group::nodes).collect(),
         }
     }
 
@@ -98,6 +100,7 @@ enum Kind {
     DiskStalled,
     DiskFails,
     DiskLies,
+    BrokerForgets,
 }
 
 const KINDS: &[(&str, Kind)] = &[
@@ -116,6 +119,7 @@ const KINDS: &[(&str, Kind)] = &[
     ("disk-stalled", Kind::DiskStalled),
     ("disk-fails", Kind::DiskFails),
     ("disk-lies", Kind::DiskLies),
+    ("broker-forgets", Kind::BrokerForgets),
 ];
 
 pub(super) fn faults(fields: &Fields<'_>, nodes: &Nodes, duration: Duration) -> Vec<Fault> {
@@ -131,6 +135,12 @@ pub(super) fn faults(fields: &Fields<'_>, nodes: &Nodes, duration: Duration) -> 
             table.missing("kind");
         }
         if let Some(kind) = table.word("kind", KINDS) {
+            let mut others = targets.nodes.iter();
+            if matches!(kind, Kind::BrokerForgets)
+                && let Some(other) = others.find(|node| !nodes.brokers.contains(*node))
+            {
+                table.refuse("nodes", format!("`{other}` is no broker"), None);
+            }
             all.push(Fault {
                 targets,
                 at,
@@ -198,6 +208,7 @@ fn fault(table: &Fields<'_>, kind: Kind) -> FaultKind {
         Kind::DiskStalled => FaultKind::DiskStalled,
         Kind::DiskFails => FaultKind::DiskFails(count(table, "writes", 1_000)),
         Kind::DiskLies => FaultKind::DiskLies,
+        Kind::BrokerForgets => FaultKind::BrokerForgets,
     }
 }
 

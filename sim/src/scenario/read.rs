@@ -23,6 +23,7 @@ const ROLES: &[(&str, Role)] = &[
     ("sentry", Role::Sentry),
     ("relayer", Role::Relayer),
     ("client", Role::Client),
+    ("broker", Role::Broker),
 ];
 
 const NATS: &[(&str, Nat)] = &[("cone", Nat::Cone), ("symmetric", Nat::Symmetric)];

@@ -112,6 +112,8 @@ pub enum Role {
     Relayer,
     /// Publishes and subscribes.
     Client,
+    /// A message broker, which relayers have their logs on, each on one, in turn.
+    Broker,
 }
 
 /// What stands before a node.
@@ -251,6 +253,8 @@ pub enum FaultKind {
     DiskFails(u32),
     /// The disks say that they have synced what a loss of power takes.
     DiskLies,
+    /// Brokers do not know any more that they have the streams that they have.
+    BrokerForgets,
 }
 
 /// See [`super::churn::Model`].

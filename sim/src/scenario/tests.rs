@@ -84,7 +84,7 @@ fn a_faults_keys_are_those_of_its_kind() {
         problems(&(SMALL.to_owned() + fault)),
         [
             "line 15: `faults[0].kind`: `crush` is none of churn, crash, restart, partition, latency, loss, slow, skew, \
-             jump, panic, disk-full, disk-slow, disk-stalled, disk-fails, disk-lies, did you mean `crash`?",
+             jump, panic, disk-full, disk-slow, disk-stalled, disk-fails, disk-lies, broker-forgets, did you mean `crash`?",
             "line 16: `faults[0].nodes`: `relayer-2` is no group, no node and no `group/number`, did you mean \
              `relayer-1`?",
             "line 17: `faults[0].at`: within the duration",

@@ -61,6 +61,10 @@ pub struct NodeSpec {
     pub cpu: CpuSpec,
     /// Its disk.
     pub disk: DiskConfig,
+    /// Of a relayer: its log is on the broker of this node.
+    pub broker: Option<NodeName>,
+    /// It runs a broker; a client in all else.
+    pub serves: bool,
 }
 
 impl NodeSpec {
@@ -75,6 +79,8 @@ impl NodeSpec {
             access: None,
             cpu: CpuSpec::default(),
             disk: DiskConfig::default(),
+            broker: None,
+            serves: false,
         }
     }
 }
@@ -106,6 +112,14 @@ pub enum WorldError {
     /// There is no node of this number.
     #[error("there is no node {0:?}")]
     NoSuchNode(NodeNo),
+    /// A relayer's log is to be on the broker of a node that has none; the scenario errs.
+    #[error("{name}: {broker} has no broker")]
+    NoBroker {
+        /// The relayer.
+        name: NodeName,
+        /// The node.
+        broker: NodeName,
+    },
     /// The role cannot be simulated: there is no tree for it.
     #[error("{name}: no tree for the role {role}")]
     NoTree {

@@ -34,6 +34,7 @@ pub use config::{CrashKind, NodeSpec, WorldConfig, WorldError};
 pub use cpu::{Cpu, CpuSpec};
 pub use ledger::{Event, EventKind, Hash, Ledger, Observer, Verdict};
 pub use node::NodeState;
+pub(crate) use platform::PREFIX;
 pub use platform::SimPlatform;
 pub use run::{Stopped, World};
 pub(crate) use sources::fill as entropy;

@@ -9,6 +9,7 @@ use pqcnet_roles::{StartError, Started};
 
 use super::config::NodeSpec;
 use super::cpu::Cpu;
+use crate::broker::Shelf;
 use crate::disk::Disk;
 
 /// How a node is.
@@ -43,6 +44,8 @@ pub(super) struct Node {
     pub(super) spec: NodeSpec,
     pub(super) keys: Arc<NodeKeys>,
     pub(super) disk: Disk,
+    /// What its broker keeps, if it runs one.
+    pub(super) shelf: Option<Arc<Mutex<Shelf>>>,
     pub(super) cpu: Arc<Mutex<Cpu>>,
     pub(super) boots: u32,
     pub(super) life: Option<Life>,

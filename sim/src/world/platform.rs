@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use pqcnet_actor::Env;
-use pqcnet_log::EmbeddedLog;
+use pqcnet_log::{BrokerLog, BrokerSettings, EmbeddedLog, ShardLog};
 use pqcnet_mesh::Shelf;
 use pqcnet_p2p::control::{ControlConfig, ControlEvents, ControlPlane};
+use pqcnet_p2p::network::Address;
 use pqcnet_p2p::streams::Streams;
+use pqcnet_roles::platform::broker_schema;
 use pqcnet_roles::{Platform, PlatformError, Storage, log_schema};
 
 use super::NodeNo;
+use crate::broker::SimBroker;
 use crate::control::SimControl;
 use crate::disk::Disk;
 use crate::net::{Net, SimStreams};
@@ -21,7 +24,12 @@ pub struct SimPlatform {
     pub(super) node: NodeNo,
     pub(super) net: Net,
     pub(super) disk: Disk,
+    /// Where the broker is that the log is on.
+    pub(super) broker: Option<Address>,
 }
+
+/// Begins the names of streams.
+pub(crate) const PREFIX: &str = "sim";
 
 impl SimPlatform {
     /// The node's place in the network.
@@ -57,9 +65,25 @@ impl Platform for SimPlatform {
     }
 
     fn storage(&self) -> Result<Storage, PlatformError> {
-        let store = Arc::new(self.disk.mount(&self.env, &log_schema())?);
+        let log: Arc<dyn ShardLog> = match &self.broker {
+            None => {
+                let store = self.disk.mount(&self.env, &log_schema())?;
+                Arc::new(EmbeddedLog::new(&self.env, Arc::new(store)))
+            }
+            Some(at) => {
+                let store = self.disk.mount(&self.env, &broker_schema())?;
+                let broker = SimBroker {
+                    env: self.env.clone(),
+                    streams: self.streams(),
+                    at: at.clone(),
+                };
+                let (store, broker) = (Arc::new(store), Arc::new(broker));
+                let settings = BrokerSettings::new(PREFIX);
+                Arc::new(BrokerLog::over(&self.env, store, broker, settings))
+            }
+        };
         Ok(Storage {
-            log: Arc::new(EmbeddedLog::new(&self.env, store)),
+            log,
             store: None,
             meter: None,
         })

@@ -13,7 +13,7 @@ use pqcnet_actor::hosted::Hosted;
 use pqcnet_crypto::{MlDsaKeyPair, NodeKeys};
 use pqcnet_link::Role;
 use pqcnet_messages::{Directive, Order, SignedDirective};
-use pqcnet_p2p::network::{Admission, NetworkFile, NetworkParts, NodeEntry};
+use pqcnet_p2p::network::{Address, Admission, NetworkFile, NetworkParts, NodeEntry};
 use pqcnet_qstp::Suite;
 use pqcnet_roles::{Care, KeyVersions, Reach, Setup, StartError, Started, relayer, sentry};
 
@@ -24,9 +24,10 @@ use super::ledger::{Hash, Ledger, Observer};
 use super::node::{Life, Node, NodeState, Progress};
 use super::platform::SimPlatform;
 use super::{NodeName, NodeNo, SimTime, sources, stream_of, tripwire};
+use crate::broker::{self, Shelf};
 use crate::crypto::{self, Crypto, CryptoCounts};
 use crate::disk::{Crashed, Disk};
-use crate::net::Net;
+use crate::net::{Net, SimStreams};
 
 mod access;
 
@@ -149,6 +150,9 @@ impl World {
         self.nodes.push(Node {
             keys: Arc::new(keys),
             disk: Disk::new(spec.name.as_str(), spec.disk, rng("disk")),
+            shelf: spec
+                .serves
+                .then(|| Arc::new(Mutex::new(Shelf::new(rng("broker"))))),
             cpu: Arc::new(Mutex::new(Cpu::new(spec.cpu))),
             boots: 0,
             life: None,
@@ -227,6 +231,7 @@ impl World {
         let (seed, yields) = (self.seed, self.yields);
         let (net, clock) = (self.net.clone(), self.clock.clone());
         let at = SocketAddr::new(net.ip(node), CONTROL_PORT);
+        let (broker, serves_at) = (self.broker_at(node)?, self.broker_address(node));
         let known = self.nodes.get_mut(node.index());
         let known = known.ok_or(WorldError::NoSuchNode(node))?;
         let name = known.spec.name.clone();
@@ -264,12 +269,19 @@ impl World {
             started: None,
             error: None,
         }));
+        if let Some(shelf) = known.shelf.clone() {
+            let streams = Arc::new(SimStreams::new(net.clone(), node));
+            let serving = broker::serve(env.clone(), streams, serves_at, shelf);
+            let _inside = self.runner.runtime().tokio_runtime().enter();
+            env.enter(|| env.spawn(serving));
+        }
         if !is_client {
             let platform = SimPlatform {
                 env: env.clone(),
                 node,
                 net,
                 disk: known.disk.clone(),
+                broker,
             };
             let setup = Setup {
                 keys: known.keys.clone(),
@@ -301,6 +313,22 @@ impl World {
         }
         known.life = Some(Life { env, shared });
         Ok(())
+    }
+
+    /// Where the broker is on which a node's log is.
+    fn broker_at(&self, node: NodeNo) -> Result<Option<Address>, WorldError> {
+        let known = self.nodes.get(node.index());
+        let Some((spec, broker)) =
+            known.and_then(|known| Some((&known.spec, known.spec.broker.clone()?)))
+        else {
+            return Ok(None);
+        };
+        let found = self
+            .find(broker.as_str())
+            .filter(|found| self.spec(*found).serves);
+        let name = spec.name.clone();
+        let found = found.ok_or(WorldError::NoBroker { name, broker })?;
+        Ok(Some(self.broker_address(found)))
     }
 
     /// Has a node close its links and stop, as an operator would. It is down when its state says so.

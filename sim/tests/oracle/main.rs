@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
+mod broker;
 mod byzantine;
 mod disk;
 mod invariants;

@@ -92,6 +92,18 @@ fn nodes_behind_nats() {
     assert_eq!(open.counts[turned_away], 0);
 }
 
+/// Scenario: the broker that holds all logs is dead for eight seconds and a relayer dies with its spill meanwhile; then it forgets
+/// its streams for three. What was acknowledged is there all along, and goes to the broker in order, before what is new.
+#[test]
+fn a_broker_is_away() {
+    let run = same_twice("small-broker-outage");
+    assert_eq!(run.counts["faults: steps"], 6);
+    assert_eq!(run.nodes["broker"], 1);
+    let all = run.counts["load: acknowledged"];
+    assert_eq!(run.counts["broker: entries that stand"], all);
+    assert_eq!(run.shares["loss after replay"], 0.0);
+}
+
 /// Scenario: the source documents' claim, in small: churn and a spike of latency; less than 5 % would have been lost, nothing is.
 #[test]
 fn the_claim_in_small() {

@@ -9,11 +9,14 @@ use pqcnet_actor::latest;
 use pqcnet_store::{Batch, Store};
 use rand_core::Rng as _;
 
-use super::BrokerConfig;
-use super::amqp::{AmqpError, Line, Message, Messages, Seat, Start, claim, in_time, sit};
-use super::local::{Standing, put_facts, put_places, put_standing};
-use super::record::{Facts, stream_name};
-use crate::core::fold::{Fold, Took};
+use super::line::{Line, connected};
+use super::local::{Standing, known_shard, put_facts, put_places, put_standing};
+use super::record::{Facts, Record, stream_name};
+use super::transport::{
+    BrokerError, BrokerSettings, Confirming, EntryHead, Message, Outgoing, Start, Writer,
+    hand_over, in_time,
+};
+use crate::core::fold::{Fold, Stamp, Took};
 use crate::embedded::write::{settled, submit};
 use crate::keys::{self, GENERATION};
 use crate::restored::AHEAD;
@@ -27,7 +30,7 @@ const UNCERTAIN: usize = 1024;
 #[derive(Clone)]
 pub(crate) struct Joining {
     pub env: Env,
-    pub config: Arc<BrokerConfig>,
+    pub settings: Arc<BrokerSettings>,
     pub store: Arc<dyn Store>,
     pub shard: ShardNo,
     pub publishing: latest::Receiver<Line>,
@@ -39,7 +42,7 @@ pub(crate) struct Joining {
 pub(crate) enum JoinError {
     /// With the broker.
     #[error(transparent)]
-    Amqp(#[from] AmqpError),
+    Broker(#[from] BrokerError),
     /// With the local store.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -51,15 +54,65 @@ pub(crate) enum JoinError {
     },
 }
 
-/// The connection, once there is one.
-async fn connected(line: &mut latest::Receiver<Line>) -> Result<Arc<lapin::Connection>, AmqpError> {
-    let closed = |_| AmqpError::Broker("the log is closed".to_owned());
-    let line = line
-        .wait_for(|line| line.connection.is_some())
-        .await
-        .map_err(closed)?;
-    let connection = line.connection.clone();
-    connection.ok_or_else(|| AmqpError::Broker("not connected".to_owned()))
+/// A writer that holds its shard's lock and whose claim stands.
+pub(crate) struct Seat {
+    pub writer: Arc<dyn Writer>,
+    pub epoch: u64,
+    /// Where the claim is in the stream.
+    pub position: u64,
+}
+
+impl Seat {
+    /// Hands a record's messages over, in order, the first with this sequence; the confirm of each.
+    pub(crate) async fn publish(
+        &self,
+        (number, sequence): (u64, u64),
+        record: &Record,
+    ) -> Vec<Confirming> {
+        let stamp = |at: u64, last| Stamp {
+            epoch: self.epoch,
+            sequence: sequence + at,
+            record: number,
+            last,
+        };
+        let entries = (0..).zip(record.entries());
+        let entries = entries.map(|(at, (run, meta, body))| Outgoing {
+            stamp: stamp(at, false),
+            entry: Some(EntryHead {
+                channel: run.channel,
+                offset: meta.offset,
+                epoch: meta.epoch,
+                sequence: meta.sequence,
+            }),
+            body,
+        });
+        let closing = Outgoing {
+            stamp: stamp(record.metas.len() as u64, true),
+            entry: None,
+            body: record.facts.encode().into(),
+        };
+        hand_over(&*self.writer, entries.chain([closing])).await
+    }
+}
+
+/// Claims a writer epoch; resolves once that is confirmed.
+async fn claim(writer: &dyn Writer, epoch: u64, body: Bytes) -> Result<(), BrokerError> {
+    let stamp = Stamp {
+        epoch,
+        sequence: 0,
+        record: 0,
+        last: false,
+    };
+    let claim = Outgoing {
+        stamp,
+        entry: None,
+        body,
+    };
+    if in_time(writer.publish(claim)).await? {
+        Ok(())
+    } else {
+        Err(BrokerError::Refused("the claim was refused".to_owned()))
+    }
 }
 
 impl Joining {
@@ -76,32 +129,27 @@ impl Joining {
             .into()
     }
 
-    fn foreign(&self, epoch: u64) -> AmqpError {
-        AmqpError::Foreign {
-            stream: stream_name(&self.config.prefix, self.shard),
-            epoch,
-        }
+    fn stream(&self) -> String {
+        stream_name(&self.settings.prefix, self.shard)
+    }
+
+    fn foreign(&self, epoch: u64) -> BrokerError {
+        let stream = self.stream();
+        BrokerError::Foreign { stream, epoch }
     }
 
     /// The seat of a writer whose store knows the shard. Its writer epoch `standing.epoch` is stored and was never claimed.
     /// Only messages of its own lie between its place and the claim, or somebody else has written.
     pub(crate) async fn again(mut self, standing: Standing) -> Result<Seat, JoinError> {
         let connection = connected(&mut self.publishing).await?;
-        let channel = in_time(sit(&connection, &self.config, self.shard)).await?;
+        // A stream that is not there any more is not made again, for it would begin without what this one held.
+        let publishing = in_time(connection.write(&self.stream(), None)).await?;
         let ours = self.claim_body(standing.writer);
         let epoch = standing.epoch;
-        in_time(claim(
-            &channel,
-            &self.config,
-            self.shard,
-            epoch,
-            ours.clone(),
-        ))
-        .await?;
+        claim(&*publishing, epoch, ours.clone()).await?;
         let reading = connected(&mut self.reading).await?;
         let from = Start::Position(standing.position);
-        let mut messages =
-            in_time(Messages::open(&reading, &self.config, self.shard, from)).await?;
+        let mut messages = in_time(reading.read(&self.stream(), from)).await?;
         let writer = standing.writer.to_be_bytes();
         let mut others = BTreeSet::new();
         loop {
@@ -118,7 +166,7 @@ impl Joining {
                         Err(JoinError::Overtaken { epoch: *higher })
                     }
                     Some(_) | None => Ok(Seat {
-                        channel,
+                        writer: publishing,
                         epoch,
                         position: message.position,
                     }),
@@ -132,22 +180,21 @@ impl Joining {
     /// The seat of a writer whose store has nothing of the shard: it takes over what the stream says, all of it.
     pub(crate) async fn anew(mut self) -> Result<(Seat, Standing), JoinError> {
         let connection = connected(&mut self.publishing).await?;
-        let channel = in_time(sit(&connection, &self.config, self.shard)).await?;
+        // Making a stream where the broker forgot those that it has is the end of them: docs/runbooks/broker-streams-gone.md.
+        if let Some(known) = known_shard(&*self.store)? {
+            let known = stream_name(&self.settings.prefix, known);
+            in_time(connection.has(&known)).await?;
+        }
+        let make = Some(self.settings.retention);
+        let publishing = in_time(connection.write(&self.stream(), make)).await?;
         let reading = connected(&mut self.reading).await?;
-        let mut messages = in_time(Messages::open(
-            &reading,
-            &self.config,
-            self.shard,
-            Start::First,
-        ))
-        .await?;
+        let mut messages = in_time(reading.read(&self.stream(), Start::First)).await?;
         let mut taking = Taking::new(self.shard);
         let writer = self.random();
         loop {
             let epoch = taking.fold.epoch() + 1;
             let body = self.claim_body(writer);
-            let claiming = claim(&channel, &self.config, self.shard, epoch, body.clone());
-            in_time(claiming).await?;
+            claim(&*publishing, epoch, body.clone()).await?;
             let position = loop {
                 let message = in_time(messages.next()).await?;
                 let ours = message.stamp.sequence == 0 && message.body == body;
@@ -170,7 +217,7 @@ impl Joining {
                 settled(submit(&*self.store, batch)?).await?;
                 messages.close().await;
                 let seat = Seat {
-                    channel,
+                    writer: publishing,
                     epoch,
                     position,
                 };

@@ -16,13 +16,13 @@ use pqcnet_store::{Batch, Commit, SubmitError};
 use rand_core::Rng as _;
 use tokio::sync::{mpsc, oneshot};
 
-use super::amqp::{AmqpError, Seat, publish_record};
-use super::join::{JoinError, Joining};
+use super::join::{JoinError, Joining, Seat};
 use super::local::{
     Standing, drop_spilled, load_spilled, put_facts, put_places, put_spilled, put_standing,
     standing,
 };
 use super::record::Record;
+use super::transport::BrokerError;
 use crate::core::owner::{Effect, Owner, OwnerLimits, Refused};
 use crate::embedded::off_thread;
 use crate::embedded::write::settled;
@@ -30,7 +30,7 @@ use crate::{LogError, ShardNo};
 
 /// Between attempts to take the seat while the broker answers and something is wrong: each pause is drawn from a range that
 /// doubles up to the second figure. The flow is to be back within 10 s of the broker, and a broker that starts has enough to do.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
 /// The same while another connection holds the lock, and while the local store can not write.
 const RETRY_SOON: Duration = Duration::from_millis(200);
 /// Attempts while another connection holds the lock: a predecessor's may take a moment to be noticed gone.
@@ -96,7 +96,7 @@ pub(crate) struct Keeper {
     said: Option<String>,
     join: Option<BoxFuture<'static, Joined>>,
     load: Option<BoxFuture<'static, Loaded>>,
-    confirms: FuturesOrdered<BoxFuture<'static, Result<bool, AmqpError>>>,
+    confirms: FuturesOrdered<BoxFuture<'static, Result<bool, BrokerError>>>,
     /// Delivery tag of the last confirm awaited.
     tag: u64,
     commits: FuturesOrdered<BoxFuture<'static, (Wrote, Result<(), LogError>)>>,
@@ -330,7 +330,7 @@ impl Keeper {
     }
 
     fn joined(&mut self, joined: Joined) {
-        if let Err(JoinError::Amqp(AmqpError::Locked { .. })) = &joined
+        if let Err(JoinError::Broker(BrokerError::Locked { .. })) = &joined
             && self.locked < LOCKED
         {
             self.locked += 1;
@@ -363,7 +363,9 @@ impl Keeper {
                 self.seat = Some(seat);
                 self.owner.joined(epoch);
             }
-            Err(error @ JoinError::Amqp(AmqpError::Locked { .. } | AmqpError::Foreign { .. })) => {
+            Err(
+                error @ JoinError::Broker(BrokerError::Locked { .. } | BrokerError::Foreign { .. }),
+            ) => {
                 tracing::error!(shard = self.shard.0, %error, "this shard is somebody else's");
                 let detail = error.to_string();
                 self.last_error = Some(LogError::Storage { detail });
@@ -382,7 +384,7 @@ impl Keeper {
                 }
                 self.last_error = Some(match error {
                     JoinError::Log(error) => error,
-                    JoinError::Amqp(_) => LogError::Storage { detail },
+                    JoinError::Broker(_) => LogError::Storage { detail },
                     JoinError::Overtaken { epoch } => {
                         self.standing.epoch = self.standing.epoch.max(epoch);
                         LogError::Storage { detail }
@@ -444,15 +446,14 @@ impl Keeper {
         };
         let epoch = seat.epoch;
         let place = (number, sequence);
-        let confirming =
-            publish_record(seat, &self.joining.config, self.shard, place, record).await;
+        let confirming = seat.publish(place, record).await;
         self.confirms.extend(confirming);
         let bytes = record.buffer.len() as u64;
         self.owner
             .published(epoch, number, record.messages(), bytes);
     }
 
-    fn confirmed(&mut self, confirmed: Result<bool, AmqpError>) {
+    fn confirmed(&mut self, confirmed: Result<bool, BrokerError>) {
         let Some(epoch) = self.seat.as_ref().map(|seat| seat.epoch) else {
             return;
         };

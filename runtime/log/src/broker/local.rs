@@ -114,6 +114,26 @@ pub(crate) fn standing(
     }
 }
 
+/// A shard whose stream this store has written to.
+pub(crate) fn known_shard(store: &dyn Store) -> Result<Option<ShardNo>, LogError> {
+    let mut found = None;
+    let range = Scan {
+        from: &[],
+        to: &[0xff; 3],
+    };
+    let read = store.view(&mut |view| {
+        view.scan(STREAM, range, &mut |key, _| {
+            found = key
+                .try_into()
+                .ok()
+                .map(|key| ShardNo(u16::from_be_bytes(key)));
+            ControlFlow::Break(())
+        })
+    });
+    read.map_err(storage)?;
+    Ok(found)
+}
+
 pub(crate) fn put_standing(batch: &mut Batch, shard: ShardNo, standing: Standing) {
     let (high, low) = ((standing.writer >> 64) as u64, standing.writer as u64);
     let value = [

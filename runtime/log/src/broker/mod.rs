@@ -14,15 +14,16 @@
 mod amqp;
 mod join;
 mod keeper;
+mod line;
 pub mod local;
 mod read;
 mod record;
+pub mod transport;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt as _;
 use lapin::uri::{AMQPScheme, AMQPUri};
@@ -32,14 +33,15 @@ use pqcnet_actor::latest;
 use pqcnet_store::{Batch, Store};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use self::amqp::{Line, keep_connected};
+use self::amqp::Amqp;
 use self::join::Joining;
 use self::keeper::{Command, Keeper};
+use self::line::{Line, keep_connected};
 use self::local::put_trim;
 use self::read::Parked;
 use self::record::Record;
-pub use self::record::{encoded, reencoded};
-use crate::core::owner::OwnerLimits;
+pub use self::record::{encoded, reencoded, stream_name};
+use self::transport::{BrokerSettings, Transport};
 use crate::embedded::off_thread;
 use crate::embedded::read::{bounds, generations, heads};
 use crate::embedded::write::{settled, submit};
@@ -55,25 +57,12 @@ const COMMANDS: usize = 16;
 /// Readers of streams at once, each with a channel of its own.
 const READERS: usize = 16;
 
-/// How long streams keep what is in them. Whole segments of the front go once a limit is passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct StreamRetention {
-    /// Bytes a shard.
-    pub bytes: Option<u64>,
-    /// Age of a segment.
-    pub age: Option<Duration>,
-}
-
 /// Where the broker is, and what is ours there.
 #[derive(Clone)]
 pub struct BrokerConfig {
     uri: AMQPUri,
-    /// Names of streams and locks begin with this; relayers of one network have it in common.
-    pub prefix: String,
-    /// Of streams that do not exist yet.
-    pub retention: StreamRetention,
-    /// Limits of each shard's writer.
-    pub limits: OwnerLimits,
+    /// All but its address.
+    pub settings: BrokerSettings,
 }
 
 /// Its words would hold a password.
@@ -82,7 +71,7 @@ impl fmt::Debug for BrokerConfig {
         f.debug_struct("BrokerConfig")
             .field("host", &self.uri.authority.host)
             .field("port", &self.uri.authority.port)
-            .field("prefix", &self.prefix)
+            .field("prefix", &self.settings.prefix)
             .finish_non_exhaustive()
     }
 }
@@ -116,12 +105,8 @@ impl BrokerConfig {
         }
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         if bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) || bare == "localhost" {
-            return Ok(Self {
-                uri,
-                prefix: prefix.into(),
-                retention: StreamRetention::default(),
-                limits: OwnerLimits::default(),
-            });
+            let settings = BrokerSettings::new(prefix);
+            return Ok(Self { uri, settings });
         }
         Err(AddressError::NotLoopback { host })
     }
@@ -133,7 +118,7 @@ pub struct BrokerLog(Arc<Inner>);
 
 struct Inner {
     env: Env,
-    config: Arc<BrokerConfig>,
+    settings: Arc<BrokerSettings>,
     store: Arc<dyn Store>,
     fences: Fences,
     publishing: latest::Receiver<Line>,
@@ -152,16 +137,29 @@ struct Shard {
 impl BrokerLog {
     /// A log on this broker. It connects by itself and again whenever the connection is lost, until it is dropped.
     pub fn new(env: &Env, store: Arc<dyn Store>, config: BrokerConfig) -> Self {
-        let config = Arc::new(config);
+        let BrokerConfig { uri, settings } = config;
+        let prefix = settings.prefix.clone();
+        Self::over(env, store, Arc::new(Amqp { uri, prefix }), settings)
+    }
+
+    /// A log on the broker that this transport leads to.
+    pub fn over(
+        env: &Env,
+        store: Arc<dyn Store>,
+        transport: Arc<dyn Transport>,
+        settings: BrokerSettings,
+    ) -> Self {
+        let settings = Arc::new(settings);
         let line = |purpose| {
             let (line, lines) = latest::channel(Line::default());
-            env.spawn(keep_connected(env.clone(), config.clone(), purpose, line));
+            let transport = transport.clone();
+            env.spawn(keep_connected(env.clone(), transport, purpose, line));
             lines
         };
         let (publishing, reading) = (line("publishing"), line("reading"));
         Self(Arc::new(Inner {
             env: env.clone(),
-            config,
+            settings,
             store,
             fences: Fences::default(),
             publishing,
@@ -182,13 +180,13 @@ impl BrokerLog {
         }
         let joining = Joining {
             env: inner.env.clone(),
-            config: inner.config.clone(),
+            settings: inner.settings.clone(),
             store: inner.store.clone(),
             shard,
             publishing: inner.publishing.clone(),
             reading: inner.reading.clone(),
         };
-        let keeper = Keeper::new(joining, inner.config.limits)?;
+        let keeper = Keeper::new(joining, inner.settings.limits)?;
         let (commands, waiting) = mpsc::channel(COMMANDS);
         inner.env.spawn(keeper.run(waiting));
         *slot = Some(commands.clone());

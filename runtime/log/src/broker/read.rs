@@ -5,8 +5,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::BrokerLog;
-use super::amqp::{AmqpError, Message, Messages, Start, in_time};
 use super::local::{MAX_RUNS, Placed, placed, spilled_entries, storage};
+use super::record::stream_name;
+use super::transport::{BrokerError, Message, Messages, Start, in_time};
 use crate::embedded::read::bounds;
 use crate::{ChannelId, Entries, LogError, ReadRequest, ShardNo};
 
@@ -110,7 +111,7 @@ impl BrokerLog {
         runs: &[Placed],
         next: u64,
     ) -> Result<(Entries, u64), LogError> {
-        let busy = |error: AmqpError| {
+        let busy = |error: BrokerError| {
             tracing::debug!(%error, "a read waits for the broker");
             LogError::Busy
         };
@@ -141,11 +142,13 @@ impl BrokerLog {
                     begins = true;
                     reading.held = None;
                     if let Some(open) = other {
-                        Messages::close(open).await;
+                        open.close().await;
                     }
                     let from = Start::Position(run.position);
-                    let opening = Messages::open(&connection, &self.0.config, want.shard, from);
-                    in_time(opening).await.map_err(busy)?
+                    let stream = stream_name(&self.0.settings.prefix, want.shard);
+                    in_time(connection.read(&stream, from))
+                        .await
+                        .map_err(busy)?
                 }
             };
             let messages = messages.insert(opened);
@@ -216,7 +219,7 @@ pub(super) struct Parked {
     at: u64,
     /// It was taken and not wanted yet.
     held: Option<Message>,
-    messages: Messages,
+    messages: Box<dyn Messages>,
 }
 
 enum Took {
@@ -267,10 +270,10 @@ impl Reading {
             return Took::Goes;
         }
         let ours = epoch == run.epoch
-            && message.entry.is_some_and(|(channel, offset, ..)| {
-                channel == self.want.channel && offset <= run.last
+            && message.entry.is_some_and(|entry| {
+                entry.channel == self.want.channel && entry.offset <= run.last
             });
-        let offset = message.entry.map_or(0, |(_, offset, ..)| offset);
+        let offset = message.entry.map_or(0, |entry| entry.offset);
         if ours && offset < self.next {
             return Took::Goes;
         }

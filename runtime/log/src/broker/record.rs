@@ -261,7 +261,7 @@ pub(crate) fn decode_spilled(bytes: &[u8]) -> Option<(Facts, Vec<Meta>)> {
 }
 
 /// Name of a shard's stream.
-pub(crate) fn stream_name(prefix: &str, shard: ShardNo) -> String {
+pub fn stream_name(prefix: &str, shard: ShardNo) -> String {
     format!("{prefix}.shard-{}", shard.0)
 }
 

@@ -101,7 +101,10 @@ impl Broker {
             .output()
             .expect("the script runs");
         let text = String::from_utf8_lossy(&said.stdout);
-        assert!(text.contains("revived"), "{said:?}");
+        assert!(
+            said.status.success() && text.contains("{revived"),
+            "{said:?}"
+        );
     }
 
     fn names(&self) -> PathBuf {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pqcnet_actor::{Env, StreamRng};
 use pqcnet_client::ClientConfig;
 use pqcnet_crypto::{NodeId, NodeKeys};
@@ -12,6 +13,7 @@ use pqcnet_p2p::network::Address;
 use pqcnet_p2p::streams::Streams;
 
 use super::{DATA_PORT, World};
+use crate::broker::Shelf;
 use crate::disk::Disk;
 use crate::net::SimStreams;
 use crate::world::{NodeNo, NodeSpec, WorldError, stream_of};
@@ -70,6 +72,21 @@ impl World {
     /// There is no such node.
     pub fn disk(&self, node: NodeNo) -> &Disk {
         &self.nodes[node.index()].disk
+    }
+
+    /// The node with the broker on which this one's log is.
+    pub fn broker_of(&self, node: NodeNo) -> Option<NodeNo> {
+        self.find(self.spec(node).broker.as_ref()?.as_str())
+    }
+
+    /// Where a node's broker listens.
+    pub fn broker_address(&self, node: NodeNo) -> Address {
+        SocketAddr::new(self.net.ip(node), crate::broker::PORT).into()
+    }
+
+    /// What a node's broker keeps, if it runs one.
+    pub fn shelf(&self, node: NodeNo) -> Option<Arc<Mutex<Shelf>>> {
+        self.nodes.get(node.index())?.shelf.clone()
     }
 
     /// Where a node takes direct streams.

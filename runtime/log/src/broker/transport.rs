@@ -1,0 +1,208 @@
+//! What the log needs of a broker, whoever carries it there: AMQP to a RabbitMQ ([`amqp`](super::amqp)), or a simulated network.
+//!
+//! A broker keeps streams by name. A writer has a stream's lock, which is its connection's alone, and gets a confirm for each
+//! message it publishes; a reader gets a stream's messages in order from a place in it. What a stream's messages amount to is
+//! [`core`](crate::core)'s.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use crate::ChannelId;
+use crate::core::fold::Stamp;
+use crate::core::owner::OwnerLimits;
+
+/// A broker that does not answer within this is taken for gone.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long streams keep what is in them. Whole segments of the front go once a limit is passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StreamRetention {
+    /// Bytes a shard.
+    pub bytes: Option<u64>,
+    /// Age of a segment.
+    pub age: Option<Duration>,
+}
+
+/// What is a log's at its broker, and how it goes about it.
+#[derive(Debug, Clone)]
+pub struct BrokerSettings {
+    /// Names of streams and locks begin with this; relayers of one network have it in common.
+    pub prefix: String,
+    /// Of streams that do not exist yet.
+    pub retention: StreamRetention,
+    /// Limits of each shard's writer.
+    pub limits: OwnerLimits,
+}
+
+impl BrokerSettings {
+    /// Names that begin with this, no retention, usual limits.
+    pub fn new(prefix: impl Into<String>) -> Self {
+        Self {
+            prefix: prefix.into(),
+            retention: StreamRetention::default(),
+            limits: OwnerLimits::default(),
+        }
+    }
+}
+
+/// Why something did not work with the broker.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BrokerError {
+    /// Another connection has the shard.
+    #[error("another connection holds the lock {queue}")]
+    Locked {
+        /// The lock.
+        queue: String,
+    },
+    /// Somebody else has written to the stream.
+    #[error("somebody else has written to {stream} under writer epoch {epoch}")]
+    Foreign {
+        /// The stream.
+        stream: String,
+        /// Their writer epoch.
+        epoch: u64,
+    },
+    /// The broker has the stream's name, and does not serve it: not yet, or it forgot what coordinates its streams.
+    #[error("the broker does not serve {stream}, which it has: {detail}")]
+    Asleep {
+        /// The stream.
+        stream: String,
+        /// The broker's words.
+        detail: String,
+    },
+    /// The broker has no such stream, and should.
+    #[error(
+        "the broker has no stream {stream}, which held this shard's entries: it was deleted, or the broker lost its data"
+    )]
+    Missing {
+        /// The stream.
+        stream: String,
+    },
+    /// The broker does not answer, or says no.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What a broker answers.
+pub type Answer<T> = BoxFuture<'static, Result<T, BrokerError>>;
+
+/// Whether a message was confirmed; false for a nack or a return.
+pub type Confirming = Answer<bool>;
+
+/// A way to one broker.
+pub trait Transport: Send + Sync + 'static {
+    /// A new connection, for this purpose.
+    fn connect(&self, purpose: &'static str) -> Answer<Arc<dyn Connection>>;
+}
+
+/// One connection. Dropped, it ends.
+pub trait Connection: Send + Sync + 'static {
+    /// Waits until it is lost; why.
+    fn lost(&self) -> BoxFuture<'static, String>;
+
+    /// Whether a stream of this name is there.
+    ///
+    /// # Errors
+    /// [`BrokerError::Asleep`]: it is, and the broker does not serve it.
+    fn has(&self, stream: &str) -> Answer<bool>;
+
+    /// A way to write to a stream: takes its lock, and makes the stream if there is none and `make` says how long it keeps.
+    ///
+    /// # Errors
+    /// [`BrokerError::Locked`], [`BrokerError::Missing`], [`BrokerError::Asleep`].
+    fn write(&self, stream: &str, make: Option<StreamRetention>) -> Answer<Arc<dyn Writer>>;
+
+    /// Reads a stream from a place on.
+    fn read(&self, stream: &str, from: Start) -> Answer<Box<dyn Messages>>;
+}
+
+/// Publishes to one stream. Confirms come in any order; what is lost with it may be in the stream all the same.
+pub trait Writer: Send + Sync + 'static {
+    /// Whether the message is confirmed. The first poll hands it over.
+    fn publish(&self, message: Outgoing) -> Confirming;
+}
+
+/// Reads a stream's messages in order.
+pub trait Messages: Send + 'static {
+    /// The next one. What no version of this program writes is passed over.
+    fn next(&mut self) -> BoxFuture<'_, Result<Message, BrokerError>>;
+
+    /// Ends the reading.
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()>;
+}
+
+/// What a message that is an entry says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryHead {
+    /// Its channel.
+    pub channel: ChannelId,
+    /// Its offset there.
+    pub offset: u64,
+    /// Its producer's epoch.
+    pub epoch: u64,
+    /// Its number in that.
+    pub sequence: u64,
+}
+
+/// A message on its way to a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// What it counts for.
+    pub stamp: Stamp,
+    /// If it is an entry.
+    pub entry: Option<EntryHead>,
+    /// Its bytes.
+    pub body: Bytes,
+}
+
+/// A message of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Where it is in the stream.
+    pub position: u64,
+    /// What it counts for.
+    pub stamp: Stamp,
+    /// If it is an entry.
+    pub entry: Option<EntryHead>,
+    /// Its bytes.
+    pub body: Bytes,
+}
+
+/// Where a reader starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At the first message that is there.
+    First,
+    /// At this place, or behind it where that is gone.
+    Position(u64),
+}
+
+/// What `work` gives, or that the broker does not answer.
+pub(crate) async fn in_time<T>(
+    work: impl Future<Output = Result<T, BrokerError>>,
+) -> Result<T, BrokerError> {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(result) => result,
+        Err(_) => Err(BrokerError::Refused(format!(
+            "no answer within {PATIENCE:?}"
+        ))),
+    }
+}
+
+/// Hands messages to a writer in order; the confirm of each.
+pub(crate) async fn hand_over(
+    writer: &dyn Writer,
+    messages: impl Iterator<Item = Outgoing>,
+) -> Vec<Confirming> {
+    let mut confirming: Vec<Confirming> = messages.map(|message| writer.publish(message)).collect();
+    for confirm in &mut confirming {
+        if let std::task::Poll::Ready(early) = futures::poll!(&mut *confirm) {
+            *confirm = std::future::ready(early).boxed();
+        }
+    }
+    confirming
+}
