@@ -61,6 +61,9 @@ pub struct StoreConfig {
 /// What memory tables of all families hold together, unless a store's owner says otherwise.
 const TABLES_BYTES: usize = 64 << 20;
 
+/// Files a family may have that are not merged: when merging begins, when writes are slowed, and when they wait for it.
+const UNMERGED: (i32, i32, i32) = (12, 30, 48);
+
 impl StoreConfig {
     /// Defaults for a relayer: a queue of 64 MiB, groups of 4 MiB, 128 MiB kept free.
     pub fn new(path: impl Into<PathBuf>, schema: Schema) -> Self {
@@ -378,6 +381,12 @@ fn options(tables_bytes: usize) -> (Options, Options) {
     db.set_max_log_file_size(1 << 20);
     let mut family = Options::default();
     family.set_write_buffer_size(tables_bytes / 2);
+    // What is stored comes at the end of its channel and is hardly ever replaced, so merging early buys readers little, and
+    // every merge writes again what it takes in: figures in docs/performance.md.
+    family.set_level_zero_file_num_compaction_trigger(UNMERGED.0);
+    family.set_level_zero_slowdown_writes_trigger(UNMERGED.1);
+    family.set_level_zero_stop_writes_trigger(UNMERGED.2);
+    family.set_max_bytes_for_level_base(16 * tables_bytes as u64);
     // Nearly everything stored is sealed, and sealed bytes do not compress.
     family.set_compression_type(DBCompressionType::None);
     let mut table = BlockBasedOptions::default();

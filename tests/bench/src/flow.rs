@@ -39,13 +39,7 @@ async fn measure(args: &Args) -> Result<Vec<Row>> {
     let subscriber = network.client(&keys).await?;
     let messages = if args.quick { 5_000 } else { 100_000 };
     let each = messages / CHANNELS;
-    let mut lanes = Vec::new();
-    for name in network.balanced_channels(keys.node_id(), CHANNELS)? {
-        let records = subscriber
-            .subscribe(&subscriber.channel(name.clone()), 0)
-            .await?;
-        lanes.push((publisher.publisher(&name)?, records));
-    }
+    let mut lanes = between(&network, (&publisher, &subscriber), CHANNELS).await?;
     // Once unmeasured, so that stores, epochs and windows are warm.
     lanes = pass(lanes, each.div_ceil(10)).await?;
     let wall = Wall::start();
@@ -88,81 +82,150 @@ struct Metered {
     lanes: Vec<Lane>,
     rates: Vec<f64>,
     cpu_us: Vec<f64>,
+    messages: usize,
+    /// CPU time of its relayer when the first measured pass began.
+    began: Duration,
 }
 
 impl Metered {
-    async fn start(window_seconds: u64) -> Result<Metered> {
+    /// With windows so long; 0 is no metering.
+    async fn start(window_seconds: u64, warm: usize) -> Result<Metered> {
         let network = Network::create(1, 1, Admission::Any)?;
         let relayer = network.node(Role::Relayer, 1);
         relayer.configure(&format!("[metering]\nwindow_seconds = {window_seconds}\n"))?;
         network.start_all().await?;
-        let keys = Arc::new(NodeKeys::generate());
-        let (publisher, subscriber) = (network.client(&keys).await?, network.client(&keys).await?);
-        let mut lanes = Vec::new();
-        for name in network.balanced_channels(keys.node_id(), CHANNELS)? {
-            let own = subscriber.channel(name.clone());
-            let records = subscriber.subscribe(&own, 0).await?;
-            lanes.push((publisher.publisher(&name)?, records));
-        }
-        Ok(Metered {
+        let lanes = lanes(&network, &Arc::new(NodeKeys::generate()), CHANNELS).await?;
+        let lanes = pass(lanes, warm).await?;
+        let mut metered = Metered {
             network,
             lanes,
             rates: Vec::new(),
             cpu_us: Vec::new(),
-        })
+            messages: 0,
+            began: Duration::ZERO,
+        };
+        metered.began = metered.cpu()?;
+        Ok(metered)
+    }
+
+    fn cpu(&self) -> Result<Duration> {
+        cpu::of(self.network.node(Role::Relayer, 1).pid()?)
     }
 
     async fn pass(&mut self, each: usize) -> Result<()> {
-        let pid = self.network.node(Role::Relayer, 1).pid()?;
-        let (wall, before) = (Wall::start(), cpu::of(pid)?);
+        let (wall, before) = (Wall::start(), self.cpu()?);
         self.lanes = pass(std::mem::take(&mut self.lanes), each).await?;
-        let count = (each * CHANNELS) as f64;
-        self.rates.push(count / wall.elapsed().as_secs_f64());
-        let used = cpu::of(pid)?.saturating_sub(before);
-        self.cpu_us.push(used.as_secs_f64() * 1e6 / count);
+        let count = each * CHANNELS;
+        self.messages += count;
+        self.rates.push(count as f64 / wall.elapsed().as_secs_f64());
+        let used = self.cpu()?.saturating_sub(before);
+        self.cpu_us.push(micros_of(used) / count as f64);
         Ok(())
+    }
+
+    /// CPU time of its relayer a message, with all that it did while others had their turns.
+    fn whole(&self) -> Result<f64> {
+        let used = self.cpu()?.saturating_sub(self.began);
+        Ok(micros_of(used) / self.messages as f64)
     }
 }
 
-/// Metering on and off, taking turns in one run: its windows are of a second, sixty times as often as usual.
+fn micros_of(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+/// No metering, the default's windows of a minute, and windows of a second, taking turns in one run that is longer than a
+/// minute. A network has a third of the run's time: what it does in the others' is counted for the default's windows, which
+/// so close three times as often a message as they would alone, and not for those of a second.
 async fn metered(args: &Args) -> Result<Vec<Row>> {
-    let (rounds, each) = if args.quick { (2, 1_250) } else { (9, 12_500) };
-    let (mut off, mut on) = (Metered::start(0).await?, Metered::start(1).await?);
-    for network in [&mut off, &mut on] {
-        network.pass(each / 2).await?;
-        network.rates.clear();
-        network.cpu_us.clear();
-    }
+    let (rounds, each) = if args.quick { (2, 1_250) } else { (30, 12_500) };
+    let mut off = Metered::start(0, each / 2).await?;
+    let mut minute = Metered::start(60, each / 2).await?;
+    let mut second = Metered::start(1, each / 2).await?;
     for round in 0..rounds {
-        let (first, second) = match round % 2 {
-            0 => (&mut off, &mut on),
-            _ => (&mut on, &mut off),
-        };
-        first.pass(each).await?;
-        second.pass(each).await?;
+        let mut turns = [&mut off, &mut minute, &mut second];
+        turns.rotate_left(round % 3);
+        if round % 2 == 1 {
+            turns.swap(1, 2);
+        }
+        for network in turns {
+            network.pass(each).await?;
+        }
     }
-    let row = |what: &str, unit, on: &mut Vec<f64>, off: &mut Vec<f64>| {
-        Row::new(GROUP, what, median(on), unit).beside("not metered", median(off))
+    let whole = (off.whole()?, minute.whole()?);
+    let halves = halves(&off.cpu_us);
+    let row = |what: &str, unit, on: &[f64], off: &[f64]| {
+        let (mut on, mut off) = (on.to_vec(), off.to_vec());
+        Row::new(GROUP, what, median(&mut on), unit).beside("not metered", median(&mut off))
     };
     let rows = vec![
         row(
-            "metered each second, 1 KiB, 4 channels",
+            "metered each minute, 1 KiB, 4 channels",
             "messages/s",
-            &mut on.rates,
-            &mut off.rates,
+            &minute.rates,
+            &off.rates,
         ),
         row(
-            "metered each second: CPU of the relayer a message",
+            "the same: CPU of the relayer a message, passes",
             "us",
-            &mut on.cpu_us,
-            &mut off.cpu_us,
+            &minute.cpu_us,
+            &off.cpu_us,
         ),
+        Row::new(
+            GROUP,
+            "the same: CPU of the relayer a message, whole run",
+            whole.1,
+            "us",
+        )
+        .beside("not metered", whole.0),
+        row(
+            "metered each second, 1 KiB, 4 channels",
+            "messages/s",
+            &second.rates,
+            &off.rates,
+        ),
+        row(
+            "the same: CPU of the relayer a message",
+            "us",
+            &second.cpu_us,
+            &off.cpu_us,
+        ),
+        // How far two halves of the same agree: what noise there is.
+        Row::new(GROUP, "not metered: CPU, odd rounds", halves.0, "us")
+            .beside("even rounds", halves.1),
     ];
-    for Metered { network, lanes, .. } in [off, on] {
+    for Metered { network, lanes, .. } in [off, minute, second] {
         drop(lanes);
         network.stop().await?;
     }
     Ok(rows)
+}
+
+/// Medians of every other sample, and of those between.
+fn halves(samples: &[f64]) -> (f64, f64) {
+    let half = |first| samples.iter().skip(first).step_by(2).copied();
+    let (mut odd, mut even): (Vec<f64>, Vec<f64>) = (half(0).collect(), half(1).collect());
+    (median(&mut odd), median(&mut even))
+}
+
+/// A publisher and a subscriber of each of so many channels, on two connections of their own.
+pub async fn lanes(network: &Network, keys: &Arc<NodeKeys>, channels: usize) -> Result<Vec<Lane>> {
+    let (publisher, subscriber) = (network.client(keys).await?, network.client(keys).await?);
+    between(network, (&publisher, &subscriber), channels).await
+}
+
+async fn between(
+    network: &Network,
+    (publisher, subscriber): (&Client, &Client),
+    channels: usize,
+) -> Result<Vec<Lane>> {
+    let mut lanes = Vec::new();
+    for name in network.balanced_channels(publisher.node_id(), channels)? {
+        let channel = subscriber.channel(name.clone());
+        let records = subscriber.subscribe(&channel, 0).await?;
+        lanes.push((publisher.publisher(&name)?, records));
+    }
+    Ok(lanes)
 }
 
 /// One channel's publisher and subscriber.
@@ -238,6 +301,7 @@ async fn latency(
     reading.await?
 }
 
-fn micros(time: Duration) -> u64 {
+/// Whole microseconds.
+pub fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -12,6 +12,7 @@ mod crypto;
 mod flow;
 mod handshake;
 mod pair;
+mod relay;
 mod row;
 mod stream;
 mod tls;
@@ -55,6 +56,8 @@ pub enum Group {
     Stream,
     /// Publish to delivery through a sentry and a relayer.
     Flow,
+    /// Shard workers and log in one process beside a bare RocksDB, and on a RabbitMQ beside a bare lapin loop.
+    Relay,
     /// What tracing costs, off and on.
     Tracing,
     /// Remote asks beside tonic over rustls.
@@ -73,12 +76,13 @@ fn main() -> anyhow::Result<()> {
 
 type Measure = fn(&Args) -> anyhow::Result<Vec<Row>>;
 
-const GROUPS: [(Group, Measure); 8] = [
+const GROUPS: [(Group, Measure); 9] = [
     (Group::Actor, actor::run),
     (Group::Crypto, crypto::run),
     (Group::Handshake, handshake::run),
     (Group::Stream, stream::run),
     (Group::Flow, flow::run),
+    (Group::Relay, relay::run),
     (Group::Tracing, traces::run),
     (Group::Ask, ask::run),
     (Group::Connections, connections::run),

@@ -1,7 +1,7 @@
 //! Publishes bursts of 1 KiB messages through real shard workers into a real, synced log, and prints the rate; then the same
 //! with what is stored counted for a meter, whose part here is to read every worker's book ten times a second.
 //!
-//! `cargo run --release -p pqcnet-relay --example relay_burst -- [messages] [shards] [batch]`
+//! `cargo run --release -p pqcnet-relay --example relayer_burst -- [messages] [shards] [batch]`
 //!
 //! One process, no network: what a relayer's disk path can do. Every message is sealed, stored and synced before it
 //! counts. Beside it, the same number of messages of the same size straight into the log, without a worker.
@@ -34,7 +34,7 @@ fn main() -> std::io::Result<()> {
     let mut number = |default| numbers.next().flatten().unwrap_or(default);
     let (messages, shards, batch) = (number(400_000), number(32), number(100));
     let folder = tempfile::tempdir()?;
-    pqcnet_actor::run("relay_burst", |env| async move {
+    pqcnet_actor::run("relayer_burst", |env| async move {
         let shards = u16::try_from(shards).unwrap_or(32).max(1);
         let (raw, raw_groups) =
             raw(&env, &folder.path().join("raw"), messages, shards, batch).await;

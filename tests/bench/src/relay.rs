@@ -1,0 +1,35 @@
+//! The relay's own path: shard workers and log, embedded and on a RabbitMQ.
+
+mod broker;
+mod embedded;
+mod fairness;
+mod rig;
+
+use anyhow::Result;
+use pqcnet_tests::private_broker::Broker;
+
+use crate::Args;
+use crate::row::Row;
+
+const GROUP: &str = "relay";
+
+/// Every row of the group.
+pub fn run(args: &Args) -> Result<Vec<Row>> {
+    let mut rows = pqcnet_actor::run("bench", |env| async move {
+        let mut rows = embedded::bursts(&env, args).await?;
+        rows.extend(embedded::costs(&env, args).await?);
+        anyhow::Ok(rows)
+    })??;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    rows.extend(runtime.block_on(fairness::rows(args))?);
+    drop(runtime);
+    let server = Broker::start();
+    let on_broker = pqcnet_actor::run("bench", |env| {
+        let server = &server;
+        async move { broker::rows(&env, args, server).await }
+    });
+    rows.extend(on_broker??);
+    Ok(rows)
+}

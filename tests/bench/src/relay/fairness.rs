@@ -1,0 +1,225 @@
+//! What one flooding channel does to others, and what memory does while consumers take a third of what is offered: one sentry
+//! and one relayer as processes, clients in the bench's own.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use hdrhistogram::Histogram;
+use pqcnet_crypto::NodeKeys;
+use pqcnet_messages::Role;
+use pqcnet_tests::network::{Network, Node};
+
+use super::GROUP;
+use crate::Args;
+use crate::cpu::{Wall, median};
+use crate::flow::{self, Lane};
+use crate::row::Row;
+
+const PAYLOAD: usize = 1024;
+/// Others' channels, each with its share of their messages.
+const OTHERS: usize = 8;
+/// Messages of all others together, a second, one each time in turn.
+const OTHERS_PER_SECOND: u64 = 400;
+/// Between two looks of a consumer that has taken its third.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// After so many without an acknowledgement the producers wait.
+const PATIENT_LOOKS: u32 = 200;
+
+/// Both.
+pub async fn rows(args: &Args) -> Result<Vec<Row>> {
+    let mut rows = fairness(args).await?;
+    rows.extend(memory(args).await?);
+    Ok(rows)
+}
+
+async fn fairness(args: &Args) -> Result<Vec<Row>> {
+    let (rounds, seconds) = if args.quick { (1, 1) } else { (3, 8) };
+    let network = Network::start(1, 1).await?;
+    let keys = Arc::new(NodeKeys::generate());
+    let mut others = flow::lanes(&network, &keys, OTHERS).await?;
+    let flooder = Arc::new(NodeKeys::generate());
+    let mut flooding = flow::lanes(&network, &flooder, 1).await?;
+    let (mut quiet, mut flooded, mut rates) = (vec![], vec![], vec![]);
+    for _ in 0..rounds {
+        let (lanes, latency) = paced(others, seconds).await?;
+        quiet.push(latency);
+        let over = Arc::new(AtomicBool::new(false));
+        let flood = tokio::spawn(flood(flooding, over.clone()));
+        let wall = Wall::start();
+        let (lanes, latency) = paced(lanes, seconds).await?;
+        flooded.push(latency);
+        over.store(true, Relaxed);
+        let (lane, carried) = flood.await??;
+        rates.push(carried as f64 / wall.elapsed().as_secs_f64());
+        (others, flooding) = (lanes, lane);
+    }
+    drop((others, flooding));
+    network.stop().await?;
+    let of = |latencies: &[Histogram<u64>], quantile| {
+        let at = |latency: &Histogram<u64>| latency.value_at_quantile(quantile) as f64 / 1000.0;
+        median(&mut latencies.iter().map(at).collect::<Vec<f64>>())
+    };
+    let mut rows = vec![Row::new(
+        GROUP,
+        "a flooding channel carries, 1 KiB",
+        median(&mut rates),
+        "messages/s",
+    )];
+    for (named, quantile) in [("p50", 0.5), ("p99", 0.99)] {
+        let what = format!("{OTHERS} other channels beside it, {named}");
+        let row = Row::new(GROUP, what, of(&flooded, quantile), "ms");
+        rows.push(row.beside("without the flood", of(&quiet, quantile)));
+    }
+    Ok(rows)
+}
+
+/// Publishes as fast as it is taken, until told; what it carried.
+async fn flood(mut lanes: Vec<Lane>, over: Arc<AtomicBool>) -> Result<(Vec<Lane>, u64)> {
+    const BURST: usize = 2_000;
+    let mut carried = 0;
+    while !over.load(Relaxed) {
+        lanes = flow::pass(lanes, BURST).await?;
+        carried += BURST as u64;
+    }
+    Ok((lanes, carried))
+}
+
+/// Publishes at a fixed rate, the lanes taking turns: microseconds from publish to delivery.
+async fn paced(lanes: Vec<Lane>, seconds: u64) -> Result<(Vec<Lane>, Histogram<u64>)> {
+    let wall = Arc::new(Wall::start());
+    let each = seconds * OTHERS_PER_SECOND / lanes.len() as u64;
+    let pause =
+        Duration::from_secs(1) * u32::try_from(lanes.len())? / u32::try_from(OTHERS_PER_SECOND)?;
+    let running: Vec<_> = (lanes.into_iter().enumerate())
+        .map(|(lane, (publisher, mut records))| {
+            let first = pause * u32::try_from(lane).unwrap_or(0) / OTHERS as u32;
+            let writing = tokio::spawn({
+                let wall = wall.clone();
+                async move {
+                    let mut receipts = Vec::new();
+                    for number in 0..u32::try_from(each)? {
+                        let at = first + pause * number;
+                        tokio::time::sleep(at.saturating_sub(wall.elapsed())).await;
+                        let mut payload = flow::micros(wall.elapsed()).to_be_bytes().to_vec();
+                        payload.resize(PAYLOAD, 0);
+                        receipts.push(publisher.send(payload).await?);
+                    }
+                    for receipt in receipts {
+                        receipt.await?;
+                    }
+                    anyhow::Ok(publisher)
+                }
+            });
+            let wall = wall.clone();
+            let reading = tokio::spawn(async move {
+                let mut histogram = Histogram::<u64>::new(3)?;
+                for _ in 0..each {
+                    let record = records.next().await?;
+                    let sent = u64::from_be_bytes(record.payload[..8].try_into()?);
+                    histogram.record(flow::micros(wall.elapsed()).saturating_sub(sent))?;
+                }
+                anyhow::Ok((records, histogram))
+            });
+            (writing, reading)
+        })
+        .collect();
+    let (mut lanes, mut all) = (Vec::new(), Histogram::<u64>::new(3)?);
+    for (writing, reading) in running {
+        let publisher = writing.await??;
+        let (records, histogram) = reading.await??;
+        all.add(histogram)?;
+        lanes.push((publisher, records));
+    }
+    Ok((lanes, all))
+}
+
+async fn memory(args: &Args) -> Result<Vec<Row>> {
+    let messages: u64 = if args.quick { 20_000 } else { 1_200_000 };
+    let network = Network::start(1, 1).await?;
+    let lanes = flow::lanes(&network, &Arc::new(NodeKeys::generate()), 4).await?;
+    let each = messages / lanes.len() as u64;
+    let acked = Arc::new(AtomicU64::new(0));
+    let mut running = Vec::new();
+    for (publisher, mut records) in lanes {
+        let counted = acked.clone();
+        running.push(tokio::spawn(async move {
+            for _ in 0..each / 500 {
+                let mut receipts = Vec::new();
+                for _ in 0..500 {
+                    receipts.push(publisher.send(vec![0x5a; PAYLOAD]).await?);
+                }
+                for receipt in receipts {
+                    receipt.await?;
+                }
+                counted.fetch_add(500, Relaxed);
+            }
+            anyhow::Ok(())
+        }));
+        let counted = acked.clone();
+        let own = (each / 500 * 500) / 3;
+        running.push(tokio::spawn(async move {
+            let (mut taken, mut before, mut looks) = (0, 0, 0);
+            while taken < own {
+                let acked = counted.load(Relaxed);
+                if acked != before {
+                    (before, looks) = (acked, 0);
+                }
+                // A quarter of all that is acknowledged is of this channel, and of that it takes a third; but no producer
+                // that was asked to wait for it may wait in vain.
+                if taken * 12 < acked || looks > PATIENT_LOOKS {
+                    records.next().await?;
+                    taken += 1;
+                } else {
+                    looks += 1;
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+            }
+            anyhow::Ok(())
+        }));
+    }
+    let nodes = [
+        network.node(Role::Relayer, 1),
+        network.node(Role::Sentry, 1),
+    ];
+    let goal = each / 500 * 500 * 4;
+    // Resident bytes whenever another hundredth is acknowledged.
+    let mut samples = [Vec::new(), Vec::new()];
+    let mut next = 0;
+    while next < goal {
+        next = (next + goal / 100).min(goal);
+        while acked.load(Relaxed) < next
+            && !running.iter().any(tokio::task::JoinHandle::is_finished)
+        {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        for (node, samples) in nodes.iter().zip(&mut samples) {
+            samples.push(resident(node)?);
+        }
+    }
+    for task in running {
+        task.await??;
+    }
+    let rows = nodes.iter().zip(samples).map(|(node, mut samples)| {
+        // The first quarter fills the store's memory tables and caches.
+        let mut late = samples.split_off(samples.len() * 3 / 4);
+        let mut early = samples.split_off(samples.len() / 3);
+        early.truncate(late.len());
+        let what = format!("{}: resident at a third taken, last quarter", node.role);
+        Row::new(GROUP, what, median(&mut late), "MiB").beside("second quarter", median(&mut early))
+    });
+    let rows = rows.collect();
+    network.stop().await?;
+    Ok(rows)
+}
+
+/// In MiB.
+fn resident(node: &Node) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", node.pid()?))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    let kib: f64 = kib.context("no resident size")?.parse()?;
+    Ok(kib / 1024.0)
+}
