@@ -158,8 +158,9 @@ impl RocksStore {
             folder,
         });
         let (for_writer, path) = (inner.clone(), inner.config.path.clone());
+        let writer_name = format!("{}-writer", inner.config.schema.kind);
         let writer = env
-            .dedicated_thread("store-writer", move || writer::run(&for_writer))
+            .dedicated_thread(&writer_name, move || writer::run(&for_writer))
             .map_err(io("starting the writer of", &path))?;
         Ok(Self {
             inner,

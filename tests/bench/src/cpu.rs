@@ -18,6 +18,21 @@ pub fn of(pid: u32) -> anyhow::Result<Duration> {
     Ok(clock_gettime(clock_getcpuclockid(pid)?)?.into())
 }
 
+/// CPU time of those threads of another process that have one of these names, as the scheduler counts it.
+pub fn of_threads(pid: u32, names: &[&str]) -> anyhow::Result<Duration> {
+    let mut nanos = 0;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let folder = thread?.path();
+        let name = std::fs::read_to_string(folder.join("comm"))?;
+        if names.contains(&name.trim_end()) {
+            let counts = std::fs::read_to_string(folder.join("schedstat"))?;
+            let spent = counts.split_whitespace().next().unwrap_or_default();
+            nanos += spent.parse::<u64>()?;
+        }
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
 /// CPU time of this thread.
 pub fn thread() -> anyhow::Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())

@@ -83,9 +83,13 @@ struct Metered {
     rates: Vec<f64>,
     cpu_us: Vec<f64>,
     messages: usize,
-    /// CPU time of its relayer when the first measured pass began.
-    began: Duration,
+    /// CPU time of its relayer when the first measured pass began, in all and on the threads that close windows.
+    began: (Duration, Duration),
 }
+
+/// What closes windows: the pool, where records and receipts are hashed, signed and verified, and the writer of their store.
+/// The pool does other things, too, as it does in a relayer without a meter.
+const CLOSING: [&str; 2] = ["meter-writer", "offload"];
 
 impl Metered {
     /// With windows so long; 0 is no metering.
@@ -102,10 +106,19 @@ impl Metered {
             rates: Vec::new(),
             cpu_us: Vec::new(),
             messages: 0,
-            began: Duration::ZERO,
+            began: (Duration::ZERO, Duration::ZERO),
         };
-        metered.began = metered.cpu()?;
+        metered.began = (metered.cpu()?, metered.closing()?);
         Ok(metered)
+    }
+
+    fn closing(&self) -> Result<Duration> {
+        cpu::of_threads(self.network.node(Role::Relayer, 1).pid()?, &CLOSING)
+    }
+
+    /// CPU time of those threads since the first measured pass began.
+    fn closed(&self) -> Result<Duration> {
+        Ok(self.closing()?.saturating_sub(self.began.1))
     }
 
     fn cpu(&self) -> Result<Duration> {
@@ -125,7 +138,7 @@ impl Metered {
 
     /// CPU time of its relayer a message, with all that it did while others had their turns.
     fn whole(&self) -> Result<f64> {
-        let used = self.cpu()?.saturating_sub(self.began);
+        let used = self.cpu()?.saturating_sub(self.began.0);
         Ok(micros_of(used) / self.messages as f64)
     }
 }
@@ -142,6 +155,7 @@ async fn metered(args: &Args) -> Result<Vec<Row>> {
     let mut off = Metered::start(0, each / 2).await?;
     let mut minute = Metered::start(60, each / 2).await?;
     let mut second = Metered::start(1, each / 2).await?;
+    let wall = Wall::start();
     for round in 0..rounds {
         let mut turns = [&mut off, &mut minute, &mut second];
         turns.rotate_left(round % 3);
@@ -153,6 +167,9 @@ async fn metered(args: &Args) -> Result<Vec<Row>> {
         }
     }
     let whole = (off.whole()?, minute.whole()?);
+    let windows = wall.elapsed().as_secs_f64();
+    let closing = second.closed()?.saturating_sub(off.closed()?);
+    let closing_ms = closing.as_secs_f64() * 1e3 / windows;
     let halves = halves(&off.cpu_us);
     let row = |what: &str, unit, on: &[f64], off: &[f64]| {
         let (mut on, mut off) = (on.to_vec(), off.to_vec());
@@ -189,6 +206,12 @@ async fn metered(args: &Args) -> Result<Vec<Row>> {
             "us",
             &second.cpu_us,
             &off.cpu_us,
+        ),
+        Row::new(
+            GROUP,
+            "closing a window: CPU on threads of its own",
+            closing_ms,
+            "ms",
         ),
         // How far two halves of the same agree: what noise there is.
         Row::new(GROUP, "not metered: CPU, odd rounds", halves.0, "us")
