@@ -276,7 +276,8 @@ async fn start(
             let store = Some(config.store.clone());
             let mut machine = Machine::new(env.clone(), store)
                 .with_mesh(&config.mesh)
-                .with_reserve(config.reserve_bytes);
+                .with_reserve(config.reserve_bytes)
+                .with_retention(config.retention);
             if let Some(file) = &config.broker {
                 let mut broker = broker(file, &setup.network)?;
                 broker.settings.retention = config.retention;

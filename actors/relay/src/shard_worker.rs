@@ -16,6 +16,7 @@ mod reading;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pqcnet_actor::latest;
 use pqcnet_actor::{Alarm, Behaviour, Bounds, Cx, On, Ref, Reply, StepKind, Stopping};
@@ -38,6 +39,8 @@ use answers::{Meters, Publishing, Traced, Waiting};
 use duty::Duty;
 use links::Link;
 
+/// How often the log is asked to remove what is over.
+const RETAIN_EVERY: Duration = Duration::from_secs(2);
 /// Effects applied before messages get their turn again.
 const EFFECTS_A_TURN: usize = 256;
 
@@ -69,6 +72,8 @@ pub struct ShardWorker {
     /// Where publishers are told to stop, of links over which one was.
     publishers: BTreeMap<u64, Ref<RelayFlow>>,
     alarm: Alarm<Self>,
+    /// When the log is next asked to remove what is over.
+    retains: Alarm<Self>,
     draining: bool,
     traces: Traces,
     meters: Meters,
@@ -96,6 +101,7 @@ impl ShardWorker {
             links: BTreeMap::new(),
             publishers: BTreeMap::new(),
             alarm: Alarm::new(Self::on_alarm),
+            retains: Alarm::new(Self::retain),
             draining: false,
             traces: Traces::default(),
             meters: Meters::default(),
@@ -110,6 +116,28 @@ impl ShardWorker {
     fn on_alarm(&mut self, cx: &mut Cx<Self>) {
         self.core.on_tick(cx.now());
         self.drive(cx);
+    }
+
+    /// Removes what is over, unless the shard is fenced or on its way to another owner's disk with its last records.
+    fn retain(&mut self, cx: &mut Cx<Self>) {
+        let again = cx.now() + RETAIN_EVERY;
+        self.retains.set(cx, Some(again));
+        let Some((newest, _)) = self.salts.last() else {
+            return;
+        };
+        if !matches!(self.duty, Duty::Works) || self.core.phase() != "ready" {
+            return;
+        }
+        let Some(retaining) = self.log.retain(self.shard, *newest, cx.wall_ms()) else {
+            return;
+        };
+        cx.spawn(retaining, |worker, removed, _| match removed {
+            Ok(0) | Err(LogError::Busy) => {}
+            Ok(bytes) => tracing::info!(shard = worker.shard.0, bytes, "what is over was removed"),
+            Err(error) => {
+                tracing::warn!(shard = worker.shard.0, %error, "what is over was not removed");
+            }
+        });
     }
 
     /// Applies every due effect, then re-arms the one timer at the core's next deadline.
@@ -238,6 +266,9 @@ impl Behaviour for ShardWorker {
     fn started(&mut self, cx: &mut Cx<Self>) {
         self.meters = Meters::of(cx.env());
         self.look(cx);
+        if self.log.is_limited() {
+            self.retain(cx);
+        }
     }
 
     /// Stores and answers what is admitted, then goes.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pqcnet_actor::Env;
 use pqcnet_log::broker::local;
-use pqcnet_log::{BrokerConfig, BrokerLog, EmbeddedLog, ShardLog, keys};
+use pqcnet_log::{BrokerConfig, BrokerLog, EmbeddedLog, Retention, ShardLog, keys};
 use pqcnet_mesh::Shelf;
 use pqcnet_p2p::control::{
     ControlConfig, ControlError, ControlEvents, ControlPlane, Libp2pControl,
@@ -91,6 +91,7 @@ pub struct Machine {
     broker: Option<BrokerConfig>,
     shelf: Shelf,
     reserve_bytes: Option<u64>,
+    retention: Retention,
     free_space: Option<FreeSpace>,
 }
 
@@ -103,6 +104,7 @@ impl Machine {
             broker: None,
             shelf: Shelf::none(),
             reserve_bytes: None,
+            retention: Retention::default(),
             free_space: None,
         }
     }
@@ -118,6 +120,13 @@ impl Machine {
     #[must_use]
     pub fn with_reserve(mut self, bytes: u64) -> Machine {
         self.reserve_bytes = Some(bytes);
+        self
+    }
+
+    /// With limits to what the log in its store keeps.
+    #[must_use]
+    pub fn with_retention(mut self, limits: Retention) -> Machine {
+        self.retention = limits;
         self
     }
 
@@ -169,10 +178,13 @@ impl Platform for Machine {
 
     fn storage(&self) -> Result<Storage, PlatformError> {
         let path = self.store.as_ref().ok_or(PlatformError::NoStore)?;
-        let schema = match &self.broker {
+        let mut schema = match &self.broker {
             Some(_) => broker_schema(),
             None => log_schema(),
         };
+        if self.broker.is_none() && self.retention.is_limited() {
+            schema.families.push(keys::SEGMENT);
+        }
         let mut config = StoreConfig::new(path, schema);
         if let Some(reserve) = self.reserve_bytes {
             config.reserve_bytes = reserve;
@@ -183,7 +195,10 @@ impl Platform for Machine {
         let store = Arc::new(RocksStore::open(&self.env, config)?);
         let log: Arc<dyn ShardLog> = match &self.broker {
             Some(broker) => Arc::new(BrokerLog::new(&self.env, store.clone(), broker.clone())),
-            None => Arc::new(EmbeddedLog::new(&self.env, store.clone())),
+            None => {
+                let log = EmbeddedLog::new(&self.env, store.clone());
+                Arc::new(log.retaining(self.retention))
+            }
         };
         // Beside the log's own database, so that either can be looked at, copied or begun anew without the other.
         let mut config = StoreConfig::new(path.join(METER), pqcnet_meter::disk::schema());

@@ -144,6 +144,18 @@ pub const KEYS: &[Key] = &[
         "The relayer's shard log; a sentry stores nothing.",
     ),
     key(
+        "store.keep_mib",
+        Type::Number(0, 1 << 30),
+        Some("0"),
+        "What the log in the store keeps of a shard at most, in MiB of records; beyond it the oldest go, an eighth at a time; 0: all.",
+    ),
+    key(
+        "store.keep_hours",
+        Type::Number(0, 1 << 20),
+        Some("0"),
+        "How long the log in the store keeps records, to an eighth of that; 0: for ever.",
+    ),
+    key(
         "store.broker",
         Type::Path,
         None,

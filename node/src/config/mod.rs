@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pqcnet_log::StreamRetention;
+use pqcnet_log::Retention;
 use pqcnet_qstp::Suite;
 use pqcnet_roles::core::levels::Lines;
 use pqcnet_roles::watchman::Limits;
@@ -47,8 +47,8 @@ pub struct NodeConfig {
     pub store: PathBuf,
     /// Where the address of the broker stands that has the shard log; without one the store has it.
     pub broker: Option<PathBuf>,
-    /// How long that broker's new streams keep what is in them.
-    pub retention: StreamRetention,
+    /// How long the log keeps what is in it: that broker's new streams, else the store.
+    pub retention: Retention,
     /// What the mesh keeps: the root's directives and the peer book.
     pub mesh: PathBuf,
     /// Whether the LAN is searched for nodes.
@@ -281,10 +281,15 @@ impl NodeConfig {
             },
             store: read.value("store.path")?,
             broker: read.optional("store.broker").map(PathBuf::from),
-            retention: StreamRetention {
-                bytes: limit(read.value("store.broker_keep_mib")?).map(|mib| mib << 20),
-                age: limit(read.value("store.broker_keep_hours")?)
-                    .map(|hours| Duration::from_secs(hours * 3600)),
+            retention: {
+                let [mib, hours] = match read.optional("store.broker") {
+                    Some(_) => ["store.broker_keep_mib", "store.broker_keep_hours"],
+                    None => ["store.keep_mib", "store.keep_hours"],
+                };
+                Retention {
+                    bytes: limit(read.value(mib)?).map(|mib| mib << 20),
+                    age: limit(read.value(hours)?).map(|hours| Duration::from_secs(hours * 3600)),
+                }
             },
             lan: read.value("mesh.lan")?,
             reach: read.value("mesh.reach")?,
@@ -422,6 +427,23 @@ fn unsafe_values(layers: &Layers) -> Vec<ConfigError> {
                 key: "metering.grpc",
                 why: format!("{} would send its token in clear text", entry.text),
                 instead: "set a loopback address; a TLS tunnel may end there".to_owned(),
+            });
+        }
+    }
+    if layers.values.contains_key("store.broker") {
+        for (key, meant) in [
+            ("store.keep_mib", "store.broker_keep_mib"),
+            ("store.keep_hours", "store.broker_keep_hours"),
+        ] {
+            let Some(entry) = layers.values.get(key).filter(|entry| entry.text != "0") else {
+                continue;
+            };
+            errors.push(ConfigError::Invalid {
+                origin: entry.origin.clone(),
+                key,
+                why: "it limits the log in the store, and `store.broker` has the log elsewhere"
+                    .to_owned(),
+                did_you_mean: Some(meant.to_owned()),
             });
         }
     }

@@ -187,6 +187,25 @@ fn unsafe_values_need_a_word_of_their_own() {
     assert!(only_error(two_ways).contains("keep one of them"));
 }
 
+/// What the log keeps is limited where the log is; a limit for the other place is no silent nothing.
+#[test]
+fn retention_goes_with_the_log() {
+    let file = "[store]\nkeep_mib = 64\nkeep_hours = 24\n";
+    let retention = read(file, &[], &[]).unwrap().retention;
+    assert_eq!(
+        (retention.bytes, retention.age),
+        (Some(64 << 20), Some(Duration::from_secs(86_400)))
+    );
+    assert!(!read("", &[], &[]).unwrap().retention.is_limited());
+    assert_eq!(
+        only_error("[store]\nbroker = \"b\"\nkeep_mib = 64\n"),
+        "etc/n.toml:3: `store.keep_mib`: it limits the log in the store, and `store.broker` has the log elsewhere; \
+         did you mean `store.broker_keep_mib`?"
+    );
+    let both = "[store]\nbroker = \"b\"\nbroker_keep_mib = 3\nkeep_hours = 0\n";
+    assert_eq!(read(both, &[], &[]).unwrap().retention.bytes, Some(3 << 20));
+}
+
 /// Telemetry is off until it has somewhere to go, which is this machine or a place behind TLS.
 #[test]
 fn telemetry_goes_to_loopback_or_over_tls() {

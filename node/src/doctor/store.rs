@@ -142,6 +142,7 @@ fn existing(config: &NodeConfig, file: Option<&Path>) -> Check {
                     Code::StoreLocked
                 }
                 OpenError::TooNew { .. } => Code::StoreNewer,
+                OpenError::NoRoom { .. } => Code::DiskLow,
                 OpenError::WrongKind { .. } | OpenError::NotAStore { .. } => Code::StoreForeign,
                 OpenError::Io { .. } | OpenError::Corrupt { .. } | OpenError::Engine { .. } => {
                     Code::StoreDamaged

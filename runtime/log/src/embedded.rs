@@ -1,6 +1,7 @@
 //! The log in a [`Store`].
 
 pub(crate) mod read;
+mod retain;
 pub(crate) mod write;
 
 use std::sync::Arc;
@@ -10,12 +11,13 @@ use pqcnet_actor::{Env, OffloadError};
 use pqcnet_store::{Batch, Store, SubmitError};
 
 use self::read::{bounds, generations, heads, read};
+use self::retain::{Retaining, hand_on, noted};
 use self::write::{encode, settled, submit};
 use crate::fence::Fences;
 use crate::keys::{self, ABOUT, ENTRY, FIRST, GENERATION, HEAD, MARK};
 use crate::{
     AppendBatch, AppendError, ChannelHead, ChannelId, Entries, LogError, Opened, Pending,
-    ReadRequest, Salt, ShardLog, ShardNo,
+    ReadRequest, Retention, Salt, ShardLog, ShardNo,
 };
 
 /// A [`ShardLog`] in a [`Store`] whose schema has [`keys::FAMILIES`].
@@ -24,6 +26,7 @@ pub struct EmbeddedLog {
     store: Arc<dyn Store>,
     env: Env,
     fences: Fences,
+    retaining: Option<Retaining>,
 }
 
 impl EmbeddedLog {
@@ -33,7 +36,15 @@ impl EmbeddedLog {
             store,
             env: env.clone(),
             fences: Fences::default(),
+            retaining: None,
         }
+    }
+
+    /// The same, which keeps what is within these limits. Its store's schema has [`keys::SEGMENT`] too.
+    #[must_use]
+    pub fn retaining(mut self, limits: Retention) -> Self {
+        self.retaining = limits.is_limited().then(|| Retaining::new(limits));
+        self
     }
 
     fn off_thread<T: Send + 'static>(
@@ -75,6 +86,7 @@ impl ShardLog for EmbeddedLog {
         async move {
             let mut salts = stored.await?;
             let newest = salts.last().map_or(0, |(generation, _)| *generation);
+            let before = newest;
             let newest = newest.max(floor);
             let generation = log.fences.number(shard, call, newest)?;
             let mut batch = Batch::new();
@@ -82,6 +94,11 @@ impl ShardLog for EmbeddedLog {
             settled(submit(&*log.store, batch)?).await?;
             // Batches settle in order: whatever an earlier generation had queued is on disk or has failed by now.
             let heads = log.heads(shard).await?;
+            if let Some(retaining) = &log.retaining {
+                let noted = log.off_thread(move |store| noted(store, shard)).await?;
+                let begins = retaining.begin(shard, (before, generation), &noted, &heads);
+                settled(submit(&*log.store, begins)?).await?;
+            }
             log.fences.admit_from(shard, call, &heads)?;
             salts.push((generation, salt));
             Ok(Opened { generation, salts })
@@ -95,7 +112,8 @@ impl ShardLog for EmbeddedLog {
 
     fn append(&self, batch: AppendBatch) -> Result<Pending<()>, AppendError> {
         self.fences.admit(&batch)?;
-        let commit = match self.store.submit(encode(&batch)) {
+        let encoded = encode(&batch);
+        let commit = match hand_on(self.retaining.as_ref(), &*self.store, &batch, encoded) {
             Ok(commit) => commit,
             Err(refused) => {
                 self.fences.release(batch.shard);
@@ -109,8 +127,13 @@ impl ShardLog for EmbeddedLog {
             }
         };
         let under_way = self.fences.under_way(&batch);
+        let retaining = self.retaining.clone();
+        let (shard, generation) = (batch.shard, batch.generation);
         Ok(async move {
             let result = settled(commit).await;
+            if let (Some(retaining), Ok(())) = (retaining, &result) {
+                retaining.settled(shard, generation);
+            }
             under_way.settle(result.is_ok());
             result
         }
@@ -141,6 +164,15 @@ impl ShardLog for EmbeddedLog {
         .boxed()
     }
 
+    fn is_limited(&self) -> bool {
+        self.retaining.is_some()
+    }
+
+    fn retain(&self, shard: ShardNo, generation: u32, now_ms: u64) -> Option<Pending<u64>> {
+        let retaining = self.retaining.as_ref()?;
+        Some(retaining.retain((&self.env, &self.store), shard, generation, now_ms))
+    }
+
     fn discard(&self, shard: ShardNo) -> Pending<()> {
         self.fences.shut(shard);
         let mut batch = Batch::new();
@@ -149,7 +181,10 @@ impl ShardLog for EmbeddedLog {
             batch.delete_range(family, &from, &to);
         }
         // Behind whatever an earlier generation had queued.
-        let commit = submit(&*self.store, batch);
+        let commit = match &self.retaining {
+            Some(retaining) => retaining.discard(&*self.store, shard, batch),
+            None => submit(&*self.store, batch),
+        };
         async move { settled(commit?).await }.boxed()
     }
 }

@@ -8,6 +8,11 @@
 //! | `log.first` | shard u16, channel 32 | lowest offset kept u64; absent: 1 |
 //! | `log.mark` | shard u16, channel 32, epoch u64 | highest sequence u64, its offset u64 |
 //! | `log.about` | shard u16, channel 32 | the writer's own, sealed by it |
+//! | `log.segment` | shard u16, segment u64 | bytes of its entries u64, time of its first and of its last in ms u64, generation that noted this u64 |
+//! | `log.segment` | shard u16, segment u64, channel 32 | the channel's last offset in it u64; only of segments that are closed |
+//!
+//! `log.segment` is there only once a store was opened with limits to what it keeps. A release that does not know the family does not open the
+//! store from then on.
 
 use pqcnet_store::Family;
 
@@ -27,6 +32,9 @@ pub const FIRST: Family = Family("log.first");
 pub const MARK: Family = Family("log.mark");
 /// What writers store about channels.
 pub const ABOUT: Family = Family("log.about");
+
+/// What is kept, by segments.
+pub const SEGMENT: Family = Family("log.segment");
 
 /// Every family of the log, for a store's schema.
 pub const FAMILIES: [Family; 6] = [GENERATION, ENTRY, HEAD, FIRST, MARK, ABOUT];
@@ -52,6 +60,22 @@ pub fn numbered(shard: ShardNo, channel: &ChannelId, number: u64) -> [u8; 42] {
     let mut key = [0; 42];
     key[..34].copy_from_slice(&self::channel(shard, channel));
     key[34..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// Key of a segment.
+pub fn segment(shard: ShardNo, number: u64) -> [u8; 10] {
+    let mut key = [0; 10];
+    key[..2].copy_from_slice(&shard.0.to_be_bytes());
+    key[2..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// Key of what a segment has of a channel.
+pub fn in_segment(shard: ShardNo, number: u64, channel: &ChannelId) -> [u8; 42] {
+    let mut key = [0; 42];
+    key[..10].copy_from_slice(&segment(shard, number));
+    key[10..].copy_from_slice(&channel.0);
     key
 }
 
@@ -103,6 +127,10 @@ mod tests {
         assert_eq!(channel(ShardNo(0x0102), &c).to_vec(), wanted);
         wanted.extend([0, 0, 0, 0, 0, 0, 0x10, 0x01]);
         assert_eq!(numbered(ShardNo(0x0102), &c, 0x1001).to_vec(), wanted);
+        let mut wanted = vec![1, 2, 0, 0, 0, 0, 0, 0, 0x10, 0x01];
+        assert_eq!(segment(ShardNo(0x0102), 0x1001).to_vec(), wanted);
+        wanted.extend([0xab; 32]);
+        assert_eq!(in_segment(ShardNo(0x0102), 0x1001, &c).to_vec(), wanted);
         assert_eq!(
             value([1, 0x0200]),
             [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 2, 0]

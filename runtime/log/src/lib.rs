@@ -25,11 +25,11 @@ pub mod seek;
 mod types;
 
 pub use batch::{AppendBatch, Base, ChannelSlot};
-pub use broker::transport::{BrokerSettings, StreamRetention};
+pub use broker::transport::BrokerSettings;
 pub use broker::{AddressError, BrokerConfig, BrokerLog};
 pub use embedded::EmbeddedLog;
 pub use error::{AppendError, LogError};
 pub use types::{
-    ChannelHead, ChannelId, Entries, Opened, Pending, ProducerMark, ReadRequest, Salt, ShardLog,
-    ShardNo,
+    ChannelHead, ChannelId, Entries, Opened, Pending, ProducerMark, ReadRequest, Retention, Salt,
+    ShardLog, ShardNo,
 };

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
@@ -34,6 +35,22 @@ pub type Salt = [u8; 16];
 /// A result under way.
 pub type Pending<T> = BoxFuture<'static, Result<T, LogError>>;
 
+/// How long a log keeps what is in it. Whole segments of a shard's oldest entries go once a limit is passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Retention {
+    /// Bytes of entries a shard.
+    pub bytes: Option<u64>,
+    /// Age of a segment's newest entry.
+    pub age: Option<Duration>,
+}
+
+impl Retention {
+    /// Whether anything ever goes.
+    pub fn is_limited(&self) -> bool {
+        self.bytes.is_some() || self.age.is_some()
+    }
+}
+
 /// A durable, ordered log of sealed entries for many shards.
 pub trait ShardLog: Send + Sync + 'static {
     /// Starts a new generation of `shard`: refuses every earlier one from this call on, waits until what those had
@@ -56,6 +73,17 @@ pub trait ShardLog: Send + Sync + 'static {
 
     /// Removes the entries of `channel` up to and including `up_to`, durably. The offsets of the others stay.
     fn trim(&self, shard: ShardNo, channel: ChannelId, up_to: u64) -> Pending<()>;
+
+    /// Whether [`retain`](Self::retain) has anything to do.
+    fn is_limited(&self) -> bool {
+        false
+    }
+
+    /// Removes what is over of the shard that is open in this generation, durably, oldest first, and gives its bytes. `None` where nothing is
+    /// ever over, or the log sees to that by itself.
+    fn retain(&self, _shard: ShardNo, _generation: u32, _now_ms: u64) -> Option<Pending<u64>> {
+        None
+    }
 
     /// Removes everything of `shard` but its generations, durably, all at once. Refuses every generation from this call on.
     fn discard(&self, shard: ShardNo) -> Pending<()>;

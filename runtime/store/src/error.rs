@@ -60,6 +60,16 @@ pub enum OpenError {
         /// The engine's words; they name the file.
         detail: String,
     },
+    /// Opening writes, and there is no room for that.
+    #[error("opening {path} needs {needed} bytes of room on its disk: make room there ({detail})", path = path.display())]
+    NoRoom {
+        /// The store's folder.
+        path: PathBuf,
+        /// What is written at most.
+        needed: u64,
+        /// The system's answer.
+        detail: String,
+    },
     /// RocksDB refused for another reason.
     #[error("opening {path}: {detail}", path = path.display())]
     Engine {

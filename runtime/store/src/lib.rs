@@ -35,7 +35,7 @@ mod rocks;
 mod space;
 mod writer;
 
-pub use api::{Commit, Scan, Settle, Store, View, Visit, commit_channel};
+pub use api::{Commit, Scan, Settle, Span, Store, View, Visit, commit_channel};
 pub use batch::{Batch, Family, Op};
 pub use check::{Checker, Damage, Looked, MAX_DAMAGE};
 pub use error::{OpenError, ReadError, SubmitError, WriteError};

@@ -1,16 +1,19 @@
 //! RocksDB as a [`Store`].
 
+use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use parking_lot::RwLock;
+use nix::fcntl::{FallocateFlags, fallocate};
+use parking_lot::{Mutex, RwLock};
 use pqcnet_actor::{DedicatedThread, Env};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBRecoveryMode, ErrorKind, LogLevel, Options, ReadOptions, SnapshotWithThreadMode,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
+    DBCompressionType, DBPath, DBRecoveryMode, ErrorKind, LogLevel, Options, ReadOptions,
+    SnapshotWithThreadMode,
 };
 
 use crate::backup::{self, BackupError, Manifest};
@@ -19,8 +22,8 @@ use crate::meters::Meters;
 use crate::queue::{Limits, Queue};
 use crate::space::{FreeSpace, free_space_of};
 use crate::{
-    Batch, Commit, Family, OpenError, ReadError, Scan, Store, SubmitError, View, Visit, WriteError,
-    writer,
+    Batch, Commit, Family, OpenError, ReadError, Scan, Span, Store, SubmitError, View, Visit,
+    WriteError, writer,
 };
 use pqcnet_actor::latest;
 
@@ -137,12 +140,23 @@ pub(crate) struct Inner {
 pub struct RocksStore {
     inner: Arc<Inner>,
     writer: Option<DedicatedThread>,
+    /// What gives room back, one at a time.
+    giver: Mutex<Option<DedicatedThread>>,
+    env: Env,
 }
 
 impl RocksStore {
     /// Opens or creates the store and starts its writer thread.
     pub fn open(env: &Env, config: StoreConfig) -> Result<Self, OpenError> {
         let folder = Folder::open(&config.path, config.schema.kind, config.schema.version)?;
+        if let Err((needed, detail)) = room_to_open(&folder.db) {
+            let path = config.path;
+            return Err(OpenError::NoRoom {
+                path,
+                needed,
+                detail,
+            });
+        }
         let db = open_db(&folder.db, &config, true)?;
         let inner = Arc::new(Inner {
             queue: Queue::new(Limits {
@@ -165,6 +179,8 @@ impl RocksStore {
         Ok(Self {
             inner,
             writer: Some(writer),
+            giver: Mutex::new(None),
+            env: env.clone(),
         })
     }
 
@@ -234,6 +250,15 @@ impl Drop for RocksStore {
         {
             tracing::error!(path = %self.path().display(), "the store's writer panicked");
         }
+        if let Some(giver) = self.giver.get_mut().take() {
+            if let Slot::Open(db) = &*self.inner.slot.read() {
+                // Compactions end where they are; nothing is lost by that.
+                db.cancel_all_background_work(false);
+            }
+            if !giver.join() {
+                tracing::error!(path = %self.path().display(), "giving room back panicked");
+            }
+        }
     }
 }
 
@@ -249,6 +274,23 @@ impl Store for RocksStore {
         match &*self.inner.slot.read() {
             Slot::Open(db) | Slot::ReadOnly(db) => read(&RocksView::of(db)),
             Slot::Closed => Err(ReadError::Closed),
+        }
+    }
+
+    /// Tables that lie within what is emptied go at once; of the rest, what is emptied goes as the range is compacted, on a thread of its
+    /// own. What comes while that is under way is left to the next time.
+    fn give_back(&self, family: Family, emptied: &[Span], all: Span) {
+        let mut giver = self.giver.lock();
+        if giver.as_ref().is_some_and(|giver| !giver.is_finished()) {
+            return;
+        }
+        let (inner, emptied) = (self.inner.clone(), emptied.to_vec());
+        let began = self.env.dedicated_thread("store-giver", move || {
+            inner.give_back(family, &emptied, &all);
+        });
+        match began {
+            Ok(began) => *giver = Some(began),
+            Err(error) => tracing::warn!(%error, "no thread to give room back"),
         }
     }
 }
@@ -305,8 +347,33 @@ impl View for RocksView<'_> {
 }
 
 impl Inner {
-    /// Closes the database and opens it again, for reading only when writing is not possible.
+    fn give_back(&self, family: Family, emptied: &[Span], (from, to): &Span) {
+        let slot = self.slot.read();
+        let Slot::Open(db) = &*slot else {
+            return;
+        };
+        let Some(handle) = db.cf_handle(family.0) else {
+            return;
+        };
+        for (from, to) in emptied {
+            if let Err(error) = db.delete_file_in_range_cf(handle, from, to) {
+                tracing::warn!(%error, "tables that hold nothing any more stay for now");
+                return;
+            }
+        }
+        let mut options = CompactOptions::default();
+        // Flushes and the engine's own compactions go on beside it.
+        options.set_exclusive_manual_compaction(false);
+        db.compact_range_cf_opt(handle, Some(from), Some(to), &options);
+    }
+
+    /// Closes the database and opens it again, for reading only when writing is not possible. Without room for that it stays as it is:
+    /// all that was ever settled is read from it.
     pub(crate) fn reopen(&self) -> Result<(), WriteError> {
+        if let Err((needed, detail)) = room_to_open(&self.folder.db) {
+            let detail = format!("{detail}; opening the database again needs {needed} bytes");
+            return Err(WriteError::Full { detail });
+        }
         let mut slot = self.slot.write();
         *slot = Slot::Closed;
         // It was there, so it is never made anew: an empty one in its place would be a silent loss.
@@ -335,14 +402,56 @@ impl Inner {
 fn open_db(path: &Path, config: &StoreConfig, create: bool) -> Result<DB, OpenError> {
     let (mut options, family) = options(config.tables_bytes);
     options.create_if_missing(create);
-    let families = config.schema.families.iter();
-    let families = families.map(|f| ColumnFamilyDescriptor::new(f.0, family.clone()));
+    // Twice the same folder, and never the second: with more than one the engine leaves off resuming by itself after a full disk, which
+    // would write the rest of a log record behind the part of it that was written. Here a database that failed is opened again.
+    let all = || DBPath::new(path, u64::MAX);
+    if let (Ok(first), Ok(second)) = (all(), all()) {
+        options.set_db_paths(&[first, second]);
+    }
+    let families = families_of(path, &config.schema).into_iter();
+    let families = families.map(|name| ColumnFamilyDescriptor::new(name, family.clone()));
     DB::open_cf_descriptors(&options, path, families).map_err(|e| open_error(config, e))
+}
+
+/// What opening writes beside what is in the engine's log: lists of files, options, its account of them, and set-aside blocks of each.
+const OPENING: u64 = 16 << 20;
+
+/// Whether the disk has what opening may write: the records of the engine's log once more, as tables, and [`OPENING`]. If not, how much that
+/// is and what the system says. It is tried and not asked, since quotas do not show in a file system's free blocks.
+fn room_to_open(db: &Path) -> Result<(), (u64, String)> {
+    let mut needed = OPENING;
+    for entry in fs::read_dir(db).into_iter().flatten().flatten() {
+        let is_log = entry.path().extension().is_some_and(|end| end == "log");
+        if let (true, Ok(found)) = (is_log, entry.metadata()) {
+            needed += found.len();
+        }
+    }
+    let folder = db.parent().unwrap_or(db);
+    // Without a name, so it is gone with the handle.
+    let tried = tempfile::tempfile_in(folder).and_then(|file| {
+        let len = i64::try_from(needed).unwrap_or(i64::MAX);
+        fallocate(&file, FallocateFlags::empty(), 0, len).map_err(Into::into)
+    });
+    match tried {
+        Ok(()) => Ok(()),
+        Err(error) if no_room(&error) => Err((needed, error.to_string())),
+        // A file system that sets nothing aside is asked.
+        Err(_) => match free_space_of(folder) {
+            Some(free) if free < needed => Err((needed, format!("{free} bytes are free"))),
+            Some(_) | None => Ok(()),
+        },
+    }
+}
+
+fn no_room(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 fn open_read_only(path: &Path, config: &StoreConfig) -> Result<DB, OpenError> {
     let (options, family) = options(config.tables_bytes);
-    let families = config.schema.families.iter().map(|f| (f.0, family.clone()));
+    let families = families_of(path, &config.schema).into_iter();
+    let families = families.map(|name| (name, family.clone()));
     DB::open_cf_with_opts_for_read_only(&options, path, families, false)
         .map_err(|e| open_error(config, e))
 }
@@ -355,10 +464,24 @@ pub(crate) fn open_to_check(path: &Path, schema: &Schema) -> Result<DB, String> 
     options.set_db_log_dir(aside.path());
     // Every version of a key is stepped over, none jumped: what is behind it is read too.
     family.set_max_sequential_skip_in_iterations(u64::MAX);
-    let families = schema.families.iter().map(|f| (f.0, family.clone()));
     let db = path.join(DB_FOLDER);
+    let families = families_of(&db, schema).into_iter();
+    let families = families.map(|name| (name, family.clone()));
     DB::open_cf_with_opts_for_read_only(&options, db, families, false)
         .map_err(rocksdb::Error::into_string)
+}
+
+/// The families of the schema, and those that are there beside them: the engine opens all or nothing, and what an option of the node
+/// once needed stays.
+fn families_of(db: &Path, schema: &Schema) -> Vec<String> {
+    let mut names: Vec<String> = schema.families.iter().map(|f| f.0.to_owned()).collect();
+    // There is none before the first opening, and whatever else is wrong the opening says.
+    for name in DB::list_cf(&Options::default(), db).unwrap_or_default() {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// Options of the database and of each of its families.
@@ -377,9 +500,10 @@ fn options(tables_bytes: usize) -> (Options, Options) {
     // Spreads write-back, so a sync never waits for a whole memory table that the kernel held back.
     db.set_bytes_per_sync(1 << 20);
     db.set_wal_bytes_per_sync(1 << 20);
-    db.set_log_level(LogLevel::Warn);
+    // The engine's own log, which takes no line any more once it could not be written: an assertion ends the process at the next. So only
+    // opening writes to it, with room ([`room_to_open`]); what happens later comes with each operation's error.
+    db.set_log_level(LogLevel::Header);
     db.set_keep_log_file_num(2);
-    db.set_max_log_file_size(1 << 20);
     let mut family = Options::default();
     family.set_write_buffer_size(tables_bytes / 2);
     // What is stored comes at the end of its channel and is hardly ever replaced, so merging early buys readers little, and

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use rocksdb::properties::BACKGROUND_ERRORS;
 use rocksdb::{DB, WriteBatch, WriteOptions};
 
 use crate::queue::Queued;
@@ -38,8 +39,8 @@ pub(crate) fn run(inner: &Inner) {
         let result = write(inner, &group, &sync, broken);
         inner.meters.wrote(began, &group, result.is_ok());
         match &result {
-            Ok(bytes) => {
-                broken = false;
+            Ok(Written { bytes, sound }) => {
+                broken = !sound;
                 inner.counters.groups.fetch_add(1, Relaxed);
                 inner
                     .counters
@@ -79,13 +80,20 @@ impl Failure {
     }
 }
 
-/// One synced write; the bytes written.
+/// What a write came to.
+struct Written {
+    bytes: u64,
+    /// The engine has met no error in what it does by itself. After one it leaves off, and is opened again before the next write.
+    sound: bool,
+}
+
+/// One synced write.
 fn write(
     inner: &Inner,
     group: &[Queued],
     sync: &WriteOptions,
     broken: bool,
-) -> Result<u64, Failure> {
+) -> Result<Written, Failure> {
     check_space(inner).map_err(Failure::NoRoom)?;
     if broken {
         inner.reopen().map_err(Failure::Engine)?;
@@ -97,7 +105,9 @@ fn write(
     let (batch, bytes) = merge(db, group).map_err(Failure::Engine)?;
     let written = db.write_opt(batch, sync);
     written.map_err(|e| Failure::Engine(write_error(e)))?;
-    Ok(bytes)
+    let errors = db.property_int_value(BACKGROUND_ERRORS);
+    let sound = matches!(errors, Ok(Some(0)));
+    Ok(Written { bytes, sound })
 }
 
 fn check_space(inner: &Inner) -> Result<(), WriteError> {

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use futures::io::AsyncReadExt as _;
 use parking_lot::Mutex;
 use pqcnet_actor::{Env, latest};
-use pqcnet_log::StreamRetention;
+use pqcnet_log::Retention;
 use pqcnet_log::broker::transport::{
     Answer, BrokerError, Confirming, Connection, Message, Messages, Outgoing, Start, Transport,
     Writer,
@@ -231,7 +231,7 @@ impl Connection for SimConnection {
         .boxed()
     }
 
-    fn write(&self, stream: &str, make: Option<StreamRetention>) -> Answer<Arc<dyn Writer>> {
+    fn write(&self, stream: &str, make: Option<Retention>) -> Answer<Arc<dyn Writer>> {
         let options = (make.is_some(), 0);
         let asked = self.0.ask((What::Write, stream), options, |link, id| {
             link.state.lock().writers.insert(id);

@@ -18,10 +18,10 @@ use lapin::{
 
 use super::transport::{
     Answer, BrokerError, Confirming, Connection, EntryHead, Message, Messages, Outgoing, Start,
-    StreamRetention, Transport, Writer,
+    Transport, Writer,
 };
-use crate::ChannelId;
 use crate::core::fold::Stamp;
+use crate::{ChannelId, Retention};
 
 /// Messages that the broker sends a reader ahead: a stream needs a limit, and this many hide a round trip.
 const PREFETCH: u16 = 256;
@@ -96,7 +96,7 @@ impl Connection for AmqpConnection {
         .boxed()
     }
 
-    fn write(&self, stream: &str, make: Option<StreamRetention>) -> Answer<Arc<dyn Writer>> {
+    fn write(&self, stream: &str, make: Option<Retention>) -> Answer<Arc<dyn Writer>> {
         let (connection, stream) = (self.0.clone(), stream.to_owned());
         async move {
             let mut channel = connection.create_channel().await?;
@@ -192,11 +192,7 @@ async fn has(channel: &Channel, stream: &str) -> Result<bool, BrokerError> {
 }
 
 /// Makes a stream.
-async fn declare(
-    channel: &Channel,
-    stream: &str,
-    retention: StreamRetention,
-) -> Result<(), BrokerError> {
+async fn declare(channel: &Channel, stream: &str, retention: Retention) -> Result<(), BrokerError> {
     let mut arguments = FieldTable::default();
     let text = |text: &str| AMQPValue::LongString(LongString::from(text.as_bytes()));
     arguments.insert("x-queue-type".into(), text("stream"));

@@ -11,21 +11,12 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use crate::ChannelId;
 use crate::core::fold::Stamp;
 use crate::core::owner::OwnerLimits;
+use crate::{ChannelId, Retention};
 
 /// A broker that does not answer within this is taken for gone.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long streams keep what is in them. Whole segments of the front go once a limit is passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct StreamRetention {
-    /// Bytes a shard.
-    pub bytes: Option<u64>,
-    /// Age of a segment.
-    pub age: Option<Duration>,
-}
 
 /// What is a log's at its broker, and how it goes about it.
 #[derive(Debug, Clone)]
@@ -33,7 +24,7 @@ pub struct BrokerSettings {
     /// Names of streams and locks begin with this; relayers of one network have it in common.
     pub prefix: String,
     /// Of streams that do not exist yet.
-    pub retention: StreamRetention,
+    pub retention: Retention,
     /// Limits of each shard's writer.
     pub limits: OwnerLimits,
 }
@@ -43,7 +34,7 @@ impl BrokerSettings {
     pub fn new(prefix: impl Into<String>) -> Self {
         Self {
             prefix: prefix.into(),
-            retention: StreamRetention::default(),
+            retention: Retention::default(),
             limits: OwnerLimits::default(),
         }
     }
@@ -114,7 +105,7 @@ pub trait Connection: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`BrokerError::Locked`], [`BrokerError::Missing`], [`BrokerError::Asleep`].
-    fn write(&self, stream: &str, make: Option<StreamRetention>) -> Answer<Arc<dyn Writer>>;
+    fn write(&self, stream: &str, make: Option<Retention>) -> Answer<Arc<dyn Writer>>;
 
     /// Reads a stream from a place on.
     fn read(&self, stream: &str, from: Start) -> Answer<Box<dyn Messages>>;

@@ -10,7 +10,7 @@ use crate::keys::{self, ABOUT, ENTRY, FIRST, GENERATION, HEAD, MARK};
 use crate::{ChannelHead, ChannelId, Entries, LogError, ProducerMark, ReadRequest, Salt, ShardNo};
 
 /// Runs `read` on one snapshot and hands out what it returns.
-fn on_snapshot<T>(
+pub(crate) fn on_snapshot<T>(
     store: &dyn Store,
     mut read: impl FnMut(&dyn View) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
@@ -25,7 +25,7 @@ fn on_snapshot<T>(
 }
 
 /// A read that failed, before it is known where to place the blame.
-enum Fault {
+pub(crate) enum Fault {
     Read(ReadError),
     /// Stored bytes that no version of this code wrote.
     Value(&'static str),
@@ -39,7 +39,7 @@ impl From<ReadError> for Fault {
 }
 
 impl Fault {
-    fn in_shard(self, shard: ShardNo) -> LogError {
+    pub(crate) fn in_shard(self, shard: ShardNo) -> LogError {
         match self {
             Self::Read(ReadError::Corrupt { detail, .. }) => {
                 LogError::DamagedShard { shard, detail }
