@@ -4,6 +4,8 @@
 //! state, so when it ends the role closes the link. Talks to: [`ShardWorker`](crate::ShardWorker)s.
 //! Mailbox: 1,024 Request; full => `Busy`. It ends with its link.
 
+mod groups;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +18,12 @@ use pqcnet_crypto::NodeId;
 use pqcnet_messages::edge::Subscribed;
 use pqcnet_messages::metering::NoteGrant;
 use pqcnet_messages::relay::{
-    CloseSession, OpenSession, RelayCommit, RelayConsumed, RelayCountersign, RelayDeliver,
-    RelayFindOffset, RelayFlow, RelayJoinGroup, RelayListDeadLetters, RelayNack, RelayOpenProducer,
-    RelayPublish, RelaySetReaders, RelaySubscribe, RelaySubscriptionEnded, RelayUnsubscribe,
-    SessionOpened,
+    CloseSession, OpenSession, RelayConsumed, RelayCountersign, RelayDeliver, RelayFindOffset,
+    RelayFlow, RelayOpenProducer, RelayPublish, RelaySetReaders, RelaySubscribe,
+    RelaySubscriptionEnded, RelayUnsubscribe, SessionOpened,
 };
 use pqcnet_messages::relay_local::{
-    Admit, CommitOffset, Consume, DescribeDead, Follow, IssueEpoch, Locate, Publisher, PutAside,
-    ReplaceReaders, Unfollow,
+    Admit, Consume, Follow, IssueEpoch, Locate, Publisher, ReplaceReaders, Unfollow,
 };
 use pqcnet_messages::{Channel, Membership, Refusal, ShardId};
 
@@ -435,29 +435,6 @@ impl On<RelaySubscribe> for Intake {
     }
 }
 
-impl On<RelayJoinGroup> for Intake {
-    fn on(&mut self, msg: RelayJoinGroup, cx: &mut Cx<Self>) -> Reply<RelayJoinGroup> {
-        let RelayJoinGroup {
-            session,
-            subscription,
-            channel,
-            after,
-            window_bytes,
-            series,
-            membership,
-        } = msg;
-        let subscribe = RelaySubscribe {
-            session,
-            subscription,
-            channel,
-            after,
-            window_bytes,
-            series,
-        };
-        self.follow(subscribe, Some(membership), cx)
-    }
-}
-
 impl Intake {
     fn follow<M>(
         &mut self,
@@ -560,90 +537,6 @@ impl Intake {
                 Err(Refusal::Unavailable)
             }
             (_, answer) => answer,
-        }
-    }
-}
-
-/// A member of a group has its shard with its subscription.
-impl Intake {
-    fn of_member<M, W, T>(
-        &mut self,
-        (session, subscription): (u64, u32),
-        request: impl FnOnce(u64) -> W,
-        cx: &mut Cx<Self>,
-    ) -> Reply<M>
-    where
-        M: Message<Reply = Result<T, Refusal>>,
-        W: Message<Reply = Result<T, Refusal>>,
-        ShardWorker: On<W>,
-        T: Send + 'static,
-    {
-        if self.draining {
-            return Reply::Now(Err(Refusal::Draining));
-        }
-        let current = self.subscriptions.get(&subscription);
-        let Some(found) = current.filter(|s| s.session == session) else {
-            return Reply::Now(Err(Refusal::Reassigned));
-        };
-        let Some(worker) = self.config.domain.workers.get(&found.shard).cloned() else {
-            return Reply::Now(Err(Refusal::Unavailable));
-        };
-        let request = request(self.config.link);
-        self.forward(&worker.of(), request, cx)
-    }
-}
-
-impl On<RelayCommit> for Intake {
-    fn on(&mut self, msg: RelayCommit, cx: &mut Cx<Self>) -> Reply<RelayCommit> {
-        let RelayCommit {
-            session,
-            subscription,
-            offset,
-        } = msg;
-        let commit = |link| CommitOffset {
-            link,
-            subscription,
-            offset,
-        };
-        self.of_member((session, subscription), commit, cx)
-    }
-}
-
-impl On<RelayNack> for Intake {
-    fn on(&mut self, msg: RelayNack, cx: &mut Cx<Self>) -> Reply<RelayNack> {
-        let RelayNack {
-            session,
-            subscription,
-            offset,
-        } = msg;
-        let aside = |link| PutAside {
-            link,
-            subscription,
-            offset,
-        };
-        self.of_member((session, subscription), aside, cx)
-    }
-}
-
-impl On<RelayListDeadLetters> for Intake {
-    fn on(&mut self, msg: RelayListDeadLetters, cx: &mut Cx<Self>) -> Reply<RelayListDeadLetters> {
-        let RelayListDeadLetters {
-            session,
-            channel,
-            group,
-            discard,
-        } = msg;
-        match self.route(session, &channel, cx.wall_ms()) {
-            Ok((customer, _, worker)) => {
-                let describe = DescribeDead {
-                    customer,
-                    channel,
-                    group,
-                    discard,
-                };
-                self.forward(&worker.of(), describe, cx)
-            }
-            Err(refusal) => Reply::Now(Err(refusal)),
         }
     }
 }

@@ -24,9 +24,7 @@ use pqcnet_link::{Reason, ServiceId};
 use pqcnet_mesh::{Dialler, DiallerConfig, Linked, NotLinked, User};
 use pqcnet_messages::control::Plane;
 use pqcnet_messages::edge;
-use pqcnet_messages::relay::{
-    RelayCountersign, RelayDeliver, RelayFlow, RelaySubscriptionEnded,
-};
+use pqcnet_messages::relay::{RelayCountersign, RelayDeliver, RelayFlow, RelaySubscriptionEnded};
 use pqcnet_messages::{MAX_EXPLAINED, Role};
 use pqcnet_p2p::typed::{Access, Bindings, LinkHandle, Pass, PeerInfo};
 use pqcnet_sentry_actors::{

@@ -210,6 +210,10 @@ impl Groups {
         let Some((channel, of, member)) = self.by_key.remove(&key) else {
             return;
         };
+        // Its turn may not have begun yet: one of the same link went just before.
+        self.out.retain(
+            |change| !matches!(change, Change::Begin { key: begins, .. } if *begins == key),
+        );
         let group = self.channels.get_mut(&channel).and_then(|g| g.get_mut(&of));
         let Some(group) = group else {
             return;

@@ -190,7 +190,7 @@ impl<T> Shard<T> {
             .map(|payload| payload.len() as u64)
             .sum();
         if self.queues.contains_key(&id) || self.flow.crowds(now, &id, bytes) {
-            self.queue(now, id, fair::Queued { wall_ms, new, to });
+            self.queue(now, id, fair::Queued::new(wall_ms, new, to));
         } else {
             let admission = self.try_publish(now, wall_ms, (id, fair::Charge::Due), new);
             self.answer_publish(admission, to);

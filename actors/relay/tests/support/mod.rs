@@ -52,7 +52,10 @@ pub fn store_config(path: &Path) -> StoreConfig {
 pub enum Got {
     Records(u32, Vec<Record>),
     Ended(u32, Refusal),
-    Flow(#[expect(dead_code, reason = "shown when a test fails")] u64, #[expect(dead_code, reason = "shown when a test fails")] Option<PauseCause>),
+    Flow(
+        #[expect(dead_code, reason = "shown when a test fails")] u64,
+        #[expect(dead_code, reason = "shown when a test fails")] Option<PauseCause>,
+    ),
 }
 
 /// The sentry's end of a link.

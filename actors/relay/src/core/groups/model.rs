@@ -347,3 +347,21 @@ fn dead_letters_are_bounded() {
             .any(|change| matches!(change, Change::Begin { after: 0, .. }))
     );
 }
+
+// Two members of one link go with it, one after the other: the second never gets the turn that the first one's end would have given it.
+#[test]
+fn a_link_takes_all_its_members_along() {
+    // Whichever of the two the channel belongs to.
+    for (one, other) in [(1, 2), (2, 1)] {
+        let mut groups = Groups::new();
+        let begun = join(&mut groups, one, 1);
+        assert!(matches!(begun[..], [Change::Begin { .. }]), "{begun:?}");
+        join(&mut groups, other, 2);
+        for key in groups.of_link(1) {
+            groups.leave(7, key, None);
+        }
+        let left: Vec<Change> = std::iter::from_fn(|| groups.poll()).collect();
+        assert_eq!(left, []);
+        assert_eq!(groups.numbers(), (0, 0));
+    }
+}

@@ -300,3 +300,46 @@ fn memory_is_flat_while_a_third_is_taken() {
         );
     }
 }
+
+// A publish of ten records of which the first share is being written, and one behind it, when the relayer drains: nobody may believe that
+// nothing of the first is stored, and nothing is of the second. The same ten sent again later are taken from the third on, once.
+#[test]
+fn a_publish_in_parts_is_refused_as_unknown() {
+    let mut limits = ShardLimits::default();
+    limits.flow.share_bytes = 1000;
+    let mut sim = Sim::new(limits);
+    let (calm, flood) = (named("calm"), named("flood"));
+    let (of_calm, of_flood) = (sim.epoch(&calm), sim.epoch(&flood));
+    sim.publish(&calm, (of_calm, 1), 1, 10);
+    sim.until(Duration::from_millis(5));
+    let first = sim.publish(&flood, (of_flood, 1), 10, 500);
+    let second = sim.publish(&flood, (of_flood, 11), 1, 500);
+    sim.answers.clear();
+    sim.shard.drain();
+    sim.drive();
+    let refused: Vec<_> = sim
+        .answers
+        .drain(..)
+        .map(|(to, _, result)| (to, result))
+        .collect();
+    let unknown = (first, Err(Refusal::Unavailable));
+    assert_eq!(refused, [unknown, (second, Err(Refusal::Draining))]);
+    sim.until(Duration::from_millis(10));
+    assert_eq!(sim.holdings().unwritten_bytes, 0);
+    sim.shard.resume();
+    let again = sim.publish(&flood, (of_flood, 1), 10, 500);
+    for ms in 11..40 {
+        sim.until(Duration::from_millis(ms));
+    }
+    let published = pqcnet_messages::edge::Published {
+        last_seq: 10,
+        last_offset: 10,
+    };
+    let answers: Vec<_> = sim
+        .answers
+        .drain(..)
+        .map(|(to, _, result)| (to, result))
+        .collect();
+    assert_eq!(answers, [(again, Ok(Stored::Published(published)))]);
+    assert_eq!(sim.disk.entries[&channel_id(&flood)].len(), 10);
+}

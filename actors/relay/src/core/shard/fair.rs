@@ -28,6 +28,27 @@ pub(super) struct Queued<T> {
     pub(super) wall_ms: u64,
     pub(super) new: NewRecords,
     pub(super) to: T,
+    /// A part of it was taken: what becomes of it as a whole is not known before its last is.
+    pub(super) begun: bool,
+}
+
+impl<T> Queued<T> {
+    pub(super) fn new(wall_ms: u64, new: NewRecords, to: T) -> Self {
+        Self {
+            wall_ms,
+            new,
+            to,
+            begun: false,
+        }
+    }
+
+    /// What it is refused with. Of one that was begun nobody may believe that nothing of it is stored.
+    fn refusal(&self, refusal: &Refusal) -> Refusal {
+        match self.begun {
+            true => Refusal::Unavailable,
+            false => refusal.clone(),
+        }
+    }
 }
 
 impl<T> Shard<T> {
@@ -59,9 +80,6 @@ impl<T> Shard<T> {
 
     /// Gives each channel that waits its share of the forming batch; all it has, if it crowds nobody out any more.
     pub(super) fn share_out(&mut self, now: Duration) {
-        if self.queues.is_empty() {
-            return;
-        }
         let waiting: Vec<ChannelId> = self.queues.keys().copied().collect();
         for id in waiting {
             let share = match self.flow.crowds(now, &id, 0) {
@@ -86,6 +104,7 @@ impl<T> Shard<T> {
             wall_ms,
             mut new,
             to,
+            begun,
         } = publish;
         let mut bytes = 0;
         let fits = new.payloads.iter().take_while(|payload| {
@@ -116,12 +135,21 @@ impl<T> Shard<T> {
             Ok(Admission::Done(_) | Admission::Wait { .. }) if !later.payloads.is_empty() => {
                 let new = later;
                 let queue = self.queues.entry(id).or_default();
-                queue.push_front(Queued { wall_ms, new, to });
+                queue.push_front(Queued {
+                    wall_ms,
+                    new,
+                    to,
+                    begun: true,
+                });
             }
             answer => {
                 let rest: usize = later.payloads.iter().map(bytes::Bytes::len).sum();
                 self.pending_bytes -= rest;
                 self.flow.settled(id, rest as u64);
+                let answer = match answer {
+                    Err(_) if begun => Err(Refusal::Unavailable),
+                    answer => answer,
+                };
                 self.answer_publish(answer, to);
             }
         }
@@ -131,11 +159,12 @@ impl<T> Shard<T> {
     /// Nothing that waits will be stored.
     pub(super) fn refuse_queued(&mut self, refusal: &Refusal) {
         for (id, queue) in std::mem::take(&mut self.queues) {
-            for Queued { new, to, .. } in queue {
+            for queued in queue {
+                let result = Err(queued.refusal(refusal));
+                let Queued { new, to, .. } = queued;
                 let bytes: usize = new.payloads.iter().map(bytes::Bytes::len).sum();
                 self.pending_bytes -= bytes;
                 self.flow.settled(id, bytes as u64);
-                let result = Err(refusal.clone());
                 self.effects.push_back(Effect::Reply { to, result });
             }
         }

@@ -17,7 +17,13 @@ impl<T> Shard<T> {
         if self.in_flight.is_some() || !matches!(self.phase, Phase::Ready { .. }) {
             return;
         }
-        self.share_out(now);
+        // What was stored before, or is refused, takes of a share and gives the disk nothing: nobody would come back for the rest.
+        while !self.queues.is_empty() {
+            self.share_out(now);
+            if self.next.is_some() {
+                break;
+            }
+        }
         if let Some(Forming { batch, pending }) = self.next.take() {
             self.effects.push_back(Effect::Append(batch));
             self.in_flight = Some(pending);
