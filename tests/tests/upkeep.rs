@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pqcnet_actor::Env;
+use pqcnet_actor::{DedicatedThread, Env};
 use pqcnet_client::{ChannelName, Client, ClientConfig, PublishError, Refusal};
 use pqcnet_crypto::NodeKeys;
 use pqcnet_messages::Role;
@@ -344,14 +344,14 @@ async fn a_full_disk_refuses_and_recovers_by_itself() -> Result<()> {
 /// Takes whatever becomes free on a disk, from now until it is dropped.
 struct Hoarder {
     enough: Arc<AtomicBool>,
-    hoards: Option<std::thread::JoinHandle<()>>,
+    hoards: Option<DedicatedThread>,
 }
 
 impl Hoarder {
     fn on(disk: &SmallDisk) -> Hoarder {
         let enough = Arc::new(AtomicBool::new(false));
         let (at, told) = (disk.at.clone(), enough.clone());
-        let hoards = std::thread::spawn(move || {
+        let hoards = Env::plain().dedicated_thread("hoarder", move || {
             let ballast = fs::File::create(at.join("ballast")).expect("a file");
             let mut len = 0;
             // Halves what it asks for until nothing is left; then begins again, for something may have been given back.
@@ -369,7 +369,7 @@ impl Hoarder {
         });
         Hoarder {
             enough,
-            hoards: Some(hoards),
+            hoards: Some(hoards.expect("a thread")),
         }
     }
 }
@@ -377,8 +377,8 @@ impl Hoarder {
 impl Drop for Hoarder {
     fn drop(&mut self) {
         self.enough.store(true, SeqCst);
-        let ended = self.hoards.take().map(std::thread::JoinHandle::join);
-        assert!(ended.is_some_and(|ended| ended.is_ok()) || std::thread::panicking());
+        let ended = self.hoards.take().map(DedicatedThread::join);
+        assert!(ended == Some(true) || std::thread::panicking());
     }
 }
 

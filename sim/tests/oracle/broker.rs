@@ -1,9 +1,5 @@
 //! The production log on the simulated broker does what every shard log must, and outlives the broker's deaths.
 
-#[macro_use]
-#[path = "../../../runtime/log/tests/rules/mod.rs"]
-mod rules;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +13,8 @@ use pqcnet_roles::platform::broker_schema;
 use pqcnet_sim::broker::{Shelf, SimBroker};
 use pqcnet_sim::disk::{Disk, DiskConfig};
 use pqcnet_sim::world::{CrashKind, NodeNo, NodeSpec, World, WorldConfig};
-use rules::Fixture;
 
+use crate::log_rules::{self as rules, Fixture};
 use crate::support::{A, batch, read};
 
 const S: ShardNo = ShardNo(3);

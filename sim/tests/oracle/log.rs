@@ -1,16 +1,13 @@
 //! The production log on the simulated disk does what every shard log must.
 
-#[macro_use]
-#[path = "../../../runtime/log/tests/rules/mod.rs"]
-mod rules;
-
 use std::sync::Arc;
 
 use pqcnet_actor::{Env, simulate};
 use pqcnet_log::{EmbeddedLog, ShardLog};
 use pqcnet_roles::log_schema;
 use pqcnet_sim::disk::{Disk, DiskConfig};
-use rules::Fixture;
+
+use crate::log_rules::{self as rules, Fixture};
 
 struct OnDisk {
     env: Env,

@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
+#[macro_use]
+#[path = "../../../runtime/log/tests/rules/mod.rs"]
+mod log_rules;
+
 mod broker;
 mod byzantine;
 mod disk;
