@@ -166,7 +166,7 @@ impl Keeper {
                     self.loaded(sequence, number, record).await;
                 }
                 Some(confirmed) = self.confirms.next(), if !self.confirms.is_empty() => {
-                    self.confirmed_and_more(confirmed);
+                    self.confirmed(confirmed);
                 }
                 command = commands.recv(), if !self.owner.is_appending() => match command {
                     Some(command) => self.command(command),
@@ -451,20 +451,6 @@ impl Keeper {
         let bytes = record.buffer.len() as u64;
         self.owner
             .published(epoch, number, record.messages(), bytes);
-    }
-
-    /// One confirm of the broker's may be for thousands of messages: those that are there need no turn each.
-    fn confirmed_and_more(&mut self, first: Result<bool, BrokerError>) {
-        let mut next = Some(first);
-        while let Some(confirmed) = next {
-            let well = matches!(confirmed, Ok(true));
-            self.confirmed(confirmed);
-            // What comes behind a cut is of no use.
-            next = match well {
-                true => self.confirms.next().now_or_never().flatten(),
-                false => None,
-            };
-        }
     }
 
     fn confirmed(&mut self, confirmed: Result<bool, BrokerError>) {
