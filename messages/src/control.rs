@@ -14,6 +14,8 @@ pub const MAX_REPORTED_LINKS: usize = 4096;
 /// Most shards in a [`StatusReport`]; a node with more reports the first ones. An idle shard takes few bytes on the wire
 /// and many in memory: so few that a report of empty ones stays within four units of credit.
 pub const MAX_REPORTED_SHARDS: usize = 512;
+/// Most shards with [`ShardWork`] in a [`StatusReport`]; a node with more reports the first ones'.
+pub const MAX_REPORTED_WORK: usize = 32;
 /// Most counters in a [`StatusReport`].
 pub const MAX_REPORTED_COUNTERS: usize = 1024;
 /// Most problems in a [`StatusReport`].
@@ -82,6 +84,13 @@ pub struct ShardStatus {
     pub lag_records: u64,
     /// Payload bytes admitted and not yet durable.
     pub unwritten_bytes: u64,
+    /// What it does beside; none for nothing. Of its own on the wire: part of a [`StatusReport`] only.
+    pub work: Option<Box<ShardWork>>,
+}
+
+/// What a shard does for producers that wait and for consumer groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShardWork {
     /// Channels whose producers are asked to wait.
     pub paused_channels: u64,
     /// The one that waits longest.
@@ -90,6 +99,26 @@ pub struct ShardStatus {
     pub group_members: u64,
     /// Records that consumer groups put aside.
     pub dead_letters: u64,
+}
+
+impl ShardWork {
+    /// As a [`ShardStatus`] has it: none if it is nothing.
+    pub fn noted(self) -> Option<Box<ShardWork>> {
+        (self != ShardWork::default()).then(|| Box::new(self))
+    }
+}
+
+impl ShardStatus {
+    /// What it does beside.
+    pub fn work(&self) -> &ShardWork {
+        const NOTHING: &ShardWork = &ShardWork {
+            paused_channels: 0,
+            paused: None,
+            group_members: 0,
+            dead_letters: 0,
+        };
+        self.work.as_deref().unwrap_or(NOTHING)
+    }
 }
 
 /// A channel whose producers are asked to wait.
@@ -135,6 +164,7 @@ wire!(StatusReport => pb::StatusReport,
     bound "counters" = 7 at MAX_REPORTED_COUNTERS,
     bound "problems" = 8 at MAX_REPORTED_PROBLEMS,
     bound "details" = 9 at MAX_REPORTED_PROBLEMS,
+    bound "work" = 20 each 2 at MAX_REPORTED_WORK,
 );
 
 fn role(number: i32) -> Result<Role, WireError> {
@@ -223,6 +253,7 @@ impl From<&StatusReport> for pb::StatusReport {
             uptime_ms: report.uptime_ms,
             links: first(&report.links, MAX_REPORTED_LINKS, |link| link.into()),
             shards: first(&report.shards, MAX_REPORTED_SHARDS, |shard| shard.into()),
+            work: works(&report.shards),
             counters: first(&report.counters, MAX_REPORTED_COUNTERS, counter),
             problems: first(&report.problems, MAX_REPORTED_PROBLEMS, words),
             details: first(&report.problems, MAX_REPORTED_PROBLEMS, |problem| {
@@ -241,7 +272,17 @@ impl TryFrom<pb::StatusReport> for StatusReport {
 
     fn try_from(report: pb::StatusReport) -> Result<Self, WireError> {
         let links = report.links.into_iter().map(TryInto::try_into);
-        let shards = report.shards.into_iter().map(TryInto::try_into);
+        // Of the right size at once: a list that grows holds up to three times what it has at the end.
+        let mut shards = Vec::with_capacity(report.shards.len());
+        for shard in report.shards {
+            shards.push(ShardStatus::try_from(shard)?);
+        }
+        for of in report.work {
+            let shard = shards.iter_mut().find(|shard| shard.id == of.shard);
+            if let Some(shard) = shard {
+                shard.work = work(of)?.noted();
+            }
+        }
         let counters = report.counters.into_iter().map(|c| (c.name, c.value));
         let problems: Result<Vec<Problem>, WireError> = if report.details.is_empty() {
             let words = report.problems.into_iter();
@@ -258,20 +299,51 @@ impl TryFrom<pb::StatusReport> for StatusReport {
             software: clip(&report.software, MAX_REPORT_TEXT),
             uptime_ms: report.uptime_ms,
             links: links.collect::<Result<_, _>>()?,
-            shards: shards.collect::<Result<_, _>>()?,
+            shards,
             counters: counters.collect(),
             problems: problems?,
         })
     }
 }
 
+fn works(shards: &[ShardStatus]) -> Vec<pb::ShardWork> {
+    let reported = shards.iter().take(MAX_REPORTED_SHARDS);
+    let works = reported.filter_map(|shard| {
+        shard.work.as_ref().map(|work| pb::ShardWork {
+            shard: shard.id,
+            paused_channels: work.paused_channels,
+            paused: work.paused.as_ref().map(|paused| pb::PausedChannel {
+                owner: node_bytes(&paused.channel.owner),
+                name: paused.channel.name.as_str().to_owned(),
+                cause: PauseCause::to_proto(Some(paused.cause)),
+            }),
+            group_members: work.group_members,
+            dead_letters: work.dead_letters,
+        })
+    });
+    works.take(MAX_REPORTED_WORK).collect()
+}
+
+fn work(work: pb::ShardWork) -> Result<ShardWork, WireError> {
+    let paused = work.paused.map(|paused| {
+        Ok::<_, WireError>(PausedChannel {
+            channel: Channel {
+                owner: node_id("owner", &paused.owner)?,
+                name: ChannelName::from_proto(&paused.name)?,
+            },
+            cause: PauseCause::from_proto(paused.cause).ok_or_else(|| invalid("cause", "none"))?,
+        })
+    });
+    Ok(ShardWork {
+        paused_channels: work.paused_channels,
+        paused: paused.transpose()?,
+        group_members: work.group_members,
+        dead_letters: work.dead_letters,
+    })
+}
+
 impl From<&ShardStatus> for pb::ShardStatus {
     fn from(status: &ShardStatus) -> Self {
-        let paused = status.paused.as_ref().map(|paused| pb::PausedChannel {
-            owner: node_bytes(&paused.channel.owner),
-            name: paused.channel.name.as_str().to_owned(),
-            cause: PauseCause::to_proto(Some(paused.cause)),
-        });
         Self {
             id: status.id,
             channels: status.channels,
@@ -280,10 +352,6 @@ impl From<&ShardStatus> for pb::ShardStatus {
             subscriptions: status.subscriptions,
             lag_records: status.lag_records,
             unwritten_bytes: status.unwritten_bytes,
-            paused_channels: status.paused_channels,
-            paused,
-            group_members: status.group_members,
-            dead_letters: status.dead_letters,
         }
     }
 }
@@ -292,16 +360,6 @@ impl TryFrom<pb::ShardStatus> for ShardStatus {
     type Error = WireError;
 
     fn try_from(status: pb::ShardStatus) -> Result<Self, WireError> {
-        let paused = status.paused.map(|paused| {
-            Ok::<_, WireError>(PausedChannel {
-                channel: Channel {
-                    owner: node_id("owner", &paused.owner)?,
-                    name: ChannelName::from_proto(&paused.name)?,
-                },
-                cause: PauseCause::from_proto(paused.cause)
-                    .ok_or_else(|| invalid("cause", "none"))?,
-            })
-        });
         Ok(ShardStatus {
             id: status.id,
             channels: status.channels,
@@ -310,10 +368,7 @@ impl TryFrom<pb::ShardStatus> for ShardStatus {
             subscriptions: status.subscriptions,
             lag_records: status.lag_records,
             unwritten_bytes: status.unwritten_bytes,
-            paused_channels: status.paused_channels,
-            paused: paused.transpose()?,
-            group_members: status.group_members,
-            dead_letters: status.dead_letters,
+            work: None,
         })
     }
 }

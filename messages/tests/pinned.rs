@@ -6,7 +6,7 @@ use bytes::Bytes;
 use pqcnet_crypto::{MlDsaSignature, NodeId, NodePublic, sha256};
 use pqcnet_link::{Addressed, Wire};
 use pqcnet_messages::control::{
-    LinkStatus, PausedChannel, Ping, Plane, Pong, ShardStatus, Status, StatusReport,
+    LinkStatus, PausedChannel, Ping, Plane, Pong, ShardStatus, ShardWork, Status, StatusReport,
 };
 use pqcnet_messages::edge::{
     Attach, Attached, Commit, Committed, Consumed, Countersign, DeadLetters, Deliver, FindOffset,
@@ -295,24 +295,8 @@ fn every_message() {
         subscriptions: 7,
         lag_records: 8,
         unwritten_bytes: 9,
-        paused_channels: 0,
-        paused: None,
-        group_members: 0,
-        dead_letters: 0,
+        work: None,
     };
-    table.row(
-        "ShardStatus",
-        &ShardStatus {
-            paused_channels: 10,
-            paused: Some(PausedChannel {
-                channel: channel(),
-                cause: PauseCause::Memory,
-            }),
-            group_members: 11,
-            dead_letters: 12,
-            ..shard.clone()
-        },
-    );
     let report = StatusReport {
         node_id: node(6),
         role,
@@ -325,7 +309,7 @@ fn every_message() {
                 ..link
             },
         ],
-        shards: vec![shard],
+        shards: vec![shard.clone()],
         counters: vec![("publishes".into(), 10)],
         problems: vec![Problem {
             code: "disk-low".into(),
@@ -336,6 +320,25 @@ fn every_message() {
             about: Some(node(5)),
             explains: vec!["a".into(), "b".into()],
         }],
+    };
+    table.row("StatusReport", &report);
+    let work = ShardWork {
+        paused_channels: 10,
+        paused: Some(PausedChannel {
+            channel: channel(),
+            cause: PauseCause::Memory,
+        }),
+        group_members: 11,
+        dead_letters: 12,
+    };
+    let working = ShardStatus {
+        id: 4,
+        work: work.noted(),
+        ..shard
+    };
+    let report = StatusReport {
+        shards: vec![working],
+        ..report
     };
     table.row("StatusReport", &report);
     table.message(&OpenProducer {

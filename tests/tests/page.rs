@@ -97,7 +97,8 @@ async fn a_snapshot_is_for_whoever_has_the_token() -> Result<()> {
     );
 
     let told = |snapshot: &Snapshot| {
-        let linked = snapshot.nodes.values().all(|node| node.peers.len() == 2);
+        let mut nodes = snapshot.nodes.values();
+        let linked = nodes.all(|node| node.peers.len() == 2 && node.linked.len() == 2);
         let all = snapshot.shards.values();
         linked
             && snapshot.verdict == Verdict::Ok

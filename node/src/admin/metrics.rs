@@ -334,17 +334,17 @@ fn account_samples(given: &AccountGiven) -> Vec<Sample> {
             of(
                 "shard_paused_channels",
                 "Channels of the shard whose publishers are asked to wait",
-                shard.paused_channels,
+                shard.work().paused_channels,
             ),
             of(
                 "shard_group_members",
                 "Members of consumer groups of the shard's channels",
-                shard.group_members,
+                shard.work().group_members,
             ),
             of(
                 "shard_dead_letters",
                 "Records that consumer groups of the shard's channels put aside",
-                shard.dead_letters,
+                shard.work().dead_letters,
             ),
         ]);
     }

@@ -1,7 +1,7 @@
 //! What a shard's worker tells of its shard: to the meter, to operators.
 
 use pqcnet_actor::{Cx, On, Reply};
-use pqcnet_messages::control::{PausedChannel, ShardStatus};
+use pqcnet_messages::control::{PausedChannel, ShardStatus, ShardWork};
 use pqcnet_messages::metering::{DeliveredVolume, Reading, TakeVolume, VolumeTaken};
 use pqcnet_messages::relay_local::{DescribeShard, ShardAccount};
 use pqcnet_messages::{Refusal, ShardId};
@@ -59,6 +59,12 @@ impl On<DescribeShard> for ShardWorker {
         let holds = self.core.holdings();
         let phase = self.core.phase();
         let paused = holds.paused;
+        let work = ShardWork {
+            paused_channels: holds.paused_channels,
+            paused: paused.map(|(channel, cause)| PausedChannel { channel, cause }),
+            group_members: holds.group_members,
+            dead_letters: holds.dead_letters,
+        };
         Reply::Now(ShardAccount {
             status: ShardStatus {
                 id: self.shard.0.into(),
@@ -68,10 +74,7 @@ impl On<DescribeShard> for ShardWorker {
                 subscriptions: holds.subscriptions,
                 lag_records: holds.lag_records,
                 unwritten_bytes: holds.unwritten_bytes,
-                paused_channels: holds.paused_channels,
-                paused: paused.map(|(channel, cause)| PausedChannel { channel, cause }),
-                group_members: holds.group_members,
-                dead_letters: holds.dead_letters,
+                work: work.noted(),
             },
             ready: phase == "ready",
             phase,

@@ -119,10 +119,7 @@ fn seen(links: Vec<SeenLink>) -> Seen {
         subscriptions: 2,
         lag_records,
         unwritten_bytes: 0,
-        paused_channels: 0,
-        paused: None,
-        group_members: 0,
-        dead_letters: 0,
+        work: None,
     };
     Seen {
         account: AccountGiven {

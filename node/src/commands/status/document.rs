@@ -52,13 +52,13 @@ fn node(names: &Names, answer: &Answer) -> Value {
             "subscriptions": shard.subscriptions,
             "lag_records": shard.lag_records,
             "unwritten_bytes": shard.unwritten_bytes,
-            "paused_channels": shard.paused_channels,
-            "paused": shard.paused.as_ref().map(|paused| json!({
+            "paused_channels": shard.work().paused_channels,
+            "paused": shard.work().paused.as_ref().map(|paused| json!({
                 "channel": paused.channel.to_string(),
                 "cause": paused.cause.to_string(),
             })),
-            "group_members": shard.group_members,
-            "dead_letters": shard.dead_letters,
+            "group_members": shard.work().group_members,
+            "dead_letters": shard.work().dead_letters,
         })
     });
     let counters = report

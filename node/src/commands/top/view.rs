@@ -209,10 +209,7 @@ mod tests {
             subscriptions: 2,
             lag_records,
             unwritten_bytes: 0,
-            paused_channels: 0,
-            paused: None,
-            group_members: 0,
-            dead_letters: 0,
+            work: None,
         };
         let report = StatusReport {
             node_id: node.id,
