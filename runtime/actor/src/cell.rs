@@ -46,7 +46,9 @@ pub(crate) type Factory<B> = Box<dyn FnMut(&Env) -> B + Send>;
 
 /// The actix actor. Its behaviour comes and goes.
 struct Shell<B: Behaviour> {
-    factory: Factory<B>,
+    /// None once an actor that is started once only was.
+    factory: Option<Factory<B>>,
+    once: bool,
     behaviour: Option<B>,
     cx: Cx<B>,
     sleep: Option<Pin<Box<Sleep>>>,
@@ -63,7 +65,13 @@ impl<B: Behaviour> Actor for Shell<B> {
 
     fn started(&mut self, acx: &mut Acx<B>) {
         acx.spawn(Pump);
-        let behaviour = (self.factory)(self.cx.env());
+        let Some(factory) = &mut self.factory else {
+            return self.cx.stop();
+        };
+        let behaviour = factory(self.cx.env());
+        if self.once {
+            self.factory = None;
+        }
         let behaviour = self.behaviour.insert(behaviour);
         behaviour.started(&mut self.cx);
         self.cx.mail().stats.set_life(Life::Running);
@@ -230,11 +238,13 @@ pub(crate) struct Cell<B: Behaviour> {
 }
 
 impl<B: Behaviour> Cell<B> {
-    pub(crate) fn new(mail: Arc<Mail<B>>, env: Env, factory: Factory<B>) -> Self {
+    /// `once`: it is never started again, and what made it goes.
+    pub(crate) fn new(mail: Arc<Mail<B>>, env: Env, factory: Factory<B>, once: bool) -> Self {
         let acx = Acx::<B>::new();
         let keep = acx.address();
         let fut = acx.into_future(Shell {
-            factory,
+            factory: Some(factory),
+            once,
             behaviour: None,
             cx: Cx::new(Arc::clone(&mail), env),
             sleep: None,

@@ -2,13 +2,9 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
-
-use futures::future::LocalBoxFuture;
-use futures::stream::{FuturesUnordered, Stream};
 
 use crate::addr::Addr;
 use crate::env::Env;
@@ -18,6 +14,7 @@ use crate::message::{Behaviour, Message};
 use crate::path::Path;
 use crate::refs::Ref;
 use crate::rng::StreamRng;
+use crate::tasks::Tasks;
 use crate::timers::{Call, Due, TimerId, Timers};
 use crate::trace::{StepKind, TraceCx};
 use crate::watch::{Down, Watchable};
@@ -38,7 +35,7 @@ pub struct Cx<B: Behaviour> {
     timers: Timers<B>,
     /// The interval whose call runs now; taken off when it cancels itself.
     firing: Option<TimerId>,
-    tasks: Option<Box<FuturesUnordered<LocalBoxFuture<'static, Done<B>>>>>,
+    tasks: Tasks<Done<B>>,
     rng: Option<StreamRng>,
     incarnation: u32,
     stop: bool,
@@ -52,7 +49,7 @@ impl<B: Behaviour> Cx<B> {
             env,
             timers: Timers::new(),
             firing: None,
-            tasks: None,
+            tasks: Tasks::default(),
             rng: None,
             incarnation: 0,
             stop: false,
@@ -125,9 +122,7 @@ impl<B: Behaviour> Cx<B> {
             });
             done
         };
-        self.tasks
-            .get_or_insert_with(Box::default)
-            .push(Box::pin(task));
+        self.tasks.push(Box::pin(task));
     }
 
     /// Runs CPU work off this thread (inline in a simulation) and hands its result to `f`, after this handler.
@@ -284,17 +279,10 @@ impl<B: Behaviour> Cx<B> {
     /// Handles finished tasks. False if some may be left for the next poll.
     pub(crate) fn finish_tasks(&mut self, behaviour: &mut B, task: &mut Context<'_>) -> bool {
         for _ in 0..TASKS_A_POLL {
-            let Some(tasks) = &mut self.tasks else {
+            let Some(done) = self.tasks.poll_next(task) else {
                 return true;
             };
-            match Pin::new(&mut **tasks).poll_next(task) {
-                Poll::Ready(Some(done)) => done(behaviour, self),
-                Poll::Ready(None) => {
-                    self.tasks = None;
-                    return true;
-                }
-                Poll::Pending => return true,
-            }
+            done(behaviour, self);
             if self.stop {
                 return true;
             }
@@ -303,7 +291,7 @@ impl<B: Behaviour> Cx<B> {
     }
 
     pub(crate) fn tasks_len(&self) -> usize {
-        self.tasks.as_ref().map_or(0, |tasks| tasks.len())
+        self.tasks.len()
     }
 
     pub(crate) fn timers_len(&self) -> usize {
@@ -318,7 +306,7 @@ impl<B: Behaviour> Cx<B> {
         self.incarnation = self.incarnation.wrapping_add(1);
         (
             std::mem::replace(&mut self.timers, Timers::new()),
-            self.tasks.take(),
+            std::mem::take(&mut self.tasks),
         )
     }
 }

@@ -72,6 +72,7 @@ mod run;
 #[cfg(any(test, feature = "simulation"))]
 mod stopwatch;
 mod supervise;
+mod tasks;
 mod timeout;
 mod timers;
 mod trace;

@@ -152,6 +152,10 @@ impl<B: Behaviour> Alarm<B> {
             None if due.is_none() => {}
             None => {
                 self.slot = Some(alarms.len());
+                if alarms.is_empty() {
+                    // Many actors have one, and there are many of them: no room for four.
+                    alarms.reserve_exact(1);
+                }
                 alarms.push(AlarmSlot {
                     due,
                     call: self.call,

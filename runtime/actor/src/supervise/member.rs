@@ -36,6 +36,8 @@ pub(crate) struct CellMember<B: Behaviour> {
     pub(crate) place: Option<u64>,
     pub(crate) restart: Restart,
     pub(crate) shutdown: Duration,
+    /// A nursery's that is never started again: what makes it goes once it was.
+    pub(crate) once: bool,
     pub(crate) placed: AtomicBool,
 }
 
@@ -55,12 +57,13 @@ impl<B: Behaviour> Member for CellMember<B> {
             return;
         };
         let (mail, env) = (Arc::clone(&self.mail), env.clone());
+        let once = self.once;
         let placed = arbiter.spawn_fn(move || {
             #[cfg(any(test, feature = "simulation"))]
             if let Some(scope) = env.scope_of(mail.path()) {
-                return start_hosted(scope, Cell::new(mail, env, factory));
+                return start_hosted(scope, Cell::new(mail, env, factory, once));
             }
-            start_cell(Cell::new(mail, env, factory));
+            start_cell(Cell::new(mail, env, factory, once));
         });
         self.placed.store(placed, Ordering::Release);
     }

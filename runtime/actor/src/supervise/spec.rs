@@ -72,12 +72,14 @@ impl<B: Behaviour> Spec<B> {
             None => self.name,
         };
         let mail = Mail::new(&name, self.bounds);
+        let restart = self.restart.unwrap_or(default_restart);
         let member = CellMember {
             name,
             mail: mail.clone(),
             factory: Mutex::new(Some(self.factory)),
             place: self.place,
-            restart: self.restart.unwrap_or(default_restart),
+            restart,
+            once: number.is_some() && restart == Restart::Temporary,
             shutdown: self.shutdown,
             placed: AtomicBool::new(false),
         };
