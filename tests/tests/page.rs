@@ -96,9 +96,13 @@ async fn a_snapshot_is_for_whoever_has_the_token() -> Result<()> {
         "the token is in the log"
     );
 
+    let relayers = [1, 2].map(|number| network.node(Role::Relayer, number));
     let told = |snapshot: &Snapshot| {
-        let mut nodes = snapshot.nodes.values();
-        let linked = nodes.all(|node| node.peers.len() == 2 && node.linked.len() == 2);
+        let linked = snapshot.nodes.values().all(|node| node.peers.len() == 2)
+            && relayers.iter().all(|relayer| {
+                let seen = snapshot.nodes.get(&relayer.id.to_string());
+                seen.is_some_and(|seen| seen.linked.len() == 2)
+            });
         let all = snapshot.shards.values();
         linked
             && snapshot.verdict == Verdict::Ok
@@ -128,7 +132,7 @@ async fn a_snapshot_is_for_whoever_has_the_token() -> Result<()> {
         .filter_map(|shard| shard.records)
         .sum();
     assert_eq!(records, RECORDS);
-    for relayer in [1, 2].map(|number| network.node(Role::Relayer, number)) {
+    for relayer in relayers {
         let seen = &snapshot.nodes[&relayer.id.to_string()];
         assert_eq!((seen.state, seen.linked.len()), (MeshState::Linked, 2));
         assert_eq!(seen.peers.len(), 2, "{seen:?}");
