@@ -7,39 +7,33 @@
 //! Nothing is served before [`Attach`]: the grant must name the link's own peer and this sentry, and its signature is
 //! verified off the actor's thread. It opens the rule that the link's other messages are bound with, until its end; a
 //! session ends with its grant, unless the client attaches again with a later one. A relayer session is opened with the
-//! grant when a channel of that relayer is first used. A request is answered by whoever owns the channel's shard; when its link is down or goes away the answer is the
-//! retryable `Unavailable`, and a publish that got it may still have been stored: the client repeats it under the same
-//! numbers.
+//! grant when a channel of that relayer is first used. A request is answered by whoever owns the channel's shard; when
+//! its link is down or goes away the answer is the retryable `Unavailable`, and a publish that got it may still have
+//! been stored: the client repeats it under the same numbers.
 //!
 //! Mailbox: [`BOUNDS`]. It is not restarted: a client whose session ends reconnects, and presents its offsets.
 
+mod requests;
 mod subscriptions;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use pqcnet_actor::{
-    Alarm, AskError, Behaviour, Bounds, Counter, Cx, Env, Histogram, Message as _, On, Promise,
-    Reply, TraceCx,
+    Alarm, Behaviour, Bounds, Counter, Cx, Env, Histogram, Message as _, On, Reply,
 };
 use pqcnet_crypto::NodeId;
-use pqcnet_messages::edge::{
-    Attach, Attached, FindOffset, ListDeadLetters, OpenProducer, Publish, SetReaders, Subscribe,
-    SubscriptionEnded,
-};
-use pqcnet_messages::relay::{
-    RelayFindOffset, RelayListDeadLetters, RelayOpenProducer, RelayPublish, RelaySetReaders,
-};
-use pqcnet_messages::{Channel, Grant, Refusal, ShardId};
+use pqcnet_messages::edge::{Attach, Attached, Publish, Subscribe, SubscriptionEnded};
+use pqcnet_messages::{Grant, Refusal};
 
-use crate::core::routes::{Routes, Submitted};
-use crate::core::shares::{self, Shares};
-use crate::ingress::{Join, OpenRelaySession, ShowGrant, UplinkChanged};
+use crate::core::routes::Routes;
+use crate::core::shares::Shares;
+use crate::ingress::{Join, ShowGrant, UplinkChanged};
 use crate::link::{ClientLink, RelayLink};
 use crate::routing::Routing;
-use crate::uplink::{Uplinks, answer};
+use crate::uplink::Uplinks;
+use requests::Request;
 use subscriptions::{Phase, Subscription};
 
 /// A client's asks are bounded by its link's window; beside them come one parcel an uplink and link facts.
@@ -89,22 +83,6 @@ impl WindowShares {
     }
 }
 
-/// Units of a window until the answer is in, or the session is gone.
-struct Share {
-    shared: Arc<SessionShared>,
-    relayer: NodeId,
-    customer: NodeId,
-    units: u32,
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let (customer, units) = (self.customer, self.units);
-        let shares = &self.shared.shares;
-        shares.of(self.relayer, |shares| shares.give(customer, units));
-    }
-}
-
 /// One for all sessions of the node. Whoever lives from the node's start on makes it, so that it is there at zero.
 pub(crate) fn acks(env: &Env) -> Histogram {
     env.histogram(
@@ -121,36 +99,6 @@ pub(crate) fn replayed(env: &Env) -> Counter {
         "Records that subscriptions missed while they had no relayer or sentry, and got when they began again",
         &[],
     )
-}
-
-/// When a publish came, and in which trace.
-#[derive(Clone, Copy)]
-struct Came {
-    at: Duration,
-    trace: TraceCx,
-}
-
-/// A request that waits for its relayer session.
-enum Request {
-    OpenProducer(OpenProducer, Promise<OpenProducer>),
-    Publish(Publish, Promise<Publish>, Came),
-    SetReaders(SetReaders, Promise<SetReaders>),
-    FindOffset(FindOffset, Promise<FindOffset>),
-    DeadLetters(ListDeadLetters, Promise<ListDeadLetters>),
-    StartFeed(u32),
-}
-
-impl Request {
-    fn refuse(self, session: &mut ClientSession, refusal: Refusal, cx: &mut Cx<ClientSession>) {
-        match self {
-            Request::OpenProducer(_, promise) => promise.fulfil(Err(refusal)),
-            Request::Publish(_, promise, _) => promise.fulfil(Err(refusal)),
-            Request::SetReaders(_, promise) => promise.fulfil(Err(refusal)),
-            Request::FindOffset(_, promise) => promise.fulfil(Err(refusal)),
-            Request::DeadLetters(_, promise) => promise.fulfil(Err(refusal)),
-            Request::StartFeed(subscription) => session.on_feed_lost(subscription, refusal, cx),
-        }
-    }
 }
 
 /// The actor.
@@ -244,202 +192,6 @@ impl ClientSession {
     fn on_grant_end(&mut self, cx: &mut Cx<Self>) {
         tracing::info!(customer = %self.customer, "the grant ends, and the session with it");
         cx.stop();
-    }
-
-    /// A request of an attached client for a channel of its own.
-    fn own(&self, channel: &Channel) -> Result<(), Refusal> {
-        if self.grant.is_none() {
-            Err(Refusal::UnknownSession)
-        } else if channel.owner != self.customer {
-            Err(Refusal::NotAllowed)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn submit(&mut self, channel: &Channel, request: Request, cx: &mut Cx<Self>) {
-        let relayer = self.shared.map.owner_of(channel);
-        match self.routes.submit(&relayer, request) {
-            Submitted::Send(session, request) => self.send(relayer, session, request, cx),
-            Submitted::Open(generation) => self.open_session(relayer, generation, cx),
-            Submitted::Wait => {}
-            Submitted::Unavailable(request) => request.refuse(self, Refusal::Unavailable, cx),
-            Submitted::Busy(request) => request.refuse(self, Refusal::Busy, cx),
-        }
-    }
-
-    fn open_session(&mut self, relayer: NodeId, generation: u64, cx: &mut Cx<Self>) {
-        let (Some(uplink), Some(grant)) = (self.shared.uplinks.get(&relayer), &self.grant) else {
-            return self.on_opened(relayer, generation, Err(Refusal::Unavailable), cx);
-        };
-        let open = OpenRelaySession {
-            session: self.id,
-            generation,
-            grant: grant.clone(),
-        };
-        cx.ask(
-            &uplink.open_session,
-            open,
-            ASK_DEADLINE,
-            move |session, outcome, cx| {
-                session.on_opened(relayer, generation, answer(outcome), cx);
-                // Subscriptions that waited for it in vain are to begin again.
-                session.drive(cx);
-            },
-        );
-    }
-
-    fn on_opened(
-        &mut self,
-        relayer: NodeId,
-        generation: u64,
-        opened: Result<u64, Refusal>,
-        cx: &mut Cx<Self>,
-    ) {
-        let session = opened.as_ref().ok().copied();
-        for request in self.routes.opened(&relayer, generation, session) {
-            match &opened {
-                Ok(session) => self.send(relayer, *session, request, cx),
-                Err(refusal) => request.refuse(self, refusal.clone(), cx),
-            }
-        }
-    }
-
-    /// A part of the relayer's window for a request, unless this customer has its share already.
-    fn share(&self, relayer: NodeId, bytes: usize) -> Option<Share> {
-        let (customer, units) = (self.customer, shares::units(bytes));
-        let taken = self
-            .shared
-            .shares
-            .of(relayer, |shares| shares.take(customer, units));
-        taken.then(|| Share {
-            shared: self.shared.clone(),
-            relayer,
-            customer,
-            units,
-        })
-    }
-
-    fn send(&mut self, relayer: NodeId, session: u64, request: Request, cx: &mut Cx<Self>) {
-        let Some(link) = self.links.get(&relayer) else {
-            return request.refuse(self, Refusal::Unavailable, cx);
-        };
-        let bytes = match &request {
-            Request::Publish(publish, ..) => publish.payloads.iter().map(Bytes::len).sum(),
-            Request::SetReaders(set, _) => set.readers.len() * 32,
-            Request::OpenProducer(..) | Request::FindOffset(..) | Request::DeadLetters(..) => 0,
-            // Subscriptions go by way of the uplink, few and small.
-            Request::StartFeed(subscription) => {
-                return self.start_feed(relayer, session, *subscription, cx);
-            }
-        };
-        let Some(share) = self.share(relayer, bytes) else {
-            return request.refuse(self, Refusal::Busy, cx);
-        };
-        match request {
-            Request::OpenProducer(open, promise) => {
-                let shard = self.shared.map.shard_of(&open.channel);
-                let message = RelayOpenProducer {
-                    session,
-                    channel: open.channel,
-                    supersedes: open.supersedes,
-                };
-                let to = link.open_producer.clone();
-                cx.ask(&to, message, ASK_DEADLINE, move |this, outcome, _| {
-                    drop(share);
-                    promise.fulfil(this.outcome(relayer, session, shard, outcome));
-                });
-            }
-            Request::Publish(publish, promise, came) => {
-                let shard = self.shared.map.shard_of(&publish.channel);
-                let message = RelayPublish {
-                    session,
-                    channel: publish.channel,
-                    epoch: publish.epoch,
-                    first_seq: publish.first_seq,
-                    payloads: publish.payloads,
-                };
-                let to = link.publish.clone();
-                // It may have waited for its session, and goes on in its own trace all the same.
-                came.trace.scope(|| {
-                    cx.ask(&to, message, ASK_DEADLINE, move |this, outcome, cx| {
-                        let outcome = this.outcome(relayer, session, shard, outcome);
-                        if outcome.is_ok() {
-                            this.acks.observe(cx.now().saturating_sub(came.at));
-                        }
-                        drop(share);
-                        promise.fulfil(outcome);
-                    });
-                });
-            }
-            Request::SetReaders(set, promise) => {
-                let channel = Channel {
-                    owner: self.customer,
-                    name: set.channel.clone(),
-                };
-                let shard = self.shared.map.shard_of(&channel);
-                let message = RelaySetReaders {
-                    session,
-                    channel: set.channel,
-                    readers: set.readers,
-                };
-                let to = link.set_readers.clone();
-                cx.ask(&to, message, ASK_DEADLINE, move |this, outcome, _| {
-                    drop(share);
-                    promise.fulfil(this.outcome(relayer, session, shard, outcome));
-                });
-            }
-            Request::FindOffset(find, promise) => {
-                let shard = self.shared.map.shard_of(&find.channel);
-                let message = RelayFindOffset {
-                    session,
-                    channel: find.channel,
-                    at_ms: find.at_ms,
-                };
-                let to = link.find_offset.clone();
-                cx.ask(&to, message, ASK_DEADLINE, move |this, outcome, _| {
-                    drop(share);
-                    promise.fulfil(this.outcome(relayer, session, shard, outcome));
-                });
-            }
-            Request::DeadLetters(list, promise) => {
-                let shard = self.shared.map.shard_of(&list.channel);
-                let message = RelayListDeadLetters {
-                    session,
-                    channel: list.channel,
-                    group: list.group,
-                    discard: list.discard,
-                };
-                let to = link.dead_letters.clone();
-                cx.ask(&to, message, ASK_DEADLINE, move |this, outcome, _| {
-                    drop(share);
-                    promise.fulfil(this.outcome(relayer, session, shard, outcome));
-                });
-            }
-            Request::StartFeed(_) => drop(share),
-        }
-    }
-
-    /// What an answer means to the client. A relayer that lost the session gets a new one with the next request.
-    fn outcome<T>(
-        &mut self,
-        relayer: NodeId,
-        session: u64,
-        shard: ShardId,
-        outcome: Result<Result<T, Refusal>, AskError>,
-    ) -> Result<T, Refusal> {
-        match answer(outcome) {
-            // The client tries again, and is served by whoever has the shard.
-            Err(Refusal::NotOwner(Some(redirect))) => {
-                self.shared.map.redirected(shard, redirect);
-                Err(Refusal::NotOwner(Some(redirect)))
-            }
-            Err(Refusal::UnknownSession) => {
-                self.routes.lost(&relayer, session);
-                Err(Refusal::Unavailable)
-            }
-            answer => answer,
-        }
     }
 
     fn on_link_down(&mut self, relayer: NodeId, cx: &mut Cx<Self>) {
@@ -572,73 +324,6 @@ impl On<Attach> for ClientSession {
                 Err(_) => promise.fulfil(Err(Refusal::Busy)),
             }
         });
-        later
-    }
-}
-
-impl On<OpenProducer> for ClientSession {
-    fn on(&mut self, msg: OpenProducer, cx: &mut Cx<Self>) -> Reply<OpenProducer> {
-        if let Err(refusal) = self.own(&msg.channel) {
-            return Reply::Now(Err(refusal));
-        }
-        let (promise, later) = Reply::later();
-        let channel = msg.channel.clone();
-        self.submit(&channel, Request::OpenProducer(msg, promise), cx);
-        later
-    }
-}
-
-impl On<Publish> for ClientSession {
-    fn on(&mut self, msg: Publish, cx: &mut Cx<Self>) -> Reply<Publish> {
-        if let Err(refusal) = self.own(&msg.channel) {
-            return Reply::Now(Err(refusal));
-        }
-        let (promise, later) = Reply::later();
-        let channel = msg.channel.clone();
-        let came = Came {
-            at: cx.now(),
-            trace: cx.trace(),
-        };
-        self.submit(&channel, Request::Publish(msg, promise, came), cx);
-        later
-    }
-}
-
-impl On<FindOffset> for ClientSession {
-    fn on(&mut self, msg: FindOffset, cx: &mut Cx<Self>) -> Reply<FindOffset> {
-        if self.grant.is_none() {
-            return Reply::Now(Err(Refusal::UnknownSession));
-        }
-        let (promise, later) = Reply::later();
-        let channel = msg.channel.clone();
-        self.submit(&channel, Request::FindOffset(msg, promise), cx);
-        later
-    }
-}
-
-impl On<ListDeadLetters> for ClientSession {
-    fn on(&mut self, msg: ListDeadLetters, cx: &mut Cx<Self>) -> Reply<ListDeadLetters> {
-        if self.grant.is_none() {
-            return Reply::Now(Err(Refusal::UnknownSession));
-        }
-        let (promise, later) = Reply::later();
-        let channel = msg.channel.clone();
-        self.submit(&channel, Request::DeadLetters(msg, promise), cx);
-        later
-    }
-}
-
-impl On<SetReaders> for ClientSession {
-    fn on(&mut self, msg: SetReaders, cx: &mut Cx<Self>) -> Reply<SetReaders> {
-        let channel = Channel {
-            owner: self.customer,
-            name: msg.channel.clone(),
-        };
-        if let Err(refusal) = self.own(&channel) {
-            return Reply::Now(Err(refusal));
-        }
-        let (promise, later) = Reply::later();
-        self.submit(&channel, Request::SetReaders(msg, promise), cx);
         later
     }
 }

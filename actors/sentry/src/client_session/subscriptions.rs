@@ -10,7 +10,8 @@ use pqcnet_messages::edge::{
 };
 use pqcnet_messages::{Channel, Membership, Refusal, Series};
 
-use super::{ASK_DEADLINE, ClientSession, MAX_SUBSCRIPTIONS, MAX_WINDOW, MAX_WINDOWS, Request};
+use super::requests::Request;
+use super::{ASK_DEADLINE, ClientSession, MAX_SUBSCRIPTIONS, MAX_WINDOW, MAX_WINDOWS};
 use crate::core::feed::Feed;
 use crate::ingress::{
     FeedCommit, FeedConsumed, FeedCountersign, FeedTag, Forward, StartFeed, StopFeed,
