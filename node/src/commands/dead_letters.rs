@@ -1,12 +1,11 @@
 //! `pqcnet dead-letters`: what a consumer group put aside in a channel.
 
-use anyhow::Context as _;
 use clap::Args;
-use pqcnet_client::{Channel, DeadLetter, NodeId, SubscribeError};
+use pqcnet_client::{Channel, DeadLetter, SubscribeError};
 use serde_json::json;
 
 use super::identity::IdentityArgs;
-use super::publish::channel_name;
+use super::publish::{channel_name, owner_id};
 use super::subscribe::group_name;
 use crate::exit::{Exit, Failed};
 
@@ -32,13 +31,7 @@ pub struct DeadLettersArgs {
 pub async fn run(args: &DeadLettersArgs) -> Result<Exit, Failed> {
     let name = channel_name(&args.channel)?;
     let group = group_name(&args.group)?;
-    let owner: Option<NodeId> = args
-        .owner
-        .as_deref()
-        .map(str::parse)
-        .transpose()
-        .context("--owner takes 64 hex digits")
-        .map_err(Failed::usage)?;
+    let owner = owner_id(args.owner.as_deref())?;
     let client = args.identity.open("client")?.client().await?;
     let channel = Channel {
         owner: owner.unwrap_or_else(|| client.node_id()),

@@ -72,6 +72,14 @@ pub fn channel_name(text: &str) -> Result<ChannelName, Failed> {
     ChannelName::new(text).map_err(Failed::usage)
 }
 
+/// A channel's owner from the command line; `None` stands for one's own channel.
+pub fn owner_id(text: Option<&str>) -> Result<Option<NodeId>, Failed> {
+    text.map(str::parse)
+        .transpose()
+        .context("--owner takes 64 hex digits")
+        .map_err(Failed::usage)
+}
+
 async fn print_offset(receipt: Receipt) -> Result<(), Failed> {
     let published = receipt.await.map_err(publish_failed)?;
     let mut out = std::io::stdout();

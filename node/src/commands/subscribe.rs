@@ -8,13 +8,13 @@ use std::str::FromStr;
 use anyhow::Context as _;
 use clap::Args;
 use pqcnet_client::{
-    Channel, GroupName, Member, NodeId, Record, Refusal, RequestError, SubscribeError, Subscription,
+    Channel, GroupName, Member, Record, Refusal, RequestError, SubscribeError, Subscription,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::identity::IdentityArgs;
-use super::publish::channel_name;
+use super::publish::{channel_name, owner_id};
 use crate::exit::{Exit, Failed};
 use crate::signals::Interrupt;
 
@@ -92,13 +92,7 @@ impl FromStr for FromTime {
 /// Runs it.
 pub async fn run(args: &SubscribeArgs) -> Result<Exit, Failed> {
     let name = channel_name(&args.channel)?;
-    let owner: Option<NodeId> = args
-        .owner
-        .as_deref()
-        .map(str::parse)
-        .transpose()
-        .context("--owner takes 64 hex digits")
-        .map_err(Failed::usage)?;
+    let owner = owner_id(args.owner.as_deref())?;
     let after = match (args.after, &args.store_offset) {
         (Some(after), _) => after,
         (None, _) if args.from_time.is_some() => 0,
