@@ -54,8 +54,8 @@ bench: deps
 	@$(CARGO) run --locked --release -p pqcnet-sim --bin pqcnet-sim-figures
 	@$(CARGO) bench --locked -p pqcnet-sim --bench gossip
 else
-# The relay's group starts a RabbitMQ.
-bench: $(if $(filter-out relay,$(GROUP)),deps,test-deps)
+# The relay's group and its part `broker` start a RabbitMQ.
+bench: $(if $(filter-out relay broker,$(GROUP)),deps,test-deps)
 	@$(CARGO) build --locked --release -p pqcnet-node -p pqcnet-bench --bins
 	@$(CARGO) run --locked --release -p pqcnet-bench -- $(if $(GROUP),$(GROUP),all)
 endif

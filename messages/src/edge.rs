@@ -16,7 +16,8 @@ use crate::grant::Grant;
 use crate::group::{DeadLetter, GroupName, MAX_DEAD_LETTERS, MemberId, Membership};
 use crate::receipt::{Countersigned, Series};
 use crate::record::{
-    MAX_BATCH_RECORDS, Record, check_payloads, records_from_proto, records_to_proto,
+    MAX_BATCH_RECORDS, Record, check_payloads, kept_from_proto, records_from_proto,
+    records_to_proto,
 };
 use crate::refusal::Refusal;
 
@@ -241,6 +242,8 @@ pub struct DeadLetters {
     pub committed: u64,
     /// Ascending by offset; at most [`MAX_DEAD_LETTERS`].
     pub letters: Vec<DeadLetter>,
+    /// Records of these that the channel no longer keeps, from where they were kept apart from it; ascending, those that fit into a batch.
+    pub kept: Vec<Record>,
 }
 
 message!(Attach, "edge.Attach", EDGE Type::Attach, Request => Result<Attached, Refusal>);
@@ -267,7 +270,7 @@ same_fields!(Nack => pb::Nack { subscription, offset });
 wire!(Flow => pb::Flow);
 wire!(JoinGroup => pb::JoinGroup);
 wire!(ListDeadLetters => pb::ListDeadLetters);
-wire!(DeadLetters => pb::DeadLetters, bound "letters" = 2 at MAX_DEAD_LETTERS);
+wire!(DeadLetters => pb::DeadLetters, bound "letters" = 2 at MAX_DEAD_LETTERS, bound "kept" = 3 at MAX_DEAD_LETTERS);
 
 same_fields!(Attached => pb::Attached { shards });
 same_fields!(ProducerOpened => pb::ProducerOpened { epoch });
@@ -388,6 +391,7 @@ impl From<&DeadLetters> for pb::DeadLetters {
         Self {
             committed: dead.committed,
             letters: dead.letters.iter().map(Into::into).collect(),
+            kept: records_to_proto(&dead.kept),
         }
     }
 }
@@ -400,9 +404,18 @@ impl TryFrom<pb::DeadLetters> for DeadLetters {
         if letters.len() > MAX_DEAD_LETTERS || !letters.is_sorted_by(|a, b| a.offset < b.offset) {
             return Err(invalid("letters", "not ascending, or too many"));
         }
+        let kept = kept_from_proto(dead.kept)?;
+        let listed = |record: &Record| {
+            let at = letters.binary_search_by_key(&record.offset, |letter| letter.offset);
+            at.is_ok()
+        };
+        if !kept.iter().all(listed) {
+            return Err(invalid("kept", "not of the letters"));
+        }
         Ok(DeadLetters {
             committed: dead.committed,
             letters,
+            kept,
         })
     }
 }

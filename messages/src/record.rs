@@ -63,6 +63,22 @@ pub(crate) fn records_from_proto(records: Vec<pb::Record>) -> Result<Vec<Record>
     Ok(out)
 }
 
+/// Records of any offsets, ascending; none, or as [`check_payloads`] asks.
+pub(crate) fn kept_from_proto(records: Vec<pb::Record>) -> Result<Vec<Record>, WireError> {
+    if !records.is_empty() {
+        check_payloads(records.iter().map(|record| &record.payload))?;
+    }
+    if !records.is_sorted_by(|a, b| a.offset < b.offset) {
+        return Err(invalid("offset", "not ascending"));
+    }
+    let kept = records.into_iter().map(|record| Record {
+        offset: record.offset,
+        published_at_ms: record.published_at_ms,
+        payload: record.payload,
+    });
+    Ok(kept.collect())
+}
+
 /// Between 1 and [`MAX_BATCH_RECORDS`] payloads, within [`MAX_PAYLOAD`] each and [`MAX_BATCH_BYTES`] together.
 pub(crate) fn check_payloads<'a>(
     payloads: impl ExactSizeIterator<Item = &'a Bytes>,

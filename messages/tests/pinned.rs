@@ -511,7 +511,14 @@ fn groups(table: &mut Table) {
     };
     let letters = vec![letter(8, true), letter(11, false)];
     let committed = 12;
-    table.reply("DeadLetters", DeadLetters { committed, letters });
+    table.reply(
+        "DeadLetters",
+        DeadLetters {
+            committed,
+            letters,
+            kept: Vec::new(),
+        },
+    );
 }
 
 fn refusals() -> Vec<Refusal> {

@@ -22,6 +22,8 @@ const CUSTOMERS: usize = 2;
 const CHANNELS: usize = 4;
 /// Confirms falsified in a cycle: one confirm may be for all there is, so no more can be counted on.
 const NACKS: u64 = 1;
+/// Goal for the flow to be back after the broker.
+const SOON: Duration = Duration::from_secs(10);
 const LANES: u64 = (CUSTOMERS * CHANNELS) as u64;
 
 /// How long a run is.
@@ -43,6 +45,15 @@ async fn run(broker: &mut Broker, plan: Plan) -> Result<Verdict> {
     let network = Arc::new(network);
     let load = Load::start(network.clone(), CUSTOMERS, CHANNELS, plan.messages).await?;
     let progress = load.progress.clone();
+    let began = proxy.now();
+    let so_far = |what: &str| {
+        println!(
+            "{:.0} s: {what}; {} settled, {} delivered",
+            (proxy.now() - began).as_secs_f64(),
+            progress.settled.load(SeqCst),
+            progress.delivered.load(SeqCst)
+        );
+    };
     let settled = |more: u64| {
         let goal = progress.settled.load(SeqCst) + more;
         progress.reach(&progress.settled, goal)
@@ -109,6 +120,7 @@ async fn run(broker: &mut Broker, plan: Plan) -> Result<Verdict> {
             (back - dead).as_secs_f64(),
             since(back, &flow)
         );
+        so_far(&format!("cycle {cycle} of {}", plan.cycles));
         let waited = flow.confirmed.values().map(|at| at.saturating_sub(back));
         if alone {
             &mut undisturbed
@@ -118,7 +130,12 @@ async fn run(broker: &mut Broker, plan: Plan) -> Result<Verdict> {
         .extend(waited);
     }
     load.allow(plan.messages);
+    progress
+        .reach(&progress.settled, LANES * plan.messages)
+        .await;
+    so_far("all are sent; what is delivered and what is stored is read back");
     let verdict = load.finish().await?;
+    so_far("read back");
     println!(
         "kill -9: broker {}, relayers {}; cut with confirms lost {}, confirms falsified {}",
         plan.cycles,
@@ -154,10 +171,12 @@ fn spread(times: &mut [Duration]) -> String {
     times.sort();
     match (times.get(times.len() / 2), times.last()) {
         (Some(median), Some(most)) => format!(
-            "median {:.2} s, most {:.2} s of {}",
+            "median {:.2} s, most {:.2} s, {} of {} within {} s",
             median.as_secs_f64(),
             most.as_secs_f64(),
-            times.len()
+            times.iter().filter(|time| **time <= SOON).count(),
+            times.len(),
+            SOON.as_secs()
         ),
         _ => "none".to_owned(),
     }

@@ -8,7 +8,10 @@ use futures::FutureExt as _;
 use futures::future::select_all;
 use pqcnet_client::{Channel, ChannelName, Client, ClientConfig, GroupName, Refusal, RequestError};
 use pqcnet_messages::Role;
+use pqcnet_p2p::network::Admission;
+use pqcnet_tests::amqp_proxy::AmqpProxy;
 use pqcnet_tests::network::{Identity, Network};
+use pqcnet_tests::private_broker::Broker;
 use pqcnet_tests::process::binary;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -237,6 +240,99 @@ async fn refused_records_are_listed() -> Result<()> {
             }
         }
         assert_eq!(member.commit(10).await?, 10);
+        assert_eq!(client.dead_letters(&own, &group, 3).await?.letters, []);
+        drop(member);
+        network.stop().await
+    };
+    tokio::time::timeout(PATIENCE, run).await?
+}
+
+/// A relayer's log is on a broker that keeps little. A member refuses a record, and the relayer dies by SIGKILL when the broker has the copy and its
+/// confirm is lost: nothing is put aside, and the record comes again. Refused again it is put aside, once; the broker lets its stream's front
+/// go, and the command lists it with its payload all the same, from the queue of what was put aside, over another death of the relayer.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_put_aside_outlives_the_stream() -> Result<()> {
+    let run = async {
+        let broker = Broker::start();
+        let proxy = AmqpProxy::start(broker.at()).await?;
+        let network = Network::create(1, 1, Admission::Any)?;
+        network.put_on_broker(&proxy.in_front_of(&broker.uri()))?;
+        let relayer = network.node(Role::Relayer, 1);
+        let config = relayer.folder().join("node.toml");
+        let text = std::fs::read_to_string(&config)?;
+        let text = text.replace("[store]\n", "[store]\nbroker_keep_mib = 1\n");
+        std::fs::write(config, text)?;
+        network.start_all().await?;
+        let who = network.identity("workers")?;
+        let client = client_of(&who).await?;
+        let name = ChannelName::new("work")?;
+        let own = client.channel(name.clone());
+        let group = GroupName::new(GROUP)?;
+        publish(&client, &name, 1..=5).await?;
+        let mut member = client.join(&own, &group, 0).await?;
+        for offset in 1..=5 {
+            assert_eq!(member.next().await?.offset, offset);
+        }
+        proxy.lose_confirms();
+        let dying = async {
+            proxy.lost(1).await;
+            relayer.kill().await
+        };
+        let (refused, died) = tokio::join!(member.refuse(3), dying);
+        died?;
+        ensure!(refused.is_err(), "it was put aside without its copy");
+        proxy.cut();
+        relayer.start().await?;
+        assert_eq!(client.dead_letters(&own, &group, 0).await?.letters, []);
+        // What was not committed comes again.
+        while member.next().await?.offset != 3 {}
+        while let Err(error) = member.refuse(3).await {
+            ensure!(
+                matches!(error, RequestError::Refused(Refusal::Unavailable)),
+                "{error}"
+            );
+        }
+        let dead = client.dead_letters(&own, &group, 0).await?;
+        assert_eq!((dead.letters.len(), &dead.kept[..]), (1, &[][..]));
+
+        let publisher = client.publisher(&name)?;
+        let kept = loop {
+            let mut receipts = Vec::new();
+            for _ in 0..16 {
+                receipts.push(publisher.send(vec![b'x'; 60 << 10]).await?);
+            }
+            for receipt in receipts {
+                receipt.await?;
+            }
+            let dead = client.dead_letters(&own, &group, 0).await?;
+            assert_eq!(dead.letters.len(), 1);
+            if !dead.kept.is_empty() {
+                break dead.kept;
+            }
+        };
+        let [record] = &kept[..] else {
+            anyhow::bail!("{kept:?}");
+        };
+        assert_eq!((record.offset, &record.payload[..]), (3, &b"3"[..]));
+        relayer.kill().await?;
+        relayer.start().await?;
+        let listed = Command::new(binary("pqcnet")?)
+            .current_dir(&who.folder)
+            .args(["dead-letters", "work", "--group", GROUP])
+            .args(["--network", "network.toml", "--keys", "client.keys"])
+            .args(["--key-file", "unlock.key"])
+            .output()
+            .await?;
+        ensure!(
+            listed.status.success(),
+            "{}",
+            String::from_utf8_lossy(&listed.stderr)
+        );
+        let line: serde_json::Value = serde_json::from_slice(&listed.stdout)?;
+        assert_eq!(
+            (&line["offset"], &line["payload_hex"]),
+            (&3.into(), &"33".into())
+        );
         assert_eq!(client.dead_letters(&own, &group, 3).await?.letters, []);
         drop(member);
         network.stop().await

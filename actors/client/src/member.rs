@@ -54,7 +54,8 @@ impl Member {
     /// other.
     ///
     /// # Errors
-    /// As of [`Member::commit`]; [`Refusal::Quota`] when as many are put aside as may be.
+    /// As of [`Member::commit`]; [`Refusal::Quota`] when as many are put aside as may be; [`Refusal::Unavailable`] while a relayer's broker
+    /// is away, for its log is copied from there: nothing is put aside then, and it may be tried again.
     pub async fn refuse(&self, offset: u64) -> Result<(), RequestError> {
         let nack = |subscription| Nack {
             subscription,

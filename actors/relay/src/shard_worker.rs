@@ -11,6 +11,7 @@ mod accounts;
 mod answers;
 mod duty;
 mod groups;
+mod letters;
 mod links;
 mod reading;
 
@@ -37,6 +38,7 @@ use crate::core::tenure::Tenure;
 use crate::core::traces::Traces;
 use answers::{Meters, Publishing, Traced, Waiting};
 use duty::Duty;
+use letters::Letters;
 use links::Link;
 
 /// How often the log is asked to remove what is over.
@@ -81,6 +83,8 @@ pub struct ShardWorker {
     salts: Vec<(u32, Salt)>,
     /// Searches for a time that are under way.
     locating: usize,
+    /// What is to be done with what groups put aside.
+    letters: Letters,
     /// Names this life of the shard towards the meter.
     run: u64,
     /// How often the shard had moved when this life began.
@@ -107,6 +111,7 @@ impl ShardWorker {
             meters: Meters::default(),
             salts: Vec::new(),
             locating: 0,
+            letters: Letters::default(),
             run: 0,
             moves: 0,
             parting: None,
@@ -167,7 +172,15 @@ impl ShardWorker {
         match effect {
             Effect::Open => self.open(cx),
             Effect::Append(batch) => self.append(batch, cx),
-            Effect::Reply { to, result } => self.answer(to, result, cx.now()),
+            Effect::Reply { to, result } => {
+                self.answer(to, result, cx.now());
+                self.next_letter(cx);
+            }
+            Effect::Copy {
+                channel,
+                of,
+                offset,
+            } => self.copy_for_limit((channel, of, offset), cx),
             Effect::Signal { signal, channel } => self.signal(signal, channel, cx),
             Effect::Deliver(Delivered::Records {
                 key,
@@ -254,8 +267,12 @@ fn fresh(config: &ShardWorkerConfig) -> Shard<Waiting> {
     let keys = ShardKeys::new(config.storage_key.expose(), config.shard);
     let moves = config.tenure.borrow().moves(ShardId(config.shard.0));
     let shard = Shard::new(config.shard, keys, config.limits).moved(moves);
-    match config.metered {
+    let shard = match config.metered {
         true => shard.metered(),
+        false => shard,
+    };
+    match config.log.keeps_letters() {
+        true => shard.copies_letters(),
         false => shard,
     }
 }

@@ -532,7 +532,12 @@ fn a_groups_member() {
             discard: 0,
         };
         let (committed, letters) = (1, Vec::new());
-        let dead = DeadLetters { committed, letters };
+        let kept = Vec::new();
+        let dead = DeadLetters {
+            committed,
+            letters,
+            kept,
+        };
         assert_eq!(world.ask(list).await, Ok(dead));
         let heard = [
             "open session 1",

@@ -27,7 +27,7 @@ pub struct DeadLettersArgs {
     identity: IdentityArgs,
 }
 
-/// Prints one line of JSON a letter, with its payload while the channel keeps that.
+/// Prints one line of JSON a letter, with its payload while the channel keeps that, or the relayer's broker a copy of it.
 pub async fn run(args: &DeadLettersArgs) -> Result<Exit, Failed> {
     let name = channel_name(&args.channel)?;
     let group = group_name(&args.group)?;
@@ -46,13 +46,19 @@ pub async fn run(args: &DeadLettersArgs) -> Result<Exit, Failed> {
             attempts,
             refused,
         } = letter;
-        let record = async {
-            let mut records = client.subscribe(&channel, offset.saturating_sub(1)).await?;
-            records.next().await
+        let kept = dead.kept.iter().find(|record| record.offset == offset);
+        let record = match kept {
+            Some(record) => record.clone(),
+            None => {
+                let record = async {
+                    let mut records = client.subscribe(&channel, offset.saturating_sub(1)).await?;
+                    records.next().await
+                };
+                record
+                    .await
+                    .map_err(|error: SubscribeError| Failed::new(Exit::Refused, error))?
+            }
         };
-        let record = record
-            .await
-            .map_err(|error: SubscribeError| Failed::new(Exit::Refused, error))?;
         // Where its own is no longer kept, the first that is comes instead.
         let payload = (record.offset == offset).then(|| hex::encode(&record.payload));
         let why = if refused { "refused" } else { "delivery limit" };

@@ -1,7 +1,7 @@
 //! The shard log: per channel, entries at offsets 1, 2, 3, …, appended durably, read from an offset, trimmed at the front.
 //!
 //! - [`ShardLog`] is the trait; [`EmbeddedLog`] keeps it in a [`pqcnet_store::Store`], [`BrokerLog`] on a RabbitMQ. Both pass
-//!   `tests/support/conformance.rs`.
+//!   the rules in `tests/rules`.
 //! - The log does not look into entries: they arrive sealed, with the producer epoch and sequence they came under.
 //! - *Generations fence writers.* [`ShardLog::open`] starts a new generation, durably, after everything an earlier one
 //!   still had under way has settled; from then on an append by an earlier generation is refused. So a writer that
@@ -30,6 +30,6 @@ pub use broker::{AddressError, BrokerConfig, BrokerLog};
 pub use embedded::EmbeddedLog;
 pub use error::{AppendError, LogError};
 pub use types::{
-    ChannelHead, ChannelId, Entries, Opened, Pending, ProducerMark, ReadRequest, Retention, Salt,
-    ShardLog, ShardNo,
+    ChannelHead, ChannelId, Entries, Letter, LetterKeys, Opened, Pending, ProducerMark,
+    ReadRequest, Retention, Salt, ShardLog, ShardNo,
 };

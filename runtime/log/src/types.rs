@@ -1,10 +1,12 @@
 //! The trait and its nouns.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use crate::{AppendBatch, AppendError, LogError};
@@ -34,6 +36,20 @@ pub type Salt = [u8; 16];
 
 /// A result under way.
 pub type Pending<T> = BoxFuture<'static, Result<T, LogError>>;
+
+/// A copy of an entry that was put aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// Channel of the entry.
+    pub channel: ChannelId,
+    /// Its offset there.
+    pub offset: u64,
+    /// Its sealed bytes.
+    pub sealed: Bytes,
+}
+
+/// Names entries that were put aside: channel and offset.
+pub type LetterKeys = BTreeSet<(ChannelId, u64)>;
 
 /// How long a log keeps what is in it. Whole segments of a shard's oldest entries go once a limit is passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -83,6 +99,28 @@ pub trait ShardLog: Send + Sync + 'static {
     /// ever over, or the log sees to that by itself.
     fn retain(&self, _shard: ShardNo, _generation: u32, _now_ms: u64) -> Option<Pending<u64>> {
         None
+    }
+
+    /// Whether entries that are put aside are copied to where they outlive what this log keeps of its channels.
+    fn keeps_letters(&self) -> bool {
+        false
+    }
+
+    /// Copies an entry there; resolves once the copy is durable. Again, there are two for a while, of which one is ever told of. An entry
+    /// that is no longer kept is not copied.
+    fn keep_letter(&self, _shard: ShardNo, _channel: ChannelId, _offset: u64) -> Pending<()> {
+        std::future::ready(Ok(())).boxed()
+    }
+
+    /// Gives those copies that are `wanted` and there, ascending, and lets go of all that are not `listed`. Only the shard's owner asks,
+    /// and not while it has a copy made.
+    fn sift_letters(
+        &self,
+        _shard: ShardNo,
+        _listed: LetterKeys,
+        _wanted: LetterKeys,
+    ) -> Pending<Vec<Letter>> {
+        std::future::ready(Ok(Vec::new())).boxed()
     }
 
     /// Removes everything of `shard` but its generations, durably, all at once. Refuses every generation from this call on.

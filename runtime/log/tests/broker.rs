@@ -25,8 +25,10 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ConnectionProperties};
-use pqcnet_log::broker::local;
-use pqcnet_log::{BrokerConfig, BrokerLog, LogError, ShardLog, ShardNo};
+use pqcnet_log::broker::{self, local};
+use pqcnet_log::{
+    BrokerConfig, BrokerLog, Letter, LetterKeys, LogError, Retention, ShardLog, ShardNo,
+};
 use pqcnet_store::{RocksStore, Scan, Store as _};
 use private_broker::Broker;
 use rules::Fixture;
@@ -46,10 +48,16 @@ struct OnBroker {
 
 impl OnBroker {
     fn new(uri: &str) -> Self {
+        OnBroker::keeping(uri, Retention::default())
+    }
+
+    fn keeping(uri: &str, limits: Retention) -> Self {
         static LOGS: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("test-{}", LOGS.fetch_add(1, Relaxed));
         let dir = tempfile::tempdir().unwrap();
-        let (log, store) = on_broker::log(uri, dir.path(), &prefix);
+        let mut config = BrokerConfig::new(uri, prefix.as_str()).unwrap();
+        config.settings.retention = limits;
+        let (log, store) = on_broker::with(config, dir.path());
         Self {
             uri: uri.to_owned(),
             prefix,
@@ -109,6 +117,20 @@ macro_rules! in_turn {
 }
 
 every_rule!(in_turn);
+
+macro_rules! limits_in_turn {
+    ($($name:ident),+ $(,)?) => {
+        /// The same of those about limits.
+        async fn all_limits(uri: &str) {
+            $(
+                eprintln!("{}", stringify!($name));
+                soon(rules::limits::$name(|limits| OnBroker::keeping(uri, limits))).await;
+            )+
+        }
+    };
+}
+
+every_limit!(limits_in_turn);
 
 /// Appends these texts behind `head`, each in an append of its own.
 async fn append_each(log: &BrokerLog, generation: u32, head: u64, texts: &[&str]) {
@@ -308,6 +330,10 @@ async fn copies(uri: &str, prefix: &str, last: u64) -> BTreeMap<u64, u32> {
         let headers = delivery.properties.headers().as_ref().unwrap().inner();
         if let Some(offset) = headers.get("offset").and_then(AMQPValue::as_long_long_int) {
             *copies.entry(offset as u64).or_default() += 1;
+        } else if headers.get("entries").is_some() {
+            for (_, offset) in broker::bundled(&delivery.data).unwrap() {
+                *copies.entry(offset).or_default() += 1;
+            }
         }
     }
     copies
@@ -366,10 +392,91 @@ async fn a_nack_in_mid_window_repeats_nothing(broker: &Broker) {
 async fn the_log_on_a_broker_conforms() {
     let broker = Broker::start();
     all(&broker.uri()).await;
+    all_limits(&broker.uri()).await;
     a_front_that_the_broker_removed_is_passed_over(&broker.uri()).await;
     a_cut_inside_a_confirm_window_repeats_nothing(&broker).await;
     a_nack_in_mid_window_repeats_nothing(&broker).await;
     a_stream_that_is_gone_is_told(&broker).await;
+}
+
+/// Looks through the queue of what was put aside; again while the broker is not there.
+async fn sifted(log: &BrokerLog, listed: &[u64], wanted: &[u64]) -> Vec<(u64, String)> {
+    let keys = |offsets: &[u64]| -> LetterKeys { offsets.iter().map(|at| (A, *at)).collect() };
+    let found: Vec<Letter> = soon(async {
+        loop {
+            match log.sift_letters(S, keys(listed), keys(wanted)).await {
+                Err(LogError::Busy) => tokio::task::yield_now().await,
+                found => return found.unwrap(),
+            }
+        }
+    })
+    .await;
+    let text = |letter: Letter| String::from_utf8(letter.sealed.to_vec()).unwrap();
+    let found = found.into_iter();
+    found.map(|letter| (letter.offset, text(letter))).collect()
+}
+
+/// Copies an entry into it; again while the broker is not there.
+async fn kept(log: &BrokerLog, offset: u64) {
+    soon(async {
+        while let Err(error) = log.keep_letter(S, A, offset).await {
+            assert_eq!(error, LogError::Busy);
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+// Entries are put aside; the broker dies by SIGKILL when it has the second and its confirm is lost, so nobody knows, and it is put there
+// again. Then the stream's front goes, and with it both: what was put aside is there, once each, however often it is looked at, more often than
+// the queue's delivery limit; what no list names goes.
+async fn what_is_put_aside_outlives_the_stream(broker: &mut Broker) {
+    let proxy = AmqpProxy::start(broker.at()).await.unwrap();
+    let mut config = BrokerConfig::new(&proxy.in_front_of(&broker.uri()), "aside").unwrap();
+    config.settings.retention.bytes = Some(512 << 10);
+    let dir = tempfile::tempdir().unwrap();
+    let (log, store) = on_broker::with(config, dir.path());
+    let generation = opened(&log).await;
+    append_each(&log, generation, 0, &["a", "b", "c"]).await;
+    drained(&store).await;
+    kept(&log, 2).await;
+    broker.remember_queue("aside.shard-3.letters");
+    proxy.lose_confirms();
+    let copying = log.keep_letter(S, A, 3);
+    let dying = async {
+        proxy.lost(1).await;
+        broker.kill();
+    };
+    let (copied, ()) = soon(async { futures::join!(copying, dying) }).await;
+    assert_eq!(copied, Err(LogError::Busy));
+    proxy.cut();
+    broker.resume();
+    kept(&log, 3).await;
+    let text = "x".repeat(4 << 10);
+    let texts = vec![text.as_str(); 64];
+    let mut head = 3;
+    soon(async {
+        loop {
+            let appended = log.append(batch(S, generation, A, head, &texts)).unwrap();
+            appended.await.unwrap();
+            head += 64;
+            match read(&log, S, A, 0).await {
+                Err(LogError::Busy) => {}
+                found if found.as_ref().unwrap()[0].0 > 3 => return,
+                _ => {}
+            }
+        }
+    })
+    .await;
+    let both = [(2, "b".to_owned()), (3, "c".to_owned())];
+    for _ in 0..70 {
+        assert_eq!(sifted(&log, &[2, 3], &[2, 3]).await, both);
+    }
+    // There is nothing left to copy.
+    kept(&log, 1).await;
+    assert_eq!(sifted(&log, &[1, 2, 3], &[1, 3]).await, both[1..]);
+    assert_eq!(sifted(&log, &[3], &[2, 3]).await, both[1..]);
+    assert_eq!(sifted(&log, &[2, 3], &[2, 3]).await, both[1..]);
 }
 
 /// Makes a stream at the broker, as nobody should who knows that it forgot others.
@@ -461,6 +568,7 @@ async fn the_log_outlives_its_broker() {
     let mut broker = Broker::start();
     a_broker_that_forgot_its_streams(&mut broker).await;
     a_broker_that_forgot_and_was_given_a_new_stream(&mut broker).await;
+    what_is_put_aside_outlives_the_stream(&mut broker).await;
     let drained = an_outage_is_spilled_and_drained(&mut broker).await;
     an_empty_store_takes_over(drained).await;
 }

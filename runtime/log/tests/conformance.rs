@@ -5,21 +5,35 @@
 mod rules;
 mod support;
 
+use std::path::Path;
 use std::sync::Arc;
 
-use pqcnet_log::ShardLog;
+use pqcnet_log::{Retention, ShardLog, keys};
 use rules::Fixture;
 
 struct Embedded {
     dir: tempfile::TempDir,
+    limits: Retention,
     log: Arc<dyn ShardLog>,
+}
+
+fn open(path: &Path, limits: Retention) -> Arc<dyn ShardLog> {
+    let mut config = support::config(path);
+    if limits.is_limited() {
+        config.schema.families.push(keys::SEGMENT);
+    }
+    Arc::new(support::embedded(config).0.retaining(limits))
 }
 
 impl Embedded {
     fn fresh() -> Self {
+        Embedded::keeping(Retention::default())
+    }
+
+    fn keeping(limits: Retention) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let log = Arc::new(support::embedded(support::config(dir.path())).0);
-        Self { dir, log }
+        let log = open(dir.path(), limits);
+        Self { dir, limits, log }
     }
 }
 
@@ -29,10 +43,10 @@ impl Fixture for Embedded {
     }
 
     async fn restarted(self) -> Self {
-        let Self { dir, log } = self;
+        let Self { dir, limits, log } = self;
         drop(log);
-        let log = Arc::new(support::embedded(support::config(dir.path())).0);
-        Self { dir, log }
+        let log = open(dir.path(), limits);
+        Self { dir, limits, log }
     }
 }
 
@@ -48,3 +62,16 @@ macro_rules! run {
 }
 
 every_rule!(run);
+
+macro_rules! run_limits {
+    ($($name:ident),+ $(,)?) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                support::soon(rules::limits::$name(Embedded::keeping)).await;
+            }
+        )+
+    };
+}
+
+every_limit!(run_limits);

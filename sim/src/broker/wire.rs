@@ -131,6 +131,8 @@ pub(super) struct Content {
     entry: Option<Entry>,
     #[prost(bytes = "bytes", tag = "6")]
     body: Bytes,
+    #[prost(uint32, tag = "7")]
+    bundled: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -147,7 +149,12 @@ struct Entry {
 
 impl Content {
     pub(super) fn of(message: Outgoing) -> Content {
-        let Outgoing { stamp, entry, body } = message;
+        let Outgoing {
+            stamp,
+            entry,
+            bundled,
+            body,
+        } = message;
         Content {
             epoch: stamp.epoch,
             sequence: stamp.sequence,
@@ -160,6 +167,7 @@ impl Content {
                 sequence: entry.sequence,
             }),
             body,
+            bundled,
         }
     }
 
@@ -183,6 +191,7 @@ impl Content {
                 last: self.last,
             },
             entry,
+            bundled: self.bundled,
             body: self.body.clone(),
         })
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use pqcnet_actor::Env;
 use pqcnet_link::Role;
+use pqcnet_log::broker::bundled;
 use pqcnet_log::{BrokerLog, BrokerSettings, LogError, ShardLog, ShardNo};
 use pqcnet_p2p::network::Address;
 use pqcnet_p2p::streams::Streams;
@@ -155,8 +156,15 @@ async fn all_texts(env: &Env, log: &dyn ShardLog) -> Vec<String> {
 /// How many entries stand at the broker, in the order in which they lie there.
 fn at_broker(town: &Town) -> Vec<u64> {
     let messages = town.shelf().lock().messages("test.shard-3");
-    let entries = messages.iter().filter_map(|message| message.entry);
-    entries.map(|entry| entry.offset).collect()
+    let offsets = messages.iter().flat_map(|message| match message.entry {
+        Some(entry) => vec![entry.offset],
+        None if message.bundled > 0 => {
+            let entries = bundled(&message.body).unwrap();
+            entries.into_iter().map(|(_, offset)| offset).collect()
+        }
+        None => Vec::new(),
+    });
+    offsets.collect()
 }
 
 // The broker dies with messages that it had not confirmed; what is appended then is spilled, and when it is

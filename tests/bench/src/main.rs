@@ -58,6 +58,8 @@ pub enum Group {
     Flow,
     /// Shard workers and log in one process beside a bare RocksDB, and on a RabbitMQ beside a bare lapin loop.
     Relay,
+    /// Of the relay's group what needs a RabbitMQ.
+    Broker,
     /// What tracing costs, off and on.
     Tracing,
     /// Remote asks beside tonic over rustls.
@@ -90,6 +92,9 @@ const GROUPS: [(Group, Measure); 9] = [
 
 fn measure(args: &Args) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
+    if args.group == Group::Broker {
+        return relay::on_broker(args);
+    }
     for (group, run) in GROUPS {
         if args.group == Group::All || args.group == group {
             rows.extend(run(args)?);

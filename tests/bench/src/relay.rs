@@ -25,11 +25,15 @@ pub fn run(args: &Args) -> Result<Vec<Row>> {
         .build()?;
     rows.extend(runtime.block_on(fairness::rows(args))?);
     drop(runtime);
+    rows.extend(on_broker(args)?);
+    Ok(rows)
+}
+
+/// Those of the log on a RabbitMQ.
+pub fn on_broker(args: &Args) -> Result<Vec<Row>> {
     let server = Broker::start();
-    let on_broker = pqcnet_actor::run("bench", |env| {
+    pqcnet_actor::run("bench", |env| {
         let server = &server;
         async move { broker::rows(&env, args, server).await }
-    });
-    rows.extend(on_broker??);
-    Ok(rows)
+    })?
 }

@@ -184,6 +184,26 @@ pub const LOG_RECORD: Target = Target {
     },
 };
 
+/// Several entries in one message of a log on a broker. Written again, channels that no entry names are gone; from then on nothing changes.
+pub const LOG_BUNDLE: Target = Target {
+    name: "log_bundle",
+    body: |data| {
+        if let Some(again) = pqcnet_log::broker::rebundled(data) {
+            assert_eq!(pqcnet_log::broker::rebundled(&again), Some(again));
+        }
+    },
+    seeds: || {
+        let empty = AppendBatch::new(ShardNo(3), 1);
+        let mut full = AppendBatch::new(ShardNo(3), 2);
+        for channel in [9, 10] {
+            let slot = full.channel(ChannelId([channel; 32]), Base::default());
+            full.push(slot, (5, 1), 8, |_, out| out.extend_from_slice(b"one"));
+            full.push(slot, (5, 2), 9, |_, out| out.extend_from_slice(b"two"));
+        }
+        [empty, full].map(pqcnet_log::broker::bundle).into()
+    },
+};
+
 fn shard_keys() -> ShardKeys {
     let mut keys = ShardKeys::new(&[1; 32], ShardNo(3));
     keys.begin(2, &[(1, [5; 16]), (2, [6; 16])]);

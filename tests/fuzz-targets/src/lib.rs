@@ -47,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     files::KEYSTORE,
     files::LOG_KEYS,
     files::LOG_RECORD,
+    files::LOG_BUNDLE,
     files::SEALED_ENTRY,
     #[cfg(feature = "node")]
     files::CONFIG,

@@ -258,6 +258,7 @@ pub const EDGE: Target = Target {
                         attempts: 5,
                         refused: true,
                     }],
+                    kept: Vec::new(),
                 }),
             ),
         ]

@@ -16,7 +16,7 @@ mod model;
 use std::collections::{BTreeMap, VecDeque};
 
 use pqcnet_crypto::{NodeId, sha256};
-use pqcnet_log::ChannelId;
+use pqcnet_log::{ChannelId, LetterKeys};
 use pqcnet_messages::{DeadLetter, GroupName, MAX_DEAD_LETTERS, MemberId, Refusal, Series};
 
 use super::subscription::SubscriptionKey;
@@ -78,6 +78,15 @@ pub enum Change {
     },
     /// Store what is known of the channel's groups.
     Store(ChannelId),
+    /// Copy a record to where it outlives the channel's front, then [`Groups::copied`]. Nobody has the channel meanwhile.
+    Copy {
+        /// Whose record.
+        channel: ChannelId,
+        /// The group that puts it aside.
+        of: GroupKey,
+        /// Which record.
+        offset: u64,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -102,6 +111,8 @@ struct Group {
     generation: u32,
     attempts: u32,
     letters: Vec<DeadLetter>,
+    /// The record after the last commit is being copied, to be put aside.
+    copying: Option<u64>,
     /// It has something worth storing.
     stored: bool,
     members: BTreeMap<MemberId, Member>,
@@ -113,6 +124,8 @@ struct Group {
 pub struct Groups {
     channels: BTreeMap<ChannelId, BTreeMap<GroupKey, Group>>,
     by_key: BTreeMap<SubscriptionKey, (ChannelId, GroupKey, MemberId)>,
+    /// What is put aside is copied first.
+    copies: bool,
     out: VecDeque<Change>,
 }
 
@@ -120,6 +133,11 @@ impl Groups {
     /// None.
     pub fn new() -> Groups {
         Groups::default()
+    }
+
+    /// What is put aside is copied first.
+    pub fn copy_first(&mut self) {
+        self.copies = true;
     }
 
     /// What is on the disk of a channel's groups. What is known here already is as far or further: it was said by a member.
@@ -228,16 +246,75 @@ impl Groups {
                 1
             };
             group.stored = true;
-            let aside = group.attempts >= DELIVERY_LIMIT
-                && group.put_aside(group.committed + 1, now_ms, false).is_ok();
-            if aside {
-                group.committed += 1;
-                group.attempts = 0;
+            let offset = group.committed + 1;
+            let due = group.attempts >= DELIVERY_LIMIT && group.has_room_for(offset);
+            if due && self.copies {
+                group.copying = Some(offset);
+                let of = of.clone();
+                self.out.push_back(Change::Copy {
+                    channel,
+                    of,
+                    offset,
+                });
+            } else if due {
+                group.give_up(now_ms);
             }
             self.out.push_back(Change::Store(channel));
         }
         self.assign(channel, &of);
         self.forget_if_empty(channel, &of);
+    }
+
+    /// The record of [`Change::Copy`] is copied, or could not be: then it is given to a member again.
+    pub fn copied(
+        &mut self,
+        now_ms: u64,
+        channel: ChannelId,
+        (of, offset): (&GroupKey, u64),
+        well: bool,
+    ) {
+        let group = self.channels.get_mut(&channel).and_then(|g| g.get_mut(of));
+        let Some(group) = group else {
+            return;
+        };
+        if group.copying.take_if(|at| *at == offset).is_none() {
+            return;
+        }
+        if well && offset == group.committed + 1 && group.has_room_for(offset) {
+            group.give_up(now_ms);
+            self.out.push_back(Change::Store(channel));
+        }
+        self.assign(channel, of);
+    }
+
+    /// Whether a member may [`refuse`](Self::refuse) a record now; its channel.
+    pub fn may_refuse(
+        &mut self,
+        key: SubscriptionKey,
+        offset: u64,
+        delivered: Option<u64>,
+    ) -> Result<ChannelId, Refusal> {
+        let (channel, group) = self.held(key)?;
+        if offset <= group.committed || delivered.is_none_or(|delivered| offset > delivered) {
+            let detail = format!("offset {offset} was not delivered, or is committed");
+            return Err(Refusal::Invalid(detail));
+        }
+        if group.has_room_for(offset) {
+            Ok(channel)
+        } else {
+            Err(Refusal::Quota)
+        }
+    }
+
+    /// Every record that any group put aside.
+    pub fn listed(&self) -> LetterKeys {
+        let groups = self.channels.iter();
+        let groups = groups.flat_map(|(id, groups)| groups.values().map(move |group| (id, group)));
+        let letters = groups.flat_map(|(id, group)| {
+            let offsets = group.letters.iter().map(|letter| letter.offset);
+            offsets.map(move |offset| (*id, offset))
+        });
+        letters.collect()
     }
 
     /// The group is done with everything up to `offset`; `delivered` is how far the member was given records. Returns the
@@ -269,12 +346,9 @@ impl Groups {
         offset: u64,
         delivered: Option<u64>,
     ) -> Result<ChannelId, Refusal> {
-        let (channel, group) = self.held(key)?;
-        if offset <= group.committed || delivered.is_none_or(|delivered| offset > delivered) {
-            let detail = format!("offset {offset} was not delivered, or is committed");
-            return Err(Refusal::Invalid(detail));
-        }
-        group.put_aside(offset, now_ms, true)?;
+        let channel = self.may_refuse(key, offset, delivered)?;
+        let (_, group) = self.held(key)?;
+        group.put_aside(offset, now_ms, true);
         group.stored = true;
         Ok(channel)
     }
@@ -364,7 +438,8 @@ impl Groups {
     /// Gives the channel to whom it belongs among those who are there.
     fn assign(&mut self, channel: ChannelId, of: &GroupKey) {
         let group = self.channels.get_mut(&channel).and_then(|g| g.get_mut(of));
-        let Some(group) = group else {
+        // Whoever had the channel now would be given the record that is being put aside.
+        let Some(group) = group.filter(|group| group.copying.is_none()) else {
             return;
         };
         let chosen = (group.members.iter())
@@ -417,16 +492,27 @@ impl Groups {
 }
 
 impl Group {
-    fn put_aside(&mut self, offset: u64, at_ms: u64, refused: bool) -> Result<(), Refusal> {
+    /// Or it was put aside by a member before.
+    fn has_room_for(&self, offset: u64) -> bool {
+        let known = self.letters.iter().any(|letter| letter.offset == offset);
+        known || self.letters.len() < MAX_DEAD_LETTERS
+    }
+
+    /// Puts the record after the last commit aside, and goes on behind it.
+    fn give_up(&mut self, at_ms: u64) {
+        self.put_aside(self.committed + 1, at_ms, false);
+        self.committed += 1;
+        self.attempts = 0;
+    }
+
+    /// There is room for it.
+    fn put_aside(&mut self, offset: u64, at_ms: u64, refused: bool) {
         let place = self
             .letters
             .binary_search_by_key(&offset, |letter| letter.offset);
         let Err(place) = place else {
-            return Ok(()); // by a member before
+            return;
         };
-        if self.letters.len() >= MAX_DEAD_LETTERS {
-            return Err(Refusal::Quota);
-        }
         let first = offset == self.committed + 1;
         let letter = DeadLetter {
             offset,
@@ -435,6 +521,5 @@ impl Group {
             refused,
         };
         self.letters.insert(place, letter);
-        Ok(())
     }
 }

@@ -160,6 +160,7 @@ impl World {
                     assert!(self.reads.len() <= 2, "reads are bounded");
                 }
                 Effect::Deliver(Delivered::Problem(_)) | Effect::Signal { .. } => {}
+                Effect::Copy { .. } => panic!("nothing is copied"),
             }
         }
     }

@@ -147,6 +147,13 @@ impl<T> Shard<T> {
         self
     }
 
+    /// With what groups put aside copied first, to where it outlives the channels' fronts.
+    #[must_use]
+    pub fn copies_letters(mut self) -> Self {
+        self.groups.copy_first();
+        self
+    }
+
     // ---- what customers ask
 
     /// Issues a producer epoch. The one that it supersedes takes nothing more from here on.

@@ -17,7 +17,8 @@ pub(super) enum Waiting {
     Readers(Promise<ReplaceReaders>),
     Commit(Promise<CommitOffset>),
     Aside(Promise<PutAside>),
-    Dead(Promise<DescribeDead>),
+    /// In which channel, and whether some were to be forgotten.
+    Dead((ChannelId, bool), Promise<DescribeDead>),
 }
 
 pub(super) struct Publishing {
@@ -86,8 +87,10 @@ impl ShardWorker {
                 to.fulfil(Ok(Committed { offset }));
             }
             (Waiting::Aside(to), Err(refusal)) => to.fulfil(Err(refusal)),
-            (Waiting::Dead(to), Ok(Stored::Dead(letters))) => to.fulfil(Ok(letters)),
-            (Waiting::Dead(to), Err(refusal)) => to.fulfil(Err(refusal)),
+            (Waiting::Dead(of, to), Ok(Stored::Dead(letters))) => {
+                self.describe_dead(of, letters, to);
+            }
+            (Waiting::Dead(_, to), Err(refusal)) => to.fulfil(Err(refusal)),
             // Each waits for its own kind; dropped, the caller learns that it was abandoned.
             (waiting, Ok(_)) => drop(waiting),
         }

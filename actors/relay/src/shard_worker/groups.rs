@@ -7,6 +7,7 @@ use pqcnet_messages::relay_local::{CommitOffset, DescribeDead, PutAside};
 use super::ShardWorker;
 use super::answers::Waiting;
 use super::duty::Duty;
+use crate::core::channel::channel_id;
 use crate::core::subscription::SubscriptionKey;
 
 impl On<CommitOffset> for ShardWorker {
@@ -32,6 +33,13 @@ impl On<PutAside> for ShardWorker {
         let (promise, reply) = Reply::later();
         let (link, subscription) = (msg.link, msg.subscription);
         let key = SubscriptionKey { link, subscription };
+        if self.log.keeps_letters() {
+            match self.core.may_put_aside(key, msg.offset) {
+                Ok(channel) => self.copy_for_member(channel, (key, msg.offset), promise, cx),
+                Err(refusal) => promise.fulfil(Err(refusal)),
+            }
+            return reply;
+        }
         let now = (cx.now(), cx.wall_ms());
         self.core
             .put_aside(now, key, msg.offset, Waiting::Aside(promise));
@@ -47,7 +55,8 @@ impl On<DescribeDead> for ShardWorker {
         }
         let (promise, reply) = Reply::later();
         let whose = (msg.customer, &msg.channel);
-        let waiting = Waiting::Dead(promise);
+        let of = (channel_id(&msg.channel), msg.discard > 0);
+        let waiting = Waiting::Dead(of, promise);
         self.core
             .dead_letters(cx.now(), whose, msg.group, msg.discard, waiting);
         self.drive(cx);

@@ -192,7 +192,11 @@ impl On<RelayListDeadLetters> for Relayer {
         self.note(format!("dead letters of {}", msg.group));
         let letters = Vec::new();
         let committed = 1;
-        Reply::Now(Ok(DeadLetters { committed, letters }))
+        Reply::Now(Ok(DeadLetters {
+            committed,
+            letters,
+            kept: Vec::new(),
+        }))
     }
 }
 

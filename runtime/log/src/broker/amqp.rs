@@ -16,24 +16,26 @@ use lapin::{
     BasicProperties, Channel, Confirmation, ConnectionProperties, Consumer, ErrorKind, Event,
 };
 
+use super::letters;
 use super::transport::{
     Answer, BrokerError, Confirming, Connection, EntryHead, Message, Messages, Outgoing, Start,
     Transport, Writer,
 };
 use crate::core::fold::Stamp;
-use crate::{ChannelId, Retention};
+use crate::{ChannelId, Letter, LetterKeys, Retention};
 
-/// Messages that the broker sends a reader ahead: a stream needs a limit, and this many hide a round trip.
-const PREFETCH: u16 = 256;
+/// Messages that the broker sends a reader ahead: a stream needs a limit, this many hide a round trip, and as bundles they are 2 MiB.
+const PREFETCH: u16 = 64;
 /// Read messages acknowledged together.
-const ACK_EVERY: u64 = 64;
+const ACK_EVERY: u64 = 16;
 
 const EPOCH: &str = "writer-epoch";
 const SEQUENCE: &str = "writer-sequence";
 const RECORD: &str = "record";
 const LAST: &str = "last";
-const CHANNEL: &str = "channel";
-const OFFSET: &str = "offset";
+const BUNDLED: &str = "entries";
+pub(super) const CHANNEL: &str = "channel";
+pub(super) const OFFSET: &str = "offset";
 const PRODUCER_EPOCH: &str = "epoch";
 const PRODUCER_SEQUENCE: &str = "sequence";
 
@@ -62,6 +64,10 @@ impl Transport for Amqp {
             Ok(connection)
         }
         .boxed()
+    }
+
+    fn keeps_letters(&self) -> bool {
+        true
     }
 }
 
@@ -146,10 +152,25 @@ impl Connection for AmqpConnection {
         }
         .boxed()
     }
+
+    fn keep_letter(&self, stream: &str, letter: Letter) -> Answer<bool> {
+        let (connection, stream) = (self.0.clone(), stream.to_owned());
+        async move { letters::keep(&connection, &stream, &letter).await }.boxed()
+    }
+
+    fn sift_letters(
+        &self,
+        stream: &str,
+        listed: LetterKeys,
+        wanted: LetterKeys,
+    ) -> Answer<Vec<Letter>> {
+        let (connection, stream) = (self.0.clone(), stream.to_owned());
+        async move { letters::sift(&connection, &stream, &listed, &wanted).await }.boxed()
+    }
 }
 
 /// Takes a stream's lock for the channel's connection.
-async fn lock(channel: &Channel, stream: &str) -> Result<(), BrokerError> {
+pub(super) async fn lock(channel: &Channel, stream: &str) -> Result<(), BrokerError> {
     let queue = format!("{stream}.owner");
     let exclusive = QueueDeclareOptions {
         exclusive: true,
@@ -168,7 +189,7 @@ async fn lock(channel: &Channel, stream: &str) -> Result<(), BrokerError> {
 }
 
 /// Whether a stream is there. If not, the broker closes the channel.
-async fn has(channel: &Channel, stream: &str) -> Result<bool, BrokerError> {
+pub(super) async fn has(channel: &Channel, stream: &str) -> Result<bool, BrokerError> {
     let passive = QueueDeclareOptions {
         passive: true,
         ..QueueDeclareOptions::default()
@@ -225,7 +246,7 @@ fn is_soft(error: &lapin::Error, wanted: &AMQPSoftError) -> bool {
     }
 }
 
-fn number(number: u64) -> AMQPValue {
+pub(super) fn number(number: u64) -> AMQPValue {
     AMQPValue::LongLongInt(number.cast_signed())
 }
 
@@ -262,6 +283,9 @@ fn headers(message: &Outgoing) -> FieldTable {
     headers.insert(SEQUENCE.into(), number(stamp.sequence));
     headers.insert(RECORD.into(), number(stamp.record));
     headers.insert(LAST.into(), AMQPValue::Boolean(stamp.last));
+    if message.bundled > 0 {
+        headers.insert(BUNDLED.into(), number(message.bundled.into()));
+    }
     if let Some(entry) = message.entry {
         let channel = AMQPValue::ByteArray(ByteArray::from(&entry.channel.0[..]));
         headers.insert(CHANNEL.into(), channel);
@@ -338,10 +362,15 @@ fn parsed(properties: &BasicProperties, body: Vec<u8>) -> Option<Message> {
             })
         }
     };
+    let bundled = match headers.get(BUNDLED) {
+        None => 0,
+        Some(_) => u32::try_from(number(BUNDLED)?).ok()?,
+    };
     Some(Message {
         position: number("x-stream-offset")?,
         stamp,
         entry,
+        bundled,
         body: Bytes::from(body),
     })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use pqcnet_actor::Env;
@@ -9,12 +10,12 @@ use pqcnet_actor::latest;
 use pqcnet_store::{Batch, Store};
 use rand_core::Rng as _;
 
+use super::bundle;
 use super::line::{Line, connected};
 use super::local::{Standing, known_shard, put_facts, put_places, put_standing};
 use super::record::{Facts, Record, stream_name};
 use super::transport::{
-    BrokerError, BrokerSettings, Confirming, EntryHead, Message, Outgoing, Start, Writer,
-    hand_over, in_time,
+    BrokerError, BrokerSettings, Confirming, Message, Outgoing, Start, Writer, hand_over, within,
 };
 use crate::core::fold::{Fold, Stamp, Took};
 use crate::embedded::write::{settled, submit};
@@ -26,6 +27,10 @@ use crate::{LogError, ShardNo};
 /// out to be void.
 const UNCERTAIN: usize = 1024;
 
+/// A broker that has just started takes what its streams do not have yet, and never answers: who tries again is served. So patience is
+/// short at first, and doubles with each attempt that had no answer, for one that is merely slow.
+pub(crate) const FIRST_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What a writer needs to join.
 #[derive(Clone)]
 pub(crate) struct Joining {
@@ -33,6 +38,8 @@ pub(crate) struct Joining {
     pub settings: Arc<BrokerSettings>,
     pub store: Arc<dyn Store>,
     pub shard: ShardNo,
+    /// How long each answer is waited for.
+    pub patience: Duration,
     pub publishing: latest::Receiver<Line>,
     pub reading: latest::Receiver<Line>,
 }
@@ -75,28 +82,47 @@ impl Seat {
             record: number,
             last,
         };
-        let entries = (0..).zip(record.entries());
-        let entries = entries.map(|(at, (run, meta, body))| Outgoing {
-            stamp: stamp(at, false),
-            entry: Some(EntryHead {
-                channel: run.channel,
-                offset: meta.offset,
-                epoch: meta.epoch,
-                sequence: meta.sequence,
-            }),
-            body,
+        let parts = bundle::parts(record);
+        let closes_at = parts.len() as u64;
+        let mut entries = bundle::entries(record);
+        let messages = (0..).zip(parts).map(|(at, part)| {
+            let stamp = stamp(at, false);
+            let mut together: Vec<_> = entries.by_ref().take(part.len()).collect();
+            // One alone stands as it is, with its head for every tool to read.
+            if together.len() == 1
+                && let Some((head, body)) = together.pop()
+            {
+                return Outgoing {
+                    stamp,
+                    entry: Some(head),
+                    bundled: 0,
+                    body,
+                };
+            }
+            Outgoing {
+                stamp,
+                entry: None,
+                bundled: u32::try_from(together.len()).unwrap_or(u32::MAX),
+                body: bundle::encode(&together),
+            }
         });
         let closing = Outgoing {
-            stamp: stamp(record.metas.len() as u64, true),
+            stamp: stamp(closes_at, true),
             entry: None,
+            bundled: 0,
             body: record.facts.encode().into(),
         };
-        hand_over(&*self.writer, entries.chain([closing])).await
+        hand_over(&*self.writer, messages.chain([closing])).await
     }
 }
 
 /// Claims a writer epoch; resolves once that is confirmed.
-async fn claim(writer: &dyn Writer, epoch: u64, body: Bytes) -> Result<(), BrokerError> {
+async fn claim(
+    writer: &dyn Writer,
+    epoch: u64,
+    body: Bytes,
+    patience: Duration,
+) -> Result<(), BrokerError> {
     let stamp = Stamp {
         epoch,
         sequence: 0,
@@ -106,9 +132,10 @@ async fn claim(writer: &dyn Writer, epoch: u64, body: Bytes) -> Result<(), Broke
     let claim = Outgoing {
         stamp,
         entry: None,
+        bundled: 0,
         body,
     };
-    if in_time(writer.publish(claim)).await? {
+    if within(patience, writer.publish(claim)).await? {
         Ok(())
     } else {
         Err(BrokerError::Refused("the claim was refused".to_owned()))
@@ -141,19 +168,20 @@ impl Joining {
     /// The seat of a writer whose store knows the shard. Its writer epoch `standing.epoch` is stored and was never claimed.
     /// Only messages of its own lie between its place and the claim, or somebody else has written.
     pub(crate) async fn again(mut self, standing: Standing) -> Result<Seat, JoinError> {
+        let patience = self.patience;
         let connection = connected(&mut self.publishing).await?;
         // A stream that is not there any more is not made again, for it would begin without what this one held.
-        let publishing = in_time(connection.write(&self.stream(), None)).await?;
+        let publishing = within(patience, connection.write(&self.stream(), None)).await?;
         let ours = self.claim_body(standing.writer);
         let epoch = standing.epoch;
-        claim(&*publishing, epoch, ours.clone()).await?;
+        claim(&*publishing, epoch, ours.clone(), patience).await?;
         let reading = connected(&mut self.reading).await?;
         let from = Start::Position(standing.position);
-        let mut messages = in_time(reading.read(&self.stream(), from)).await?;
+        let mut messages = within(patience, reading.read(&self.stream(), from)).await?;
         let writer = standing.writer.to_be_bytes();
         let mut others = BTreeSet::new();
         loop {
-            let message = in_time(messages.next()).await?;
+            let message = within(patience, messages.next()).await?;
             let stamp = message.stamp;
             if stamp.sequence > 0 {
                 if others.contains(&stamp.epoch) {
@@ -179,24 +207,25 @@ impl Joining {
 
     /// The seat of a writer whose store has nothing of the shard: it takes over what the stream says, all of it.
     pub(crate) async fn anew(mut self) -> Result<(Seat, Standing), JoinError> {
+        let patience = self.patience;
         let connection = connected(&mut self.publishing).await?;
         // Making a stream where the broker forgot those that it has is the end of them: docs/runbooks/broker-streams-gone.md.
         if let Some(known) = known_shard(&*self.store)? {
             let known = stream_name(&self.settings.prefix, known);
-            in_time(connection.has(&known)).await?;
+            within(patience, connection.has(&known)).await?;
         }
         let make = Some(self.settings.retention);
-        let publishing = in_time(connection.write(&self.stream(), make)).await?;
+        let publishing = within(patience, connection.write(&self.stream(), make)).await?;
         let reading = connected(&mut self.reading).await?;
-        let mut messages = in_time(reading.read(&self.stream(), Start::First)).await?;
+        let mut messages = within(patience, reading.read(&self.stream(), Start::First)).await?;
         let mut taking = Taking::new(self.shard);
         let writer = self.random();
         loop {
             let epoch = taking.fold.epoch() + 1;
             let body = self.claim_body(writer);
-            claim(&*publishing, epoch, body.clone()).await?;
+            claim(&*publishing, epoch, body.clone(), patience).await?;
             let position = loop {
-                let message = in_time(messages.next()).await?;
+                let message = within(patience, messages.next()).await?;
                 let ours = message.stamp.sequence == 0 && message.body == body;
                 let position = message.position;
                 if let Some(batch) = taking.take(message)? {

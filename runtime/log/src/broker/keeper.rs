@@ -16,13 +16,13 @@ use pqcnet_store::{Batch, Commit, SubmitError};
 use rand_core::Rng as _;
 use tokio::sync::{mpsc, oneshot};
 
-use super::join::{JoinError, Joining, Seat};
+use super::join::{FIRST_PATIENCE, JoinError, Joining, Seat};
 use super::local::{
     Standing, drop_spilled, load_spilled, put_facts, put_places, put_spilled, put_standing,
     standing,
 };
 use super::record::Record;
-use super::transport::BrokerError;
+use super::transport::{BrokerError, PATIENCE};
 use crate::core::owner::{Effect, Owner, OwnerLimits, Refused};
 use crate::embedded::off_thread;
 use crate::embedded::write::settled;
@@ -354,6 +354,7 @@ impl Keeper {
                 );
                 self.said = None;
                 self.pause.reset();
+                self.joining.patience = FIRST_PATIENCE;
                 self.tag = 1;
                 self.claims.insert(seat.epoch, seat.position);
                 while self.claims.len() > 8 {
@@ -390,6 +391,8 @@ impl Keeper {
                         LogError::Storage { detail }
                     }
                 });
+                let patience = &mut self.joining.patience;
+                *patience = (*patience * 2).min(PATIENCE);
                 let pause = self.pause.next(self.rng.next_u64());
                 self.start_join(pause);
             }

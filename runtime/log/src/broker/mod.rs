@@ -12,8 +12,10 @@
 //! behind, when it is synced in the spill. Rules: [`core`](crate::core). Spec: docs/spec/relay.md §6.
 
 mod amqp;
+mod bundle;
 mod join;
 mod keeper;
+mod letters;
 mod line;
 pub mod local;
 mod read;
@@ -34,7 +36,8 @@ use pqcnet_store::{Batch, Store};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::amqp::Amqp;
-use self::join::Joining;
+pub use self::bundle::{bundle, bundled, rebundled};
+use self::join::{FIRST_PATIENCE, Joining};
 use self::keeper::{Command, Keeper};
 use self::line::{Line, keep_connected};
 use self::local::put_trim;
@@ -48,8 +51,8 @@ use crate::embedded::write::{settled, submit};
 use crate::fence::Fences;
 use crate::keys::{self, GENERATION};
 use crate::{
-    AppendBatch, AppendError, ChannelHead, ChannelId, Entries, LogError, Opened, Pending,
-    ReadRequest, Salt, ShardLog, ShardNo,
+    AppendBatch, AppendError, ChannelHead, ChannelId, Entries, Letter, LetterKeys, LogError,
+    Opened, Pending, ReadRequest, Salt, ShardLog, ShardNo,
 };
 
 /// Commands that may wait for one shard's keeper: one append is under way at a time, and opens are rare.
@@ -124,6 +127,7 @@ struct Inner {
     publishing: latest::Receiver<Line>,
     reading: latest::Receiver<Line>,
     readers: Semaphore,
+    keeps_letters: bool,
     parked: Mutex<VecDeque<Parked>>,
     shards: Mutex<BTreeMap<ShardNo, Shard>>,
 }
@@ -150,6 +154,7 @@ impl BrokerLog {
         settings: BrokerSettings,
     ) -> Self {
         let settings = Arc::new(settings);
+        let keeps_letters = transport.keeps_letters();
         let line = |purpose| {
             let (line, lines) = latest::channel(Line::default());
             let transport = transport.clone();
@@ -165,6 +170,7 @@ impl BrokerLog {
             publishing,
             reading,
             readers: Semaphore::new(READERS),
+            keeps_letters,
             parked: Mutex::default(),
             shards: Mutex::default(),
         }))
@@ -183,6 +189,7 @@ impl BrokerLog {
             settings: inner.settings.clone(),
             store: inner.store.clone(),
             shard,
+            patience: FIRST_PATIENCE,
             publishing: inner.publishing.clone(),
             reading: inner.reading.clone(),
         };
@@ -304,6 +311,25 @@ impl ShardLog for BrokerLog {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn keeps_letters(&self) -> bool {
+        self.0.keeps_letters
+    }
+
+    fn keep_letter(&self, shard: ShardNo, channel: ChannelId, offset: u64) -> Pending<()> {
+        let log = self.clone();
+        async move { log.copy_letter(shard, channel, offset).await }.boxed()
+    }
+
+    fn sift_letters(
+        &self,
+        shard: ShardNo,
+        listed: LetterKeys,
+        wanted: LetterKeys,
+    ) -> Pending<Vec<Letter>> {
+        let log = self.clone();
+        async move { log.sifted(shard, listed, wanted).await }.boxed()
     }
 }
 

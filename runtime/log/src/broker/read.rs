@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use super::BrokerLog;
 use super::local::{MAX_RUNS, Placed, placed, spilled_entries, storage};
 use super::record::stream_name;
-use super::transport::{BrokerError, Message, Messages, Start, in_time};
+use super::transport::{BrokerError, EntryHead, Message, Messages, Start, in_time};
 use crate::embedded::read::bounds;
 use crate::{ChannelId, Entries, LogError, ReadRequest, ShardNo};
 
@@ -187,10 +187,10 @@ impl BrokerLog {
         Ok((reading.entries, reading.next))
     }
 
-    /// A reader that stopped just before this entry.
+    /// A reader that stopped just before this entry; the last of them, for an older one may hold what the broker removed since.
     fn unpark(&self, want: &ReadRequest, next: u64) -> Option<Parked> {
         let mut parked = self.0.parked.lock();
-        let at = parked.iter().position(|reader| {
+        let at = parked.iter().rposition(|reader| {
             (reader.shard, reader.channel, reader.next) == (want.shard, want.channel, next)
         })?;
         parked.remove(at)
@@ -269,30 +269,42 @@ impl Reading {
         if epoch < run.epoch || (epoch == run.epoch && sequence < run.sequence) {
             return Took::Goes;
         }
-        let ours = epoch == run.epoch
-            && message.entry.is_some_and(|entry| {
-                entry.channel == self.want.channel && entry.offset <= run.last
-            });
-        let offset = message.entry.map_or(0, |entry| entry.offset);
-        if ours && offset < self.next {
-            return Took::Goes;
-        }
-        if ours && (offset == self.next || self.removed) {
+        let mine = |head: &EntryHead| {
+            epoch == run.epoch && head.channel == self.want.channel && head.offset <= run.last
+        };
+        let mut entries = message.entries();
+        // Of another run, which the front that was removed may well begin with.
+        let ahead = (entries.iter())
+            .any(|(head, _)| head.channel == self.want.channel && head.offset > run.last);
+        entries.retain(|(head, _)| mine(head));
+        let (mut goes, mut hole) = (!entries.is_empty(), false);
+        for (head, body) in entries {
+            if head.offset < self.next {
+                continue;
+            }
+            if head.offset != self.next && !self.removed {
+                (goes, hole) = (false, true);
+                break;
+            }
             let (buffer, items) = (&mut self.entries.buffer, &mut self.entries.items);
             let start = buffer.len();
-            if !items.is_empty() && start + message.body.len() > self.want.max_bytes {
+            let many = items.len() >= self.want.max_records;
+            if many || (!items.is_empty() && start + body.len() > self.want.max_bytes) {
                 self.full = true;
+                // What is taken of it is passed over then.
                 self.held = Some(message);
                 return Took::Goes;
             }
-            buffer.extend_from_slice(&message.body);
-            items.push((offset, start..buffer.len()));
-            self.next = offset + 1;
+            buffer.extend_from_slice(&body);
+            items.push((head.offset, start..buffer.len()));
+            self.next = head.offset + 1;
             self.removed = false;
+        }
+        if goes {
             return Took::Goes;
         }
         // Another channel's message, or a closing one, within the run's record: the run may go on behind it.
-        let beyond = epoch > run.epoch || ours || self.closes(run, &message);
+        let beyond = epoch > run.epoch || hole || ahead || self.closes(run, &message);
         if !beyond {
             return Took::Goes;
         }

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::bundle;
 use crate::{AppendBatch, ChannelId, ProducerMark, Salt, ShardNo};
 
 const VERSION: u8 = 1;
@@ -106,9 +107,9 @@ impl Record {
         }
     }
 
-    /// Messages it makes: its entries, and one that closes it.
+    /// Messages it makes: its entries', and one that closes it.
     pub(crate) fn messages(&self) -> u64 {
-        self.metas.len() as u64 + 1
+        bundle::parts(self).len() as u64 + 1
     }
 
     /// The entries with their bytes, in order.
@@ -265,25 +266,26 @@ pub fn stream_name(prefix: &str, shard: ShardNo) -> String {
     format!("{prefix}.shard-{}", shard.0)
 }
 
-fn put32(out: &mut Vec<u8>, number: usize) {
+pub(crate) fn put32(out: &mut Vec<u8>, number: usize) {
     let number = u32::try_from(number).unwrap_or(u32::MAX);
     out.extend_from_slice(&number.to_be_bytes());
 }
 
-struct Reader<'a>(&'a [u8]);
+/// What is left of some bytes.
+pub(crate) struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+    pub(crate) fn take(&mut self, len: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
         Some(taken)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    pub(crate) fn u32(&mut self) -> Option<u32> {
         Some(u32::from_be_bytes(self.take(4)?.try_into().ok()?))
     }
 
-    fn count(&mut self) -> Option<u32> {
+    pub(crate) fn count(&mut self) -> Option<u32> {
         self.u32().filter(|count| *count <= MAX_ITEMS)
     }
 
@@ -291,7 +293,7 @@ impl<'a> Reader<'a> {
         Some(u64::from_be_bytes(self.take(8)?.try_into().ok()?))
     }
 
-    fn numbers<const N: usize>(&mut self) -> Option<[u64; N]> {
+    pub(crate) fn numbers<const N: usize>(&mut self) -> Option<[u64; N]> {
         let mut numbers = [0; N];
         for number in &mut numbers {
             *number = self.u64()?;

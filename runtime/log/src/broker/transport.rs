@@ -11,9 +11,10 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
+use super::bundle;
 use crate::core::fold::Stamp;
 use crate::core::owner::OwnerLimits;
-use crate::{ChannelId, Retention};
+use crate::{ChannelId, Letter, LetterKeys, Retention};
 
 /// A broker that does not answer within this is taken for gone.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -88,6 +89,11 @@ pub type Confirming = Answer<bool>;
 pub trait Transport: Send + Sync + 'static {
     /// A new connection, for this purpose.
     fn connect(&self, purpose: &'static str) -> Answer<Arc<dyn Connection>>;
+
+    /// Whether this broker has queues beside its streams, for what is put aside.
+    fn keeps_letters(&self) -> bool {
+        false
+    }
 }
 
 /// One connection. Dropped, it ends.
@@ -109,6 +115,28 @@ pub trait Connection: Send + Sync + 'static {
 
     /// Reads a stream from a place on.
     fn read(&self, stream: &str, from: Start) -> Answer<Box<dyn Messages>>;
+
+    /// Puts a copy into the queue beside a stream, whose lock this connection has or takes; false when the queue has no room.
+    fn keep_letter(&self, stream: &str, letter: Letter) -> Answer<bool> {
+        drop(letter);
+        no_letters(stream)
+    }
+
+    /// Gives what is wanted of that queue, and takes out what is not listed and what is there twice. The same lock.
+    fn sift_letters(
+        &self,
+        stream: &str,
+        listed: LetterKeys,
+        wanted: LetterKeys,
+    ) -> Answer<Vec<Letter>> {
+        drop((listed, wanted));
+        no_letters(stream)
+    }
+}
+
+fn no_letters<T: Send + 'static>(stream: &str) -> Answer<T> {
+    let refused = BrokerError::Refused(format!("nothing is put aside beside {stream}"));
+    std::future::ready(Err(refused)).boxed()
 }
 
 /// Publishes to one stream. Confirms come in any order; what is lost with it may be in the stream all the same.
@@ -146,6 +174,8 @@ pub struct Outgoing {
     pub stamp: Stamp,
     /// If it is an entry.
     pub entry: Option<EntryHead>,
+    /// Entries in its body, with their heads; 0 unless it is a bundle.
+    pub bundled: u32,
     /// Its bytes.
     pub body: Bytes,
 }
@@ -159,8 +189,21 @@ pub struct Message {
     pub stamp: Stamp,
     /// If it is an entry.
     pub entry: Option<EntryHead>,
+    /// Entries in its body, with their heads; 0 unless it is a bundle.
+    pub bundled: u32,
     /// Its bytes.
     pub body: Bytes,
+}
+
+impl Message {
+    /// The entries that it brings, none if its body makes no sense.
+    pub(crate) fn entries(&self) -> Vec<(EntryHead, Bytes)> {
+        match self.entry {
+            Some(head) => vec![(head, self.body.clone())],
+            None if self.bundled > 0 => bundle::decode(&self.body).unwrap_or_default(),
+            None => Vec::new(),
+        }
+    }
 }
 
 /// Where a reader starts.
@@ -176,10 +219,18 @@ pub enum Start {
 pub(crate) async fn in_time<T>(
     work: impl Future<Output = Result<T, BrokerError>>,
 ) -> Result<T, BrokerError> {
-    match tokio::time::timeout(PATIENCE, work).await {
+    within(PATIENCE, work).await
+}
+
+/// The same with another patience.
+pub(crate) async fn within<T>(
+    patience: Duration,
+    work: impl Future<Output = Result<T, BrokerError>>,
+) -> Result<T, BrokerError> {
+    match tokio::time::timeout(patience, work).await {
         Ok(result) => result,
         Err(_) => Err(BrokerError::Refused(format!(
-            "no answer within {PATIENCE:?}"
+            "no answer within {patience:?}"
         ))),
     }
 }

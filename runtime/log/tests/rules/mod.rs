@@ -34,6 +34,9 @@ macro_rules! every_rule {
     };
 }
 
+#[macro_use]
+pub mod limits;
+
 const S: ShardNo = ShardNo(7);
 
 /// An implementation under test.

@@ -115,19 +115,15 @@ impl Broker {
 
     /// Waits for the name of what coordinates streams to be in the file of such names: for brokers that have streams.
     fn remember(&self) {
-        let names = self.names();
-        for _ in 0..LOOKS {
-            let text = fs::read(&names).unwrap_or_default();
-            let name = b"rabbit_stream_coordinator";
-            if text.windows(name.len()).any(|part| part == name) {
-                return;
-            }
-            std::thread::park_timeout(Duration::from_millis(100));
-        }
-        panic!(
-            "the broker never wrote down that it has streams: {}",
-            names.display()
-        );
+        wrote_down(&self.names(), "rabbit_stream_coordinator");
+    }
+
+    /// Waits until the broker has written down that it has this quorum queue, which takes half a second like the above.
+    #[allow(dead_code, reason = "each test binary uses its part")]
+    pub fn remember_queue(&self, queue: &str) {
+        let node = format!("pqcnet-{}@localhost", self.ports[0]);
+        let names = self.data().join(&node).join("quorum").join(&node);
+        wrote_down(&names.join("names.dets"), queue);
     }
 
     /// Where it serves.
@@ -150,6 +146,17 @@ impl Drop for Broker {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+fn wrote_down(names: &Path, name: &str) {
+    for _ in 0..LOOKS {
+        let text = fs::read(names).unwrap_or_default();
+        if text.windows(name.len()).any(|part| part == name.as_bytes()) {
+            return;
+        }
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    panic!("the broker never wrote {name} into {}", names.display());
 }
 
 /// One of the tree's scripts.

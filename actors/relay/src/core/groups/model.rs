@@ -18,6 +18,7 @@ enum Step {
     Commit(usize, u64),
     Refuse(usize, u64),
     LinkDown(u64),
+    Copied(usize, bool),
     Restart,
 }
 
@@ -30,6 +31,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (0..20usize, 0..3u64).prop_map(|(at, back)| Step::Commit(at, back)),
         1 => (0..20usize, 0..3u64).prop_map(|(at, back)| Step::Refuse(at, back)),
         1 => (0..3u64).prop_map(Step::LinkDown),
+        3 => (0..4usize, any::<bool>()).prop_map(|(at, well)| Step::Copied(at, well)),
         1 => Just(Step::Restart),
     ]
 }
@@ -58,6 +60,10 @@ struct World {
     present: BTreeSet<SubscriptionKey>,
     given: BTreeMap<ChannelId, BTreeSet<u64>>,
     acked: BTreeMap<ChannelId, u64>,
+    /// What is put aside is copied first.
+    copies: bool,
+    copying: Vec<(ChannelId, GroupKey, u64)>,
+    copied: BTreeSet<(ChannelId, u64)>,
     next: u32,
 }
 
@@ -91,6 +97,15 @@ impl World {
                     self.present.remove(&key);
                 }
                 Change::Store(channel) => self.store(channel),
+                Change::Copy {
+                    channel,
+                    of,
+                    offset,
+                } => {
+                    assert!(self.copies);
+                    assert!(self.active.values().all(|(held, _)| *held != channel));
+                    self.copying.push((channel, of, offset));
+                }
             }
         }
     }
@@ -98,6 +113,11 @@ impl World {
     fn store(&mut self, channel: ChannelId) {
         let stored = self.groups.stored(&channel);
         assert_eq!(decode(&encode(&stored)).as_ref(), Some(&stored));
+        let letters = stored.iter().flat_map(|group| &group.letters);
+        for letter in letters.filter(|letter| self.copies && !letter.refused) {
+            assert!(self.copied.contains(&(channel, letter.offset)), "no copy");
+            assert!(self.groups.listed().contains(&(channel, letter.offset)));
+        }
         self.disk.insert(channel, stored);
     }
 
@@ -140,6 +160,18 @@ impl World {
             Err(Refusal::Reassigned) => assert!(held.is_none()),
             Err(_) => assert!(held.is_none_or(|(_, delivered)| offset > delivered)),
         }
+    }
+
+    fn copied(&mut self, at: usize, well: bool) {
+        if self.copying.is_empty() {
+            return;
+        }
+        let (channel, of, offset) = self.copying.remove(at % self.copying.len());
+        if well {
+            self.copied.insert((channel, offset));
+        }
+        self.groups.copied(9, channel, (&of, offset), well);
+        self.settle();
     }
 
     fn apply(&mut self, step: Step) {
@@ -200,8 +232,13 @@ impl World {
                     self.leave(key);
                 }
             }
+            Step::Copied(at, well) => self.copied(at, well),
             Step::Restart => {
                 self.groups = Groups::new();
+                if self.copies {
+                    self.groups.copy_first();
+                }
+                self.copying.clear();
                 for (channel, stored) in &self.disk {
                     self.groups.restore(*channel, stored.clone());
                 }
@@ -220,17 +257,27 @@ impl World {
                 .values()
                 .filter(|(held, _)| *held == channel)
                 .count();
-            assert_eq!(active, members.min(1));
+            let copying = self.copying.iter().any(|(held, ..)| *held == channel);
+            assert_eq!(active, if copying { 0 } else { members.min(1) });
         }
     }
 }
 
 proptest! {
     #[test]
-    fn every_record_is_somebodys(steps in prop::collection::vec(step(), 1..150)) {
-        let mut world = World::default();
+    fn every_record_is_somebodys(
+        steps in prop::collection::vec(step(), 1..150),
+        copies in any::<bool>(),
+    ) {
+        let mut world = World { copies, ..World::default() };
+        if copies {
+            world.groups.copy_first();
+        }
         for step in steps {
             world.apply(step);
+        }
+        while !world.copying.is_empty() {
+            world.copied(0, true);
         }
         // Somebody stays, and deals with the rest.
         for channel in 0..CHANNELS {
@@ -311,6 +358,69 @@ fn a_record_that_nobody_gets_past_is_put_aside() {
     assert!(groups.discard(&id(1), &group(), 1));
     assert!(!groups.discard(&id(1), &group(), 1));
     assert_eq!(groups.letters(&id(1), &group()), Some((3, &letters[1..])));
+}
+
+// Where copies are made first, nobody has the channel until the copy is there: a member that stands by gets the record once more if it could not be made, and
+// what comes after it if it could. An answer that comes twice, or for another record, changes nothing.
+#[test]
+fn a_record_is_copied_before_it_is_put_aside() {
+    let mut groups = Groups::new();
+    groups.copy_first();
+    for well in [false, true] {
+        let mut subscription = if well { 100 } else { 1 };
+        let copy = loop {
+            let key = SubscriptionKey {
+                link: 1,
+                subscription,
+            };
+            let begun = join(&mut groups, 1, subscription);
+            assert!(
+                matches!(begun[..], [Change::Begin { after: 0, .. }]),
+                "{begun:?}"
+            );
+            groups.leave(7, key, Some(3));
+            let changes: Vec<Change> = std::iter::from_fn(|| groups.poll()).collect();
+            if let [copy @ Change::Copy { .. }, Change::Store(_)] = &changes[..] {
+                break copy.clone();
+            }
+            assert_eq!(changes, [Change::Store(id(1))]);
+            subscription += 1;
+        };
+        let wanted = Change::Copy {
+            channel: id(1),
+            of: group(),
+            offset: 1,
+        };
+        assert_eq!(copy, wanted);
+        assert_eq!(join(&mut groups, 2, subscription + 50), []);
+        assert!(groups.listed().is_empty());
+        groups.copied(8, id(1), (&group(), 2), well);
+        assert_eq!(groups.poll(), None);
+        groups.copied(8, id(1), (&group(), 1), well);
+        let changes: Vec<Change> = std::iter::from_fn(|| groups.poll()).collect();
+        if well {
+            assert!(
+                matches!(
+                    changes[..],
+                    [Change::Store(_), Change::Begin { after: 1, .. }]
+                ),
+                "{changes:?}"
+            );
+            assert_eq!(groups.listed(), LetterKeys::from([(id(1), 1)]));
+        } else {
+            assert!(
+                matches!(changes[..], [Change::Begin { after: 0, .. }]),
+                "{changes:?}"
+            );
+        }
+        groups.copied(8, id(1), (&group(), 1), well);
+        assert_eq!(groups.poll(), None);
+        let key = SubscriptionKey {
+            link: 1,
+            subscription: subscription + 50,
+        };
+        groups.leave(9, key, None);
+    }
 }
 
 // A place for dead letters that is full refuses one more, and the group does not get past a record that nobody deals with:

@@ -61,6 +61,7 @@ impl Sim {
                     }
                     Effect::Reply { to, result } => self.answers.push_back((to, self.now, result)),
                     Effect::Signal { signal, .. } => self.signals.push_back(signal),
+                    Effect::Copy { .. } => panic!("nothing is copied"),
                     Effect::Deliver(Delivered::Records { key, records, .. }) => {
                         let offsets = records.iter().map(|record| (key, record.offset));
                         self.delivered.extend(offsets);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pqcnet_crypto::NodeId;
-use pqcnet_log::ChannelId;
+use pqcnet_log::{ChannelId, LetterKeys};
 use pqcnet_messages::edge::DeadLetters;
 use pqcnet_messages::{Channel, GroupName, Refusal};
 
@@ -70,6 +70,34 @@ impl<T> Shard<T> {
         self.answer_when_stored(now, key, stored, to);
     }
 
+    /// The channel of a record that a member may [put aside](Self::put_aside) now.
+    pub fn may_put_aside(
+        &mut self,
+        key: SubscriptionKey,
+        offset: u64,
+    ) -> Result<ChannelId, Refusal> {
+        self.writable()?;
+        let delivered = self.delivery.delivered(key);
+        self.groups.may_refuse(key, offset, delivered)
+    }
+
+    /// The record of an [`Effect::Copy`] is copied, or could not be.
+    pub fn on_copied(
+        &mut self,
+        (now, wall_ms): (Duration, u64),
+        channel: ChannelId,
+        (of, offset): (&GroupKey, u64),
+        well: bool,
+    ) {
+        self.groups.copied(wall_ms, channel, (of, offset), well);
+        self.regroup(now);
+    }
+
+    /// Every record that any group put aside.
+    pub fn listed(&self) -> LetterKeys {
+        self.groups.listed()
+    }
+
     /// What a group of the customer's put aside, after those up to `discard` are forgotten, durably.
     pub fn dead_letters(
         &mut self,
@@ -96,6 +124,7 @@ impl<T> Shard<T> {
         let dead = Stored::Dead(DeadLetters {
             committed,
             letters: letters.to_vec(),
+            kept: Vec::new(),
         });
         match changed {
             Ok(true) => self.wait_for_batch(to, dead),
@@ -210,6 +239,15 @@ impl<T> Shard<T> {
                     let ended = Delivered::Ended { key, refusal };
                     self.effects.push_back(Effect::Deliver(ended));
                 }
+                Change::Copy {
+                    channel,
+                    of,
+                    offset,
+                } => self.effects.push_back(Effect::Copy {
+                    channel,
+                    of,
+                    offset,
+                }),
                 // Where it can not be stored now, it is with the next commit.
                 Change::Store(channel) => {
                     let writable = self.writable();

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use pqcnet_crypto::NodeId;
-use pqcnet_log::AppendBatch;
+use pqcnet_log::{AppendBatch, ChannelId};
 use pqcnet_messages::metering::{Reading, StoredVolume};
 use pqcnet_messages::{Channel, PauseCause, Refusal};
 
 use crate::core::delivery::{Delivered, DeliveryLimits};
 use crate::core::flow::{FlowLimits, Listener, Signal};
+use crate::core::groups::GroupKey;
 use crate::core::pending::Stored;
 use crate::core::volume::{Carried, SeriesKey};
 
@@ -61,6 +62,15 @@ pub enum Effect<T> {
     },
     /// For a subscriber.
     Deliver(Delivered),
+    /// Copy a record that a group puts aside, then [`Shard::on_copied`](super::Shard::on_copied).
+    Copy {
+        /// Whose record.
+        channel: ChannelId,
+        /// Which group.
+        of: GroupKey,
+        /// Which record.
+        offset: u64,
+    },
     /// For a publisher.
     Signal {
         /// Whom, and what.
