@@ -66,7 +66,7 @@ soak: deps
 	@SOAK_KILLS="$(or $(KILLS),250)" $(CARGO) test --locked --release -p pqcnet-tests --tests -- --ignored --nocapture
 	@$(CARGO) test --locked --release -p pqcnet-qstp --lib -- --ignored --exact --nocapture \
 		tests::ledger::ten_million_seals_repeat_nothing
-	@$(CARGO) build --locked --release -p pqcnet-sim
+	@$(CARGO) build --locked --release -p pqcnet-sim-program
 	@"$(PROFILE_DIR)/release/pqcnet-sim" seeds mixed-32 --count $(or $(SEEDS),10000) --jobs $$(nproc)
 
 soak-broker: test-deps

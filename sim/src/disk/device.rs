@@ -6,18 +6,17 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use pqcnet_actor::{Env, StreamRng};
-use pqcnet_mesh::Shelf;
 use pqcnet_mesh::shelf::Kind;
 use pqcnet_store::{
-    Batch, Commit, OpenError, ReadError, Schema, Settle, Store, SubmitError, View, WriteError,
+    Batch, Commit, OpenError, ReadError, Schema, Settle, SubmitError, View, WriteError,
     commit_channel,
 };
 use rand_core::Rng;
 use tokio::sync::Notify;
 
 use super::data::Data;
-use super::shelf::{Files, SimFile};
-use super::store::{self, MemStore, Reader};
+use super::shelf::SimFile;
+use super::store::{self, MemStore};
 
 /// How fast a disk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,10 +98,6 @@ pub struct Crashed {
     pub torn: bool,
 }
 
-/// A disk. Clones are the same disk.
-#[derive(Clone)]
-pub struct Disk(pub(super) Arc<Device>);
-
 pub(super) struct Device {
     name: String,
     config: DiskConfig,
@@ -151,11 +146,11 @@ pub(super) enum Next {
     Write(Duration),
 }
 
-impl Disk {
-    /// An empty disk. `name` stands in errors; `rng` is its dice.
-    pub fn new(name: impl Into<String>, config: DiskConfig, rng: StreamRng) -> Disk {
-        Disk(Arc::new(Device {
-            name: name.into(),
+impl Device {
+    /// An empty one. `name` stands in errors; `rng` is its dice.
+    pub(super) fn new(name: String, config: DiskConfig, rng: StreamRng) -> Arc<Device> {
+        Arc::new(Device {
+            name,
             config,
             state: Mutex::new(State {
                 kind: None,
@@ -172,22 +167,25 @@ impl Disk {
                 counts: DiskCounts::default(),
             }),
             data: RwLock::default(),
-        }))
+        })
     }
 
-    /// Opens the store on it, for one incarnation of its node; the writer runs on `env`.
-    ///
-    /// # Errors
-    /// Another incarnation has it open, or it holds another kind or version.
-    pub fn mount(&self, env: &Env, schema: &Schema) -> Result<MemStore, OpenError> {
-        let path = || self.0.name.clone().into();
-        let mut state = self.0.state.lock();
+    /// Opens the store on it, see [`Disk::mount`](super::Disk::mount); a new one begins with `first`.
+    pub(super) fn mount(
+        self: &Arc<Device>,
+        env: &Env,
+        schema: &Schema,
+        first: Option<&Batch>,
+    ) -> Result<MemStore, OpenError> {
+        let path = || self.name.clone().into();
+        let mut state = self.state.lock();
         if state.mounted.is_some() {
             return Err(OpenError::Locked {
                 path: path(),
                 holder: None,
             });
         }
+        let is_new = state.kind.is_none();
         match state.kind {
             Some((found, _)) if found != schema.kind => {
                 return Err(OpenError::WrongKind {
@@ -217,20 +215,20 @@ impl Disk {
             news: news.clone(),
         });
         drop(state);
-        self.0.data.write().create(&schema.families);
-        env.spawn(store::write(self.0.clone(), env.clone(), number, news));
-        Ok(MemStore::new(self.0.clone(), number))
+        let mut data = self.data.write();
+        data.create(&schema.families);
+        if let Some(first) = first.filter(|_| is_new) {
+            data.apply(first);
+        }
+        drop(data);
+        env.spawn(store::write(self.clone(), env.clone(), number, news));
+        Ok(MemStore::new(self.clone(), number))
     }
 
-    /// Where the mesh keeps its files.
-    pub fn shelf(&self) -> Shelf {
-        Shelf::over(Arc::new(Files(self.0.clone())))
-    }
-
-    /// Takes the disk away from its node in mid-flow. The stores mounted before are closed from now on.
-    pub fn crash(&self) -> Crashed {
-        let mut state = self.0.state.lock();
-        let mut data = self.0.data.write();
+    /// Takes it away from its node in mid-flow.
+    pub(super) fn crash(&self) -> Crashed {
+        let mut state = self.state.lock();
+        let mut data = self.data.write();
         let mut crashed = Crashed::default();
         if let Some(mounted) = state.mounted.take() {
             let written = mounted.under_way.len() as u64;
@@ -247,71 +245,54 @@ impl Disk {
         crashed
     }
 
-    /// Reads what is durable, whoever has the disk: for checks.
-    pub fn reader(&self) -> Arc<dyn Store> {
-        Arc::new(Reader(self.0.clone()))
+    pub(super) fn set_capacity(&self, bytes: u64) {
+        self.state.lock().capacity = bytes;
     }
 
-    /// Writes fail for lack of room while more than this is in use; see [`DiskConfig::capacity`].
-    pub fn set_capacity(&self, bytes: u64) {
-        self.0.state.lock().capacity = bytes;
+    pub(super) fn set_full(&self, full: bool) {
+        self.set_capacity(if full { 0 } else { self.config.capacity });
     }
 
-    /// Leaves no room at all, or what its configuration says.
-    pub fn set_full(&self, full: bool) {
-        self.set_capacity(if full { 0 } else { self.0.config.capacity });
+    pub(super) fn set_slowdown(&self, times: u32) {
+        self.state.lock().slowdown = times.max(1);
     }
 
-    /// Every write takes so many times as long; 1 as made.
-    pub fn set_slowdown(&self, times: u32) {
-        self.0.state.lock().slowdown = times.max(1);
-    }
-
-    /// Begins no write while stalled; one that is under way ends.
-    pub fn set_stalled(&self, stalled: bool) {
-        let mut state = self.0.state.lock();
+    pub(super) fn set_stalled(&self, stalled: bool) {
+        let mut state = self.state.lock();
         state.stalled = stalled;
         if let Some(mounted) = &state.mounted {
             mounted.news.notify_one();
         }
     }
 
-    /// The next so many synced writes fail.
-    pub fn fail_writes(&self, writes: u32) {
-        self.0.state.lock().failing = writes;
+    pub(super) fn fail_writes(&self, writes: u32) {
+        self.state.lock().failing = writes;
     }
 
-    /// Says from now on that it synced, and does not; or tells the truth again, and has synced everything.
-    pub fn set_lying(&self, lying: bool) {
-        let mut state = self.0.state.lock();
-        let now = || (self.0.data.read().clone(), state.files.clone());
+    pub(super) fn set_lying(&self, lying: bool) {
+        let mut state = self.state.lock();
+        let now = || (self.data.read().clone(), state.files.clone());
         state.truth = lying.then(now);
     }
 
-    /// Bytes that may still be written, the reserve among them.
-    pub fn free_bytes(&self) -> u64 {
-        self.0.free(&self.0.state.lock())
+    pub(super) fn free_bytes(&self) -> u64 {
+        self.free(&self.state.lock())
     }
 
-    /// Bytes in use.
-    pub fn used_bytes(&self) -> u64 {
-        self.0.used(&self.0.state.lock())
+    pub(super) fn used_bytes(&self) -> u64 {
+        self.used(&self.state.lock())
     }
 
-    /// Batches and bytes that wait for the writer.
-    pub fn backlog(&self) -> (usize, usize) {
-        let state = self.0.state.lock();
+    pub(super) fn backlog(&self) -> (usize, usize) {
+        let state = self.state.lock();
         let mounted = state.mounted.as_ref();
         mounted.map_or((0, 0), |m| (m.waiting.len(), m.waiting_bytes))
     }
 
-    /// Counts so far.
-    pub fn counts(&self) -> DiskCounts {
-        self.0.state.lock().counts
+    pub(super) fn counts(&self) -> DiskCounts {
+        self.state.lock().counts
     }
-}
 
-impl Device {
     pub(super) fn name(&self) -> &str {
         &self.name
     }

@@ -8,8 +8,9 @@
 //!                       queue ─ one write under way ─ Disk ─── what is durable
 //! ```
 //!
-//! - [`Disk`] is the device. [`Disk::mount`] gives one incarnation of its node a [`MemStore`], on which the production log
-//!   runs; [`Disk::shelf`] is where the mesh keeps its files. Times are virtual, to tokio's millisecond.
+//! - [`Disk`] is the disk. [`Disk::mount`] gives one incarnation of its node a [`MemStore`], on which the production log
+//!   runs; [`Disk::shelf`] is where the mesh keeps its files. Times are virtual, to tokio's millisecond. A relayer's disk has a
+//!   second store with a writer of its own, its meter's: what befalls the disk befalls both; each has all of its room.
 //! - A **crash** loses what waits for the writer. Of the group that is being written some bytes have reached the disk: the
 //!   batches that lie wholly in them survive, the batch that is torn does not, as a checksum in a write-ahead log would
 //!   have it. RocksDB writes a group as one record, and so keeps all of it or nothing: what happens here is harder, and
@@ -23,8 +24,10 @@
 
 mod data;
 mod device;
+mod handle;
 mod shelf;
 mod store;
 
-pub use device::{Crashed, Disk, DiskConfig, DiskCounts, Speed};
+pub use device::{Crashed, DiskConfig, DiskCounts, Speed};
+pub use handle::Disk;
 pub use store::MemStore;

@@ -73,23 +73,38 @@ impl Oracle {
             }
         }
         for lane in self.judged() {
-            // A shard that moved is whole at one of them.
-            let mut most = None;
-            for owner in self.owners(lane) {
-                let broker = world.broker_of(owner);
-                let died = |node| crashed.contains(&node);
-                let entries = died(owner) || broker.is_some_and(died);
-                match durable(world, owner, lane, entries) {
-                    Ok(durable) => most = most.max(Some(durable)),
-                    Err(error) => return Some(format!("{lane}: {error}")),
-                }
-            }
-            let found = most.map_or(Ok(()), |most| lane.state().account.on_disk(most));
-            if let Err(broken) = found {
+            let most = match self.durable(world, lane, &crashed) {
+                Ok(Some(most)) => most,
+                Ok(None) => continue,
+                Err(error) => return Some(format!("{lane}: {error}")),
+            };
+            if let Err(broken) = lane.state().account.on_disk(most) {
                 return Some(lane.told(&broken));
+            }
+            if let Some(wrong) = self.misbooked(world, lane, most, false) {
+                return Some(format!("{lane}: {wrong}"));
             }
         }
         None
+    }
+
+    /// Up to which offset a lane's entries are durable, those on the disks of `counted` nodes one by one; `None` if nobody has the
+    /// shard.
+    pub(super) fn durable(
+        &self,
+        world: &World,
+        lane: &Lane,
+        counted: &[NodeNo],
+    ) -> Result<Option<u64>, ReadError> {
+        // A shard that moved is whole at one of them.
+        let mut most = None;
+        for owner in self.owners(lane) {
+            let broker = world.broker_of(owner);
+            let died = |node| counted.contains(&node);
+            let entries = died(owner) || broker.is_some_and(died);
+            most = most.max(Some(durable(world, owner, lane, entries)?));
+        }
+        Ok(most)
     }
 
     fn lateness(&self, world: &World) -> Option<String> {

@@ -14,8 +14,10 @@
 //! | no delivery at or below a presented offset | at each delivery; subscribers come back with the last offset they stored |
 //! | order per (customer, channel) | at each delivery, within one start of the publisher |
 //! | honest subscribers reached in time | at each look: what was acknowledged has arrived, and what was sent is answered, within a grace since the way is open ([`Weather`]) |
+//! | meters count what was stored, each message once | at each look: never more than the owner's disk has, and no receipt for what its subscriber did not take; when all is settled, windows are closed and have exactly what the logs have |
 //! | bounded mailboxes and memory | at each look |
 
+mod books;
 mod checks;
 mod lane;
 mod load;
@@ -28,6 +30,7 @@ use std::time::Duration;
 use pqcnet_crypto::NodeId;
 use pqcnet_messages::ShardMap;
 
+pub use books::Metered;
 pub use checks::Limits;
 pub use lane::{LaneSpec, Totals};
 pub use times::{Leg, Times};

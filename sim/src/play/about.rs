@@ -1,13 +1,10 @@
-//! What `run.json` says of the program: commit, hash, versions.
+//! What `run.json` says of the program beside its commit: hash, versions.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
-use std::process::Command;
 
 use pqcnet_crypto::Sha256;
-
-use crate::report::Commit;
 
 /// What a run's order of events rests on, beside our own code.
 const NAMED: &[&str] = &[
@@ -40,30 +37,6 @@ pub(super) fn versions() -> BTreeMap<String, String> {
         versions.extend(version);
     }
     versions
-}
-
-/// The source tree's commit, as git says now; `unknown` where there is no git or no repository.
-pub(super) fn commit() -> Commit {
-    let git = |args: &[&str]| {
-        let output = Command::new("git")
-            .args(["-C", env!("CARGO_MANIFEST_DIR")])
-            .args(args)
-            .output()
-            .ok()?;
-        let text = String::from_utf8(output.stdout).ok()?;
-        output.status.success().then(|| text.trim().to_owned())
-    };
-    match git(&["rev-parse", "HEAD"]) {
-        Some(hash) => Commit {
-            hash,
-            changed: git(&["status", "--porcelain", "--untracked-files=no"])
-                .is_none_or(|changes| !changes.is_empty()),
-        },
-        None => Commit {
-            hash: "unknown".to_owned(),
-            changed: false,
-        },
-    }
 }
 
 /// SHA-256 of this program's file; empty where it cannot be read.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pqcnet_link::Role as LinkRole;
+use pqcnet_roles::Metering;
 
 use super::PlayError;
 use super::links::{Links, line};
@@ -37,6 +38,10 @@ pub(super) fn world(loaded: &Loaded, seed: u64) -> Result<World, PlayError> {
     config.links = Box::new(Links::of(loaded)?);
     config.yields = YIELDS;
     config.shards = u16::try_from(scenario.shards).unwrap_or(u16::MAX);
+    config.metering = scenario.metering.map(|window| Metering {
+        window,
+        ..Metering::default()
+    });
     let mut world = World::new(config);
     let mut bootstraps = BOOTSTRAPS;
     let brokers = scenario.groups.iter().filter(|g| g.role == Role::Broker);

@@ -27,10 +27,10 @@ use pqcnet_roles::StartError;
 
 use crate::faults::Script;
 use crate::geo::MatrixError;
-use crate::oracle::{Leg, Oracle};
+use crate::oracle::{Leg, Metered, Oracle};
 use crate::report::{
-    Broken, FORMAT, Kept, Machine, Outcome, Percentiles, Progressed, Record, Run, TableError, page,
-    resident,
+    Broken, Commit, FORMAT, Kept, Machine, Outcome, Percentiles, Progressed, Record, Run,
+    TableError, page, resident,
 };
 use crate::scenario::Loaded;
 use crate::world::{Difference, NodeName, NodeNo, Stopped, Trace, World, WorldError};
@@ -51,6 +51,8 @@ pub struct Options {
     pub from: String,
     /// Writes every event down, to find where two runs part.
     pub trace: Option<Trace>,
+    /// The commit that the program was built from.
+    pub commit: Commit,
 }
 
 impl Options {
@@ -62,6 +64,7 @@ impl Options {
             messages: false,
             from: String::new(),
             trace: None,
+            commit: Commit::default(),
         }
     }
 }
@@ -154,6 +157,7 @@ pub fn play(
         meter: Meter::default(),
         messages: Messages::of(&world, options.messages && record.is_some()),
         again: Again::default(),
+        metered: None,
         record,
         world,
     };
@@ -204,6 +208,7 @@ struct Stage<'a> {
     meter: Meter,
     messages: Messages,
     again: Again,
+    metered: Option<Metered>,
     record: Option<Record>,
     // Last: the others hold parts of it.
     world: World,
@@ -234,6 +239,10 @@ impl Stage<'_> {
         }
         let (world, script) = (&mut self.world, &mut self.script);
         let settled = self.oracle.settle(world, script, SETTLE);
+        let settled = settled.and_then(|()| {
+            self.metered = self.oracle.audit(&mut self.world)?;
+            Ok(())
+        });
         self.again.look(&self.world);
         self.write_messages()?;
         self.sample(watch)?;
@@ -311,7 +320,7 @@ impl Stage<'_> {
             scenario_sha256: hex::encode(self.loaded.hash),
             scenario_from: options.from.clone(),
             seed: options.seed,
-            commit: about::commit(),
+            commit: options.commit.clone(),
             program_sha256: match options.out {
                 Some(_) => about::program(),
                 None => String::new(),
@@ -420,6 +429,16 @@ impl Stage<'_> {
                 self.messages.left_out(),
             ),
         ]);
+        for (what, count) in self.metered.iter().flat_map(|metered| {
+            [
+                ("relayers' books", metered.relayers),
+                ("messages stored", metered.stored),
+                ("messages delivered", metered.delivered),
+                ("messages signed for", metered.receipted),
+            ]
+        }) {
+            counts.insert(format!("metering: {what}"), count);
+        }
         if let Some(entries) = self.oracle.on_brokers(&self.world) {
             counts.insert("broker: entries that stand".to_owned(), entries);
         }

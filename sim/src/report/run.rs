@@ -1,6 +1,7 @@
 //! `run.json`: what was run, by what, and what came of it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -49,13 +50,41 @@ pub struct Run {
     pub machine: Machine,
 }
 
-/// Where the source stood.
+/// Where the source stood that the program was built from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
     /// Its hash, or `unknown` outside a repository.
     pub hash: String,
-    /// Files differed from it.
+    /// Sources differed from it.
     pub changed: bool,
+}
+
+/// Ends the name of a commit that the sources differed from.
+const DIRTY: &str = "-dirty";
+
+impl Commit {
+    /// By its name: its hash, and `-dirty` behind it if the sources differed from it.
+    pub fn named(name: &str) -> Commit {
+        let clean = name.strip_suffix(DIRTY);
+        Commit {
+            hash: clean.unwrap_or(name).to_owned(),
+            changed: clean.is_some(),
+        }
+    }
+}
+
+impl Default for Commit {
+    /// Nobody said which.
+    fn default() -> Commit {
+        Commit::named("unknown")
+    }
+}
+
+impl fmt::Display for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dirty = if self.changed { DIRTY } else { "" };
+        write!(f, "{}{dirty}", self.hash)
+    }
 }
 
 /// How a run ended.
@@ -176,6 +205,21 @@ pub(super) fn example() -> Run {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Scenario: a clean commit, one with changes, and none.
+    #[test]
+    fn commits_have_names() {
+        for (name, hash, changed) in [
+            ("0a1b", "0a1b", false),
+            ("0a1b-dirty", "0a1b", true),
+            ("unknown", "unknown", false),
+        ] {
+            let commit = Commit::named(name);
+            assert_eq!((commit.hash.as_str(), commit.changed), (hash, changed));
+            assert_eq!(commit.to_string(), name);
+        }
+        assert_eq!(Commit::default().to_string(), "unknown");
+    }
 
     // Scenario: a run file comes back as written; one of a later format is refused by its number.
     #[test]

@@ -19,6 +19,11 @@ const MAX_DURATION: Duration = Duration::from_secs(7 * 86_400);
 /// Shards, where a scenario does not say: as many as `pqcnet up` makes.
 const SHARDS: u64 = 16;
 
+/// Windows of meters, where a scenario does not say: as long as a production relayer's.
+const WINDOW: Duration = Duration::from_secs(60);
+const MIN_WINDOW: Duration = Duration::from_millis(100);
+const MAX_WINDOW: Duration = Duration::from_secs(86_400);
+
 const ROLES: &[(&str, Role)] = &[
     ("sentry", Role::Sentry),
     ("relayer", Role::Relayer),
@@ -53,6 +58,7 @@ fn whole(fields: &Fields<'_>) -> Scenario {
         crypto: fields.word("crypto", Crypto::WORDS).unwrap_or(Crypto::Memo),
         costs: costs(fields),
         shards: shards as u32,
+        metering: metering(fields),
         network,
         traffic: traffic(fields, &groups, (duration, shards)),
         maps: maps(fields, &nodes, &groups, duration),
@@ -71,6 +77,15 @@ fn whole(fields: &Fields<'_>) -> Scenario {
         }
     }
     scenario
+}
+
+/// As production's; none if it is zero.
+fn metering(fields: &Fields<'_>) -> Option<Duration> {
+    let window = fields.duration("metering").unwrap_or(WINDOW);
+    if !window.is_zero() && !(MIN_WINDOW..=MAX_WINDOW).contains(&window) {
+        fields.refuse("metering", "zero, or 100 ms to a day", None);
+    }
+    (!window.is_zero()).then_some(window)
 }
 
 /// A name that must be there.

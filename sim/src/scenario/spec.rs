@@ -21,6 +21,8 @@ pub struct Scenario {
     pub costs: Costs,
     /// Virtual shards of the network.
     pub shards: u32,
+    /// How long windows of relayers' meters are; `None`: they do not meter.
+    pub metering: Option<Duration>,
     /// All links.
     pub network: Network,
     /// Places of the scenario's own, by name.

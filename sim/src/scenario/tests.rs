@@ -217,3 +217,17 @@ fn nats_have_kinds() {
         ["line 9: `nodes[1].nat`: `cones` is none of cone, symmetric, did you mean `cone`?"]
     );
 }
+
+// Relayers meter in windows of a minute, of another length, or not at all; windows shorter than they can be closed are refused.
+#[test]
+fn windows_of_meters() {
+    let of = |key: &str| Scenario::parse(&(key.to_owned() + SMALL)).map(|read| read.metering);
+    let second = std::time::Duration::from_secs(1);
+    assert_eq!(of("").ok(), Some(Some(60 * second)));
+    assert_eq!(of("metering = \"1s\"").ok(), Some(Some(second)));
+    assert_eq!(of("metering = \"0s\"").ok(), Some(None));
+    assert_eq!(
+        problems(&("metering = \"10ms\"".to_owned() + SMALL)),
+        ["line 1: `metering`: zero, or 100 ms to a day"]
+    );
+}

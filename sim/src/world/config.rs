@@ -1,7 +1,7 @@
 //! What a world and its nodes are made from.
 
 use pqcnet_link::Role;
-use pqcnet_roles::StartError;
+use pqcnet_roles::{Metering, StartError};
 
 use super::cpu::CpuSpec;
 use super::{NodeName, NodeNo};
@@ -25,10 +25,12 @@ pub struct WorldConfig {
     pub shards: u16,
     /// How much of what happened an error tells.
     pub last_events: usize,
+    /// How relayers meter; `None`: not at all.
+    pub metering: Option<Metering>,
 }
 
 impl WorldConfig {
-    /// Remembered cryptography, 20 ms between all nodes, 16 shards, no yields.
+    /// Remembered cryptography, 20 ms between all nodes, 16 shards, no yields, windows of a minute.
     pub fn new(seed: u64) -> WorldConfig {
         WorldConfig {
             seed,
@@ -38,6 +40,7 @@ impl WorldConfig {
             yields: 0,
             shards: 16,
             last_events: 64,
+            metering: Some(Metering::default()),
         }
     }
 }

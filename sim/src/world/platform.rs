@@ -10,6 +10,7 @@ use pqcnet_p2p::network::Address;
 use pqcnet_p2p::streams::Streams;
 use pqcnet_roles::platform::broker_schema;
 use pqcnet_roles::{Platform, PlatformError, Storage, log_schema};
+use pqcnet_store::{Batch, Store};
 
 use super::NodeNo;
 use crate::broker::SimBroker;
@@ -82,10 +83,16 @@ impl Platform for SimPlatform {
                 Arc::new(BrokerLog::over(&self.env, store, broker, settings))
             }
         };
+        let mut first = Batch::new();
+        if self.broker.is_none() {
+            pqcnet_meter::disk::put_whole(&mut first);
+        }
+        let schema = pqcnet_meter::disk::schema();
+        let meter = self.disk.mount_meter(&self.env, &schema, &first)?;
         Ok(Storage {
             log,
             store: None,
-            meter: None,
+            meter: meter.map(|meter| Arc::new(meter) as Arc<dyn Store>),
         })
     }
 }

@@ -15,7 +15,9 @@ use pqcnet_link::Role;
 use pqcnet_messages::{Directive, Order, SignedDirective};
 use pqcnet_p2p::network::{Address, Admission, NetworkFile, NetworkParts, NodeEntry};
 use pqcnet_qstp::Suite;
-use pqcnet_roles::{Care, KeyVersions, Reach, Setup, StartError, Started, relayer, sentry};
+use pqcnet_roles::{
+    Care, KeyVersions, Metering, Reach, Setup, StartError, Started, relayer, sentry,
+};
 
 use super::config::{CrashKind, NodeSpec, WorldConfig, WorldError};
 use super::cpu::Cpu;
@@ -65,6 +67,7 @@ pub struct World {
     crypto: Crypto,
     shards: u16,
     yields: u32,
+    metering: Option<Metering>,
     clock: Env,
     net: Net,
     ledger: Arc<Ledger>,
@@ -92,6 +95,7 @@ impl World {
             yields,
             shards,
             last_events,
+            metering,
         } = config;
         let installed = crypto::install(crypto, costs);
         // Drawn now, so that the wire is not tripped by the first map of this thread.
@@ -115,6 +119,7 @@ impl World {
             crypto,
             shards,
             yields,
+            metering,
             clock,
             net,
             ledger,
@@ -147,9 +152,13 @@ impl World {
         self.ledger.add(spec.name.clone());
         let rng = |purpose| stream_of(self.seed, &spec.name, "", purpose);
         let keys = sources::lend(rng("keys"), NodeKeys::generate);
+        let mut disk = Disk::new(spec.name.as_str(), spec.disk, rng("disk"));
+        if spec.role == Role::Relayer && self.metering.is_some() {
+            disk = disk.with_meter(spec.disk, rng("meter's disk"));
+        }
         self.nodes.push(Node {
             keys: Arc::new(keys),
-            disk: Disk::new(spec.name.as_str(), spec.disk, rng("disk")),
+            disk,
             shelf: spec
                 .serves
                 .then(|| Arc::new(Mutex::new(Shelf::new(rng("broker"))))),
@@ -228,7 +237,7 @@ impl World {
     /// It runs already, or has no tree.
     pub fn start(&mut self, node: NodeNo) -> Result<(), WorldError> {
         let network = self.network()?;
-        let (seed, yields) = (self.seed, self.yields);
+        let (seed, yields, metering) = (self.seed, self.yields, self.metering);
         let (net, clock) = (self.net.clone(), self.clock.clone());
         let at = SocketAddr::new(net.ip(node), CONTROL_PORT);
         let (broker, serves_at) = (self.broker_at(node)?, self.broker_address(node));
@@ -293,7 +302,10 @@ impl World {
                 versions: KeyVersions::default(),
                 lan: false,
                 reach: Reach::Direct,
-                care: Care::default(),
+                care: Care {
+                    metering,
+                    ..Care::default()
+                },
             };
             let storage = known.storage_key(seed);
             let (progress, dying) = (shared.clone(), platform.clone());

@@ -2,10 +2,16 @@
 
 use std::time::Duration;
 
+use pqcnet_messages::metering::Volume;
+use pqcnet_messages::{Channel, Series};
+use pqcnet_meter::core::ledger::Entry;
+use pqcnet_meter::core::record::{Qos, RecordKey};
+use pqcnet_meter::disk;
 use pqcnet_sim::faults::Act;
 use pqcnet_sim::net::Cut;
 use pqcnet_sim::oracle::Limits;
 use pqcnet_sim::world::{CrashKind, Stopped};
+use pqcnet_store::{Batch, Store as _};
 
 use crate::town::Town;
 
@@ -73,6 +79,44 @@ fn a_publisher_that_is_not_answered() {
         town.run_for(15 * SECOND),
         "its publisher knows nothing of it",
     );
+}
+
+// A relayer's meter comes back from a crash with a book that has more than was ever stored.
+#[test]
+fn a_meter_that_counts_too_much() {
+    let mut town = town(Limits::default());
+    town.run_for(4 * SECOND).unwrap();
+    let (relayer, owner) = (town.relayers[0], town.clients[0]);
+    town.world.crash(relayer, CrashKind::Process);
+    let channel = Channel {
+        owner: town.world.id(owner),
+        name: "c".parse().unwrap(),
+    };
+    let key = RecordKey {
+        qos: Qos::Stored,
+        customer: channel.owner,
+        channel,
+        series: Series::NONE,
+    };
+    let entry = Entry {
+        total: Volume {
+            frames: 1_000,
+            bytes: 100_000,
+        },
+        ..Entry::default()
+    };
+    let mut wrong = Batch::new();
+    disk::put_entry(&mut wrong, &key, &entry);
+    let env = town.world.env(owner).unwrap();
+    let (of, schema) = (town.world.disk(relayer).clone(), disk::schema());
+    let mounted = town
+        .world
+        .wait(async { of.mount_meter(&env, &schema, &Batch::new()) });
+    let store = mounted.unwrap().unwrap().expect("relayers meter");
+    let kept = town.world.wait(store.submit(wrong).unwrap());
+    kept.unwrap().unwrap();
+    drop(store);
+    stopped(town.run_for(SECOND), "meters have 1000 messages as stored");
 }
 
 // The process has more memory than the run allows. (Mailboxes: a unit test, since no actor here ever fills one.)

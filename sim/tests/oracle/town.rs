@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use pqcnet_link::Role;
+use pqcnet_roles::Metering;
 use pqcnet_sim::crypto::Crypto;
 use pqcnet_sim::faults::{Dice, Script};
 use pqcnet_sim::oracle::{LaneSpec, Limits, Oracle, Totals};
 use pqcnet_sim::world::{Hash, NodeNo, NodeSpec, NodeState, Stopped, Trace, World, WorldConfig};
 
+/// Windows of relayers' meters.
+const METERED: Duration = Duration::from_secs(5);
 /// Between looks.
 pub const LOOK: Duration = Duration::from_secs(1);
 
@@ -44,6 +47,10 @@ impl Town {
         let mut config = WorldConfig::new(seed);
         config.crypto = Crypto::Modelled;
         config.yields = 64;
+        config.metering = Some(Metering {
+            window: METERED,
+            ..Metering::default()
+        });
         let mut world = World::new(config);
         let mut add = |count: usize, name: &str, role: Role| -> Vec<NodeNo> {
             let specs = (0..count).map(|n| NodeSpec::new(format!("{name}-{n}"), role));
@@ -133,5 +140,7 @@ pub fn stormy(seed: u64, faults: usize, trace: Option<&Trace>) -> Result<(Hash, 
     town.script.draw(&town.world, &dice, &mut rng);
     town.run_for(Duration::from_secs(24))?;
     town.settle(Duration::from_secs(90))?;
+    let metered = town.oracle.audit(&mut town.world)?;
+    assert_eq!(metered.map(|metered| metered.relayers), Some(4));
     Ok((town.world.hash(), town.oracle.totals()))
 }

@@ -24,7 +24,13 @@ fn same_twice(name: &str) -> Run {
 fn steady() {
     let run = same_twice("small-steady");
     // Nothing goes wrong, so everything is acknowledged; and another seed is another run.
-    assert_eq!(run.counts["load: sent"], run.counts["load: acknowledged"]);
+    let sent = run.counts["load: sent"];
+    assert_eq!(sent, run.counts["load: acknowledged"]);
+    // The relayers' meters, which close their windows in the end, have each message once, and receivers have signed for it.
+    assert_eq!(run.counts["metering: relayers' books"], 3);
+    for what in ["stored", "delivered", "signed for"] {
+        assert_eq!(run.counts[&format!("metering: messages {what}")], sent);
+    }
     let other = play(&small("small-steady"), &Options::new(8), &mut |_| {});
     assert_ne!(other.expect("a run").run.event_hash, run.event_hash);
 }
@@ -76,6 +82,32 @@ fn a_relayer_is_lost() {
     let run = same_twice("small-relayer-loss");
     assert!(run.counts["replay: messages published again"] > 0);
     assert_eq!(run.shares["loss after replay"], 0.0);
+}
+
+/// Scenario: windows of a second, and relayers that are killed and lose their machines in the middle of them, under load. Their meters
+/// have exactly what their logs have, and what was taken is signed for, but for what was on its way when a machine went.
+#[test]
+fn meters_over_crashes() {
+    let run = same_twice("small-metering");
+    assert_eq!(run.counts["faults: steps"], 10);
+    assert_eq!(run.counts["metering: relayers' books"], 3);
+    let count = |what: &str| run.counts[&format!("metering: messages {what}")];
+    assert_eq!(count("stored"), run.counts["load: delivered"]);
+    assert!(count("signed for") <= count("stored"));
+    assert!(count("signed for") <= count("delivered"));
+    assert!(
+        count("signed for") > count("stored") / 2,
+        "{:?}",
+        run.counts
+    );
+    // Without meters it is another run, and there is nothing to count.
+    let mut without = small("small-metering");
+    without.scenario.metering = None;
+    let other = play(&without, &Options::new(7), &mut |_| {})
+        .expect("a run")
+        .run;
+    assert_ne!(other.event_hash, run.event_hash);
+    assert!(!other.counts.contains_key("metering: messages stored"));
 }
 
 /// Scenario: clients behind NATs of both kinds work as others do; two sentries behind NATs are dialled in vain, by clients and by

@@ -11,6 +11,7 @@ use pqcnet_client::ClientConfig;
 use pqcnet_crypto::{NodeId, NodeKeys};
 use pqcnet_p2p::network::Address;
 use pqcnet_p2p::streams::Streams;
+use pqcnet_roles::Metering;
 
 use super::{DATA_PORT, World};
 use crate::broker::Shelf;
@@ -72,6 +73,11 @@ impl World {
     /// There is no such node.
     pub fn disk(&self, node: NodeNo) -> &Disk {
         &self.nodes[node.index()].disk
+    }
+
+    /// How relayers meter.
+    pub fn metering(&self) -> Option<Metering> {
+        self.metering
     }
 
     /// The node with the broker on which this one's log is.

@@ -12,6 +12,15 @@ use clap::{Parser, Subcommand};
 use pqcnet_sim::crypto::{self, Costs};
 use pqcnet_sim::scenario::{LoadError, Scenario, builtin};
 
+/// The commit that this program was built from, as its build script saw it.
+const COMMIT: &str = env!("PQCNET_COMMIT");
+/// What `--version` says.
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (commit ",
+    env!("PQCNET_COMMIT"),
+    ")"
+);
 /// Exit code of a wrong command line or scenario: nothing was run.
 const WRONG: u8 = 2;
 /// Exit code of a run whose invariant broke, or of a replay that went another way.
@@ -20,7 +29,7 @@ const BROKEN: u8 = 3;
 #[derive(Parser)]
 #[command(
     name = "pqcnet-sim",
-    version,
+    version = VERSION,
     about = "Whole production nodes, deterministic, in one process."
 )]
 #[command(

@@ -4,6 +4,7 @@
 
 mod asked;
 mod broken;
+mod commit;
 mod matrix;
 mod terminal;
 

@@ -6,10 +6,10 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 use pqcnet_sim::play::{Options, Played, play, play_twice};
-use pqcnet_sim::report::{Outcome, Progress, Run};
+use pqcnet_sim::report::{Commit, Outcome, Progress, Run};
 use pqcnet_sim::scenario::{Loaded, Scenario};
 
-use super::{Done, complain, say};
+use super::{COMMIT, Done, complain, say};
 
 #[derive(Args)]
 pub(super) struct RunArgs {
@@ -60,6 +60,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<Done> {
     options.out = args.out.clone();
     options.messages = args.messages;
     options.from = args.scenario.clone();
+    options.commit = Commit::named(COMMIT);
     let played = watched(&loaded, &options, args.quiet)?;
     tell(&played.run)?;
     if let Some(folder) = &args.out {
@@ -159,12 +160,14 @@ pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<Done> {
     if hex::encode(loaded.hash) != before.scenario_sha256 {
         complain("the scenario is not the one that ran: its hash is another");
     }
-    let played = watched(&loaded, &Options::new(before.seed), args.quiet)?;
+    let mut options = Options::new(before.seed);
+    options.commit = Commit::named(COMMIT);
+    let played = watched(&loaded, &options, args.quiet)?;
     let now = &played.run;
     if now.commit != before.commit {
         complain(&format!(
             "commit {} ran, this is {}: the same is not to be expected",
-            before.commit.hash, now.commit.hash
+            before.commit, now.commit
         ));
     }
     tell(now)?;

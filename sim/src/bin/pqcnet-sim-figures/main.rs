@@ -1,0 +1,153 @@
+//! The simulator's figures: how long worlds of whole nodes take to boot and to live, and in how much memory.
+//!
+//! `pqcnet-sim-figures` measures every row, each in a process of its own, so that peaks of memory do not mix;
+//! `pqcnet-sim-figures NODES CRYPTO SECONDS` measures one. `floor` is what raw actix pays for as many actors of as many bytes,
+//! `instructions` what an event takes of them at each size, `costs` what cryptography costs this machine.
+//! Every client reads a channel of its own and publishes to it; sentries and clients leave and come back all the while, by the
+//! model and at the rate of the built-in scenario `churn-30`.
+
+mod costs;
+mod counted;
+mod floor;
+mod town;
+
+use std::process::{Command, ExitCode};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use pqcnet_actor::Stopwatch;
+use pqcnet_sim::crypto::Crypto;
+use pqcnet_sim::faults::Act;
+
+use town::{Load, boot, churn, town};
+
+/// Rows measured without arguments: nodes, cryptography, simulated seconds.
+const ROWS: [(usize, Crypto, u64); 4] = [
+    (1_000, Crypto::Memo, 60),
+    (1_000, Crypto::Modelled, 60),
+    (100, Crypto::Modelled, 600),
+    (10_000, Crypto::Modelled, 20),
+];
+
+/// glibc's heap in pages of 2 MiB where the kernel has them: a world of whole nodes walks through all of its memory again and
+/// again, and spends a fifth of its time on looking up small ones.
+const HUGE_PAGES: &str = "glibc.malloc.hugetlb=1";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match words.as_slice() {
+        [] => all(),
+        [word] if word == "costs" => costs::costs(),
+        [word] if word == "floor" => floor::floor(),
+        [word] if word == "instructions" => counted::instructions(),
+        [nodes, crypto, seconds] => one(nodes, crypto, seconds),
+        _ => Err(anyhow::anyhow!(
+            "usage: pqcnet-sim-figures [costs | floor | instructions | NODES real|memo|modelled SECONDS]"
+        )),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell(&format!("pqcnet-sim-figures: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are what this prints")]
+fn tell(line: &str) {
+    println!("{line}");
+}
+
+fn all() -> Result<()> {
+    tell(
+        "| nodes | cryptography | boot: s, CPU s | simulated, s | CPU s | times real time | nodes that left | messages acked | events | events/s a core | us an event | peak RSS, MB |",
+    );
+    tell("|---|---|---|---|---|---|---|---|---|---|---|---|");
+    let program = std::env::current_exe().context("where is this program?")?;
+    let rows = ROWS.map(|(nodes, crypto, seconds)| {
+        let words = [
+            nodes.to_string(),
+            crypto.name().to_owned(),
+            seconds.to_string(),
+        ];
+        words.to_vec()
+    });
+    for words in rows.into_iter().chain([vec!["floor".to_owned()]]) {
+        let mut child = Command::new(&program);
+        child.args(&words).env("GLIBC_TUNABLES", HUGE_PAGES);
+        let status = child.status().context("cannot start a measurement")?;
+        ensure!(status.success(), "{words:?}: {status}");
+    }
+    counted::instructions()
+}
+
+fn one(nodes: &str, crypto: &str, seconds: &str) -> Result<()> {
+    let nodes: usize = nodes.parse().context("NODES")?;
+    let seconds: u64 = seconds.parse().context("SECONDS")?;
+    let Some(crypto) = Crypto::named(crypto) else {
+        bail!("cryptography is real, memo or modelled");
+    };
+    let (watch, before) = (Stopwatch::start(), cpu_seconds()?);
+    let (mut world, clients) = town(nodes, crypto)?;
+    boot(&mut world)?;
+    let mut load = Load::of(&world, &clients);
+    for client in clients {
+        world.start(client)?;
+        load.put_on(&mut world, client)?;
+    }
+    // The first connections are the boot's.
+    world.run_for(Duration::from_secs(5))?;
+    let (booted, boot) = (watch.elapsed().as_secs_f64(), cpu_seconds()? - before);
+
+    let time = Duration::from_secs(seconds);
+    let mut script = churn(&world, time);
+    let left = script.steps();
+    let left = left
+        .filter(|(_, act)| matches!(act, Act::Crash(..)))
+        .count();
+    let before = (
+        world.ledger().events(),
+        load.acked.load(Relaxed),
+        cpu_seconds()?,
+    );
+    let until = world.now() + time;
+    counted::count(true);
+    script.drive(&mut world, until, &mut load)?;
+    counted::count(false);
+    // One thread: on an idle machine its CPU time is the time that passes, on a busy one only it says something.
+    let real = cpu_seconds()? - before.2;
+    let events = world.ledger().events() - before.0;
+    let (many, times) = (events as f64, seconds as f64 / real);
+    tell(&format!(
+        "| {nodes} | {} | {booted:.1}, {boot:.1} | {seconds} | {real:.1} | {times:.1} | {left} | {} | {events} | {:.0} | {:.2} | {} |",
+        crypto.name(),
+        load.acked.load(Relaxed) - before.1,
+        many / real,
+        real * 1e6 / many,
+        peak_mb().unwrap_or(0),
+    ));
+    Ok(())
+}
+
+/// CPU time of this process so far.
+fn cpu_seconds() -> Result<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // Behind the name, which is in parentheses: user and system time are the 12th and 13th, in hundredths.
+    let (_, rest) = stat.rsplit_once(')').context("/proc/self/stat")?;
+    let ticks = rest.split_whitespace().skip(11).take(2);
+    let ticks = ticks.map(|field| field.parse::<u32>().map(f64::from));
+    let ticks: Result<Vec<f64>, _> = ticks.collect();
+    Ok(ticks?.iter().sum::<f64>() / 100.0)
+}
+
+/// The most memory that this process has had.
+fn peak_mb() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kb: u64 = peak.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kb / 1_000)
+}
