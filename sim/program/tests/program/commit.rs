@@ -9,7 +9,7 @@ use pqcnet_sim::report::Commit;
 use super::{run_of, scenario, sim, within, word};
 
 #[path = "../../build/commit.rs"]
-mod commit;
+mod source;
 
 /// Runs a program that must succeed; what it printed.
 fn done(program: &str, folder: &Path, args: &[&str]) -> String {
@@ -67,7 +67,7 @@ fn a_program_knows_its_commit() {
     git(&["add", "."]);
     git(&["commit", "--quiet", "-m", "one"]);
     assert!(
-        commit::watched(root)
+        source::watched(root)
             .iter()
             .any(|path| path.ends_with("HEAD"))
     );
@@ -83,7 +83,7 @@ fn a_program_knows_its_commit() {
     write("sim/program/src/main.rs", main);
     assert_eq!(built(), first);
     write("docs.md", "No source.\n");
-    assert_eq!(commit::of(root), first);
+    assert_eq!(source::of(root), first);
 
     git(&["commit", "--quiet", "--allow-empty", "-m", "two"]);
     let second = head();
@@ -95,7 +95,7 @@ fn a_program_knows_its_commit() {
     git(&["commit", "--quiet", "--allow-empty", "-m", "three"]);
     assert_eq!(built(), head());
     // A folder in a checkout of something else is none.
-    assert_eq!(commit::of(&root.join("sim")), "unknown");
+    assert_eq!(source::of(&root.join("sim")), "unknown");
 }
 
 // Scenario: the program runs where git shows another repository. What it says of itself, in `--version` and in `run.json`, is the
@@ -111,7 +111,7 @@ fn run_files_name_the_programs_own_commit() {
     let built = Commit::named(name);
     assert_eq!(
         built.hash,
-        Commit::named(&commit::of(&root)).hash,
+        Commit::named(&source::of(&root)).hash,
         "{version}"
     );
     let toml = scenario(folder.path(), "");

@@ -64,12 +64,11 @@ pub(crate) fn instructions() -> Result<()> {
             "{nodes} nodes: {}: {err}",
             output.status
         );
-        let collected = err
-            .lines()
-            .filter_map(|line| line.split_once("Collected : "));
-        let collected = collected.last().context("callgrind counted nothing")?.1;
-        let count: f64 = collected.trim().parse().context("callgrind's count")?;
-        let events = out.split('|').nth(8).context("no row")?;
+        let collected = err.split("Collected : ").nth(1);
+        let collected = collected.and_then(|rest| rest.split_whitespace().next());
+        let collected = collected.context("callgrind counted nothing")?;
+        let count: f64 = collected.parse().context("callgrind's count")?;
+        let events = out.split('|').nth(9).context("no row")?;
         let events: f64 = events.trim().parse().context("the row's events")?;
         let each = count / events;
         let few = *first.get_or_insert(each);
