@@ -233,6 +233,8 @@ pub struct ListDeadLetters {
     pub group: GroupName,
     /// Those up to this offset are forgotten first; 0 for none.
     pub discard: u64,
+    /// Then the group itself is forgotten, with its commit, if no member is there.
+    pub remove: bool,
 }
 
 /// What it put aside.
@@ -244,6 +246,8 @@ pub struct DeadLetters {
     pub letters: Vec<DeadLetter>,
     /// Records of these that the channel no longer keeps, from where they were kept apart from it; ascending, those that fit into a batch.
     pub kept: Vec<Record>,
+    /// The group was to be removed, and is not there any more. A relayer or sentry that removes none says nothing of it.
+    pub removed: bool,
 }
 
 message!(Attach, "edge.Attach", EDGE Type::Attach, Request => Result<Attached, Refusal>);
@@ -370,6 +374,7 @@ impl From<&ListDeadLetters> for pb::ListDeadLetters {
             channel: Some((&list.channel).into()),
             group: list.group.as_str().to_owned(),
             discard: list.discard,
+            remove: list.remove,
         }
     }
 }
@@ -382,6 +387,7 @@ impl TryFrom<pb::ListDeadLetters> for ListDeadLetters {
             channel: required("channel", list.channel)?.try_into()?,
             group: GroupName::from_proto(&list.group)?,
             discard: list.discard,
+            remove: list.remove,
         })
     }
 }
@@ -392,6 +398,7 @@ impl From<&DeadLetters> for pb::DeadLetters {
             committed: dead.committed,
             letters: dead.letters.iter().map(Into::into).collect(),
             kept: records_to_proto(&dead.kept),
+            removed: dead.removed,
         }
     }
 }
@@ -416,6 +423,7 @@ impl TryFrom<pb::DeadLetters> for DeadLetters {
             committed: dead.committed,
             letters,
             kept,
+            removed: dead.removed,
         })
     }
 }

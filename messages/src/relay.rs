@@ -237,6 +237,8 @@ pub struct RelayListDeadLetters {
     pub group: GroupName,
     /// Those up to this offset are forgotten first; 0 for none.
     pub discard: u64,
+    /// Then the group itself.
+    pub remove: bool,
 }
 
 message!(OpenSession, "relay.OpenSession", RELAY Type::OpenSession, Request => Result<SessionOpened, Refusal>);
@@ -347,6 +349,7 @@ impl From<&RelayListDeadLetters> for pb::ListDeadLetters {
             channel: Some((&list.channel).into()),
             group: list.group.as_str().to_owned(),
             discard: list.discard,
+            remove: list.remove,
         }
     }
 }
@@ -360,6 +363,7 @@ impl TryFrom<pb::ListDeadLetters> for RelayListDeadLetters {
             channel: required("channel", list.channel)?.try_into()?,
             group: GroupName::from_proto(&list.group)?,
             discard: list.discard,
+            remove: list.remove,
         })
     }
 }

@@ -176,6 +176,8 @@ pub struct DescribeDead {
     pub group: GroupName,
     /// Forgotten first; 0 for none.
     pub discard: u64,
+    /// Then the group itself.
+    pub remove: bool,
 }
 
 impl Message for DescribeDead {

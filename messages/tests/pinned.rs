@@ -496,12 +496,14 @@ fn groups(table: &mut Table) {
         channel: channel(),
         group: group.clone(),
         discard,
+        remove: false,
     });
     table.message(&RelayListDeadLetters {
         session,
         channel: channel(),
         group,
         discard,
+        remove: false,
     });
     let letter = |offset, refused| DeadLetter {
         offset,
@@ -511,14 +513,13 @@ fn groups(table: &mut Table) {
     };
     let letters = vec![letter(8, true), letter(11, false)];
     let committed = 12;
-    table.reply(
-        "DeadLetters",
-        DeadLetters {
-            committed,
-            letters,
-            kept: Vec::new(),
-        },
-    );
+    let dead = DeadLetters {
+        committed,
+        letters,
+        kept: Vec::new(),
+        removed: false,
+    };
+    table.reply("DeadLetters", dead);
 }
 
 fn refusals() -> Vec<Refusal> {

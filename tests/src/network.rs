@@ -539,6 +539,32 @@ impl Network {
         }
         Ok(names)
     }
+
+    /// Names of `count` channels of `owner` that lie in this shard.
+    pub fn channels_of_shard(
+        &self,
+        owner: NodeId,
+        shard: u16,
+        count: usize,
+    ) -> Result<Vec<ChannelName>> {
+        let relayers = self.file.relayers();
+        let map = ShardMap::from_relayers(
+            self.file.shards(),
+            relayers.iter().map(|relayer| relayer.id),
+        )?;
+        let mut names = Vec::new();
+        for number in 0.. {
+            if names.len() == count {
+                break;
+            }
+            let name = ChannelName::new(&format!("channel-{number}"))?;
+            let channel = Channel { owner, name };
+            if map.shard_of(&channel).0 == shard {
+                names.push(channel.name);
+            }
+        }
+        Ok(names)
+    }
 }
 
 /// The loopback address of this process's networks. Tests run in many processes at once, and a port that is free when it

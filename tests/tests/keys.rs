@@ -60,7 +60,8 @@ async fn well(folder: &Path, operator: &[&str]) -> Result<()> {
 
 /// The relayer's identity is rotated in the three steps of the operator's guide: it prepares, the root lets it succeed, it
 /// puts the new one into use and starts again. Under its new NodeId and with the network file of before it has the old
-/// one's place: what was published comes back, and publishing goes on. It is undone, and done again; at each step the node
+/// one's place: what was published comes back, and publishing goes on. What it reports then is of its own windows, and stands by the
+/// network file and the root's directive, which the verifier names where it is missing. It is undone, and done again; at each step the node
 /// serves as before. Then the old key is revoked, and every node says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_identity_is_rotated_under_a_running_network() -> Result<()> {
@@ -96,6 +97,21 @@ async fn an_identity_is_rotated_under_a_running_network() -> Result<()> {
     sentry
         .says(&format!("{} succeeds {}", new.short(), relayer.id.short()))
         .await?;
+    let succession = ["succeed", "--request", request, "--out", "succession"];
+    keys(&office.folder, &[&succession[..], &order].concat())?;
+    let create = |name: &str| {
+        let created = ["report", "create", "-c", "node.toml", "-f", name];
+        pqcnet(relayer.folder(), &created)
+    };
+    let directive = office.folder.join("succession");
+    let directive = directive.to_str().context("a path of UTF-8")?;
+    let verify = |name: &str, more: &[&str]| {
+        let verify = ["report", "verify", name, "--network", "network.toml"];
+        run(relayer.folder(), &[&verify[..], more].concat())
+    };
+    create("former.report")?;
+    let (code, told) = verify("former.report", &[])?;
+    assert_eq!(code, Some(0), "{told}");
     assert_eq!(step("use", &["--overlap", "1"])?.trim(), new.to_string());
     assert_eq!(step("kem", &[])?.trim(), "kem = 2");
 
@@ -107,6 +123,23 @@ async fn an_identity_is_rotated_under_a_running_network() -> Result<()> {
     for expected in ["before", "after"] {
         assert_eq!(&records.next().await?.payload[..], expected.as_bytes());
     }
+
+    create("heir.report")?;
+    let (code, told) = verify("heir.report", &[])?;
+    assert_eq!(code, Some(5), "{told}");
+    assert!(
+        told.contains(&format!("the network has no relayer {new}")),
+        "{told}"
+    );
+    assert!(told.contains("--directive"), "{told}");
+    let (code, told) = verify("heir.report", &["--directive", directive])?;
+    assert_eq!(code, Some(0), "{told}");
+    assert!(
+        told.contains(&format!("the report of relayer {new} stands")),
+        "{told}"
+    );
+    let (code, told) = verify("heir.report", &["--directive", "former.report"])?;
+    assert_eq!(code, Some(2), "{told}");
 
     // An operator with the old network file finds it under its new identity.
     let operator = office.arguments();

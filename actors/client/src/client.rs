@@ -29,6 +29,9 @@ use crate::subscription::{self, Subscription};
 /// Channels that one client publishes to at once; those with nothing on their way make room for others.
 pub const MAX_PUBLISHERS: usize = 1024;
 
+/// Who does not know of it answers as if nothing but the letters had been asked for.
+const NO_REMOVAL: &str = "the sentry or the relayer is of a release that removes no groups";
+
 /// What the client's tasks share.
 pub(crate) struct Shared {
     pub(crate) env: Env,
@@ -277,9 +280,36 @@ impl Client {
             channel: channel.clone(),
             group: group.clone(),
             discard,
+            remove: false,
         };
         self.repeat("dead_letters", list, |edge| edge.dead_letters.clone())
             .await
+    }
+
+    /// Forgets a group of this client's identity in a channel, durably: its commit and what it put aside. One that joins under the same name
+    /// later begins as the first did. Removing one that is not there changes nothing.
+    ///
+    /// # Errors
+    /// See [`RequestError`]: of the last attempt. [`Refusal::Invalid`] while a member is there; so is the answer of a relayer or sentry of a release that
+    /// removes no groups.
+    pub async fn remove_group(
+        &self,
+        channel: &Channel,
+        group: &GroupName,
+    ) -> Result<(), RequestError> {
+        let remove = ListDeadLetters {
+            channel: channel.clone(),
+            group: group.clone(),
+            discard: 0,
+            remove: true,
+        };
+        let dead = self.repeat("remove_group", remove, |edge| edge.dead_letters.clone());
+        match dead.await?.removed {
+            true => Ok(()),
+            false => Err(RequestError::Refused(Refusal::Invalid(
+                NO_REMOVAL.to_owned(),
+            ))),
+        }
     }
 
     /// The offset to present to [`Client::subscribe`] to get what was stored at `at_ms` (milliseconds since the Unix epoch, by

@@ -119,7 +119,7 @@ impl ShardWorker {
     }
 
     fn on_alarm(&mut self, cx: &mut Cx<Self>) {
-        self.core.on_tick(cx.now());
+        self.core.on_tick((cx.now(), cx.wall_ms()));
         self.drive(cx);
     }
 
@@ -240,6 +240,7 @@ impl ShardWorker {
     fn append(&mut self, batch: AppendBatch, cx: &mut Cx<Self>) {
         let failed = match self.log.append(batch) {
             Ok(appending) => {
+                self.core.held_to(self.log.share(self.shard));
                 cx.spawn(appending, |worker, result, cx| {
                     worker.core.on_appended(cx.now(), result);
                     worker.drive(cx);

@@ -530,13 +530,13 @@ fn a_groups_member() {
             channel: world.own(),
             group: group.clone(),
             discard: 0,
+            remove: true,
         };
-        let (committed, letters) = (1, Vec::new());
-        let kept = Vec::new();
         let dead = DeadLetters {
-            committed,
-            letters,
-            kept,
+            committed: 1,
+            letters: Vec::new(),
+            kept: Vec::new(),
+            removed: true,
         };
         assert_eq!(world.ask(list).await, Ok(dead));
         let heard = [

@@ -18,6 +18,7 @@ use pqcnet_relay::core::shard::ShardLimits;
 use pqcnet_store::RocksStore;
 use tokio::sync::Notify;
 
+use crate::copies;
 use crate::watchman::Limits;
 
 /// Ends the name of the fact when the current key of a purpose was made, milliseconds since the Unix epoch:
@@ -117,11 +118,22 @@ impl Live {
     }
 }
 
+/// What a backup is made of.
+#[derive(Clone)]
+pub struct Stores {
+    /// The log's.
+    pub log: Arc<RocksStore>,
+    /// The meter's, where there is one.
+    pub meter: Option<Arc<RocksStore>>,
+    /// Where backups go.
+    pub backups: PathBuf,
+}
+
 /// What a caretaker is started with.
 #[derive(Clone)]
 pub struct CaretakerConfig {
-    /// The store and the folder for its backups, where the role keeps one.
-    pub store: Option<(Arc<RocksStore>, PathBuf)>,
+    /// What is copied, where the role keeps anything.
+    pub stores: Option<Stores>,
     /// Whom a drain is told, and how long it may take.
     pub live: Live,
 }
@@ -162,21 +174,21 @@ impl Caretaker {
             Some((_, BackUpState::UnderWay)) => return Err(Refusal::Busy),
             Some(_) | None => {}
         }
-        let Some((store, folder)) = self.config.store.clone() else {
+        let Some(stores) = self.config.stores.clone() else {
             return Err(Refusal::Invalid("this node has no store".to_owned()));
         };
         tracing::info!(name, "a backup was ordered");
-        let path = folder.join(&name);
+        let path = stores.backups.join(&name);
         self.backup = Some((name.clone(), BackUpState::UnderWay));
         let shown = path.display().to_string();
         cx.offload(
-            move || store.back_up(&path),
+            move || copies::back_up(&stores.log, stores.meter.as_deref(), &path),
             move |caretaker, made, _| {
                 let state = match made {
                     Ok(Ok(made)) => BackUpState::Done {
                         path: shown,
-                        files: made.files.len() as u64,
-                        bytes: made.bytes(),
+                        files: made.files as u64,
+                        bytes: made.bytes,
                     },
                     Ok(Err(error)) => BackUpState::Failed {
                         detail: error.to_string(),

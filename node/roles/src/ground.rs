@@ -22,7 +22,7 @@ use pqcnet_p2p::network::{Address, NetworkFile, NodeEntry};
 use pqcnet_qstp::Suite;
 use pqcnet_store::RocksStore;
 
-use crate::caretaker::{Care, Caretaker, CaretakerConfig, Live, Orders};
+use crate::caretaker::{Care, Caretaker, CaretakerConfig, Live, Orders, Stores};
 use crate::gate::{Doors, Gate, GateConfig, Reception, StewardRefs};
 use crate::mesh::{Mesh, MeshRefs, record_check, teach};
 use crate::outward::Outward;
@@ -278,7 +278,7 @@ impl Ground {
         tree: &mut Tree,
         expected: Vec<(NodeId, Plane)>,
         accounts: Arc<dyn Accounts>,
-        store: Option<Arc<RocksStore>>,
+        copied: Option<(Arc<RocksStore>, Option<Arc<RocksStore>>)>,
     ) -> (Addr<Steward>, StewardRefs) {
         let mut expected = expected;
         let seat = self.seat();
@@ -317,7 +317,11 @@ impl Ground {
                 .shutdown(STEWARD_SHUTDOWN),
         );
         let config = CaretakerConfig {
-            store: store.map(|store| (store, self.care.backups.clone())),
+            stores: copied.map(|(store, meter)| Stores {
+                log: store,
+                meter,
+                backups: self.care.backups.clone(),
+            }),
             live: self.live.clone(),
         };
         let caretaker = tree.child(Spec::new("caretaker", move |_| {

@@ -5,6 +5,7 @@
 //! | [`core`] | rules, pure |
 //! | [`watchman`] | looks at what a node may run out of |
 //! | [`caretaker`] | does what operators order: drain, back up |
+//! | [`copies`] | a relayer's stores as one copy, and back |
 //! | [`platform`] | what a role stands on; [`Machine`] is the real one |
 //! | [`ground`] | checks and sockets before a tree starts |
 //! | [`mesh`] | the mesh's actors, what peers get of them, gossip |
@@ -16,6 +17,7 @@
 //! | [`sentry`], [`relayer`] | the trees |
 
 pub mod caretaker;
+pub mod copies;
 pub mod core;
 pub mod gate;
 pub mod ground;

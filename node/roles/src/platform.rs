@@ -42,10 +42,12 @@ pub struct Storage {
     pub store: Option<Arc<RocksStore>>,
     /// Where its meter keeps windows, a store of its own.
     pub meter: Option<Arc<dyn Store>>,
+    /// The same where it is on a disk, to be copied.
+    pub meter_disk: Option<Arc<RocksStore>>,
 }
 
 /// The meter's folder in the store's.
-const METER: &str = "meter";
+pub(crate) const METER: &str = "meter";
 const METER_TABLES_BYTES: usize = 8 << 20;
 
 /// How the store of a shard log is laid out: for relayers, and for whoever checks or copies their stores.
@@ -217,11 +219,12 @@ impl Platform for Machine {
             let commit = meter.submit(batch).map_err(|error| unmade(&error))?;
             futures::executor::block_on(commit).map_err(|error| unmade(&error))?;
         }
-        let meter: Arc<dyn Store> = Arc::new(meter);
+        let meter = Arc::new(meter);
         Ok(Storage {
             log,
             store: Some(store),
-            meter: Some(meter),
+            meter: Some(meter.clone()),
+            meter_disk: Some(meter),
         })
     }
 }

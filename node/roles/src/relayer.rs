@@ -72,7 +72,12 @@ pub async fn relayer(
     let seat = ground.authority().standings().seat(ground.node_id);
     let tenancy = Tenancy::prepare(&ground.env, ground.authority(), platform.shelf(), seat).await?;
     let tenure = tenancy.tenure();
-    let Storage { log, store, meter } = platform.storage()?;
+    let Storage {
+        log,
+        store,
+        meter,
+        meter_disk,
+    } = platform.storage()?;
     let metered = meter.zip(ground.care.metering);
     let limits = ShardLimits {
         customer_channels: ground.care.customer_channels,
@@ -160,7 +165,10 @@ pub async fn relayer(
         authority: ground.authority().clone(),
         holder,
     });
-    let (steward, steward_refs) = ground.steward(&mut tree, Vec::new(), reception.clone(), store);
+    let (steward, steward_refs) = {
+        let copied = store.map(|store| (store, meter_disk));
+        ground.steward(&mut tree, Vec::new(), reception.clone(), copied)
+    };
     let outward = ground.outward(steward_refs);
     dials.get_or_init(|| outward.clone());
     ground.doors(&mut tree, &steward, &outward, reception, watched);

@@ -234,6 +234,23 @@ pub struct ShardView {
     /// Payload bytes admitted and not yet durable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unwritten_bytes: Option<u64>,
+    /// Channels whose publishers are asked to wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_channels: Option<u64>,
+    /// Of these the one that waits longest; absent while there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<PausedView>,
+}
+
+/// A channel whose publishers are asked to wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct PausedView {
+    /// Its owner and name: `OWNER:NAME`.
+    pub channel: String,
+    /// `lag` (a subscriber that keeps up falls behind), `memory` (too much waits for the disk), `mailbox` (too many requests wait for the
+    /// shard's worker); others may come.
+    pub cause: String,
 }
 
 /// Where a shard's figures come from.

@@ -23,6 +23,9 @@ pub struct DeadLettersArgs {
     /// Forget those up to this offset first.
     #[arg(long, value_name = "OFFSET", default_value_t = 0)]
     discard: u64,
+    /// Then forget the group itself: how far it is and what it put aside. Refused while a member is there.
+    #[arg(long)]
+    remove_group: bool,
     #[command(flatten)]
     identity: IdentityArgs,
 }
@@ -70,6 +73,11 @@ pub async fn run(args: &DeadLettersArgs) -> Result<Exit, Failed> {
             "payload_hex": payload,
         });
         println!("{line}");
+    }
+    if args.remove_group {
+        let removed = client.remove_group(&channel, &group).await;
+        removed.map_err(|error| Failed::new(Exit::Refused, error))?;
+        eprintln!("the group {group} of {channel} is forgotten");
     }
     Ok(Exit::Ok)
 }

@@ -13,13 +13,15 @@ use pqcnet_messages::control::Ping;
 use pqcnet_messages::orders::{BackUp, BackUpState, Drain};
 use pqcnet_p2p::network::NodeEntry;
 use pqcnet_p2p::streams::{Streams as _, TcpStreams};
+use pqcnet_roles::copies::{self, meter_folder};
 use pqcnet_roles::log_schema;
-use pqcnet_store::backup::{self, BackupError};
+use pqcnet_store::backup::BackupError;
 use pqcnet_store::{RocksStore, StoreConfig};
 
 use super::db;
 use super::identity::{Identity, IdentityArgs};
 use super::nodes::chosen;
+use crate::clock::wall_ms;
 use crate::exit::{Exit, Failed};
 use crate::operator::{NodeLink, Operator};
 
@@ -158,8 +160,14 @@ async fn copy(store: PathBuf, out: PathBuf) -> Result<(usize, u64), Failed> {
     let copying = env.clone().offload(move || {
         let opened = RocksStore::open(&env, StoreConfig::new(&store, log_schema()));
         let opened = opened.map_err(Failed::usage)?;
-        let made = opened.back_up(&out).map_err(not_copied)?;
-        Ok((made.files.len(), made.bytes()))
+        let meter = meter_folder(&store);
+        let meter = meter.join("FORMAT").exists().then(|| {
+            let schema = pqcnet_meter::disk::schema();
+            RocksStore::open(&env, StoreConfig::new(&meter, schema))
+        });
+        let meter = meter.transpose().map_err(Failed::usage)?;
+        let made = copies::back_up(&opened, meter.as_ref(), &out).map_err(not_copied)?;
+        Ok((made.files, made.bytes))
     });
     copying.await.context("the copy")?
 }
@@ -169,7 +177,7 @@ pub async fn restore(args: &RestoreArgs) -> Result<Exit, Failed> {
     let (from, to) = (args.backup.clone(), args.store.clone());
     let env = Env::plain();
     let restoring = env.clone().offload(move || {
-        let made = backup::restore(&from, &to, &log_schema()).map_err(not_copied)?;
+        let made = copies::restore(&from, &to).map_err(not_copied)?;
         let store = RocksStore::open(&env, StoreConfig::new(&to, log_schema()));
         let store = store.map_err(|error| Failed::from(anyhow::Error::new(error)))?;
         let ahead = restored::set_ahead(&store, || {
@@ -179,6 +187,14 @@ pub async fn restore(args: &RestoreArgs) -> Result<Exit, Failed> {
         });
         let ahead = ahead.map_err(|error| Failed::from(anyhow::Error::new(error)))?;
         drop(store);
+        let meter = meter_folder(&to);
+        if meter.join("FORMAT").exists() {
+            let schema = pqcnet_meter::disk::schema();
+            let store = RocksStore::open(&env, StoreConfig::new(&meter, schema));
+            let store = store.map_err(|error| Failed::from(anyhow::Error::new(error)))?;
+            let ahead = pqcnet_meter::restored::set_ahead(&store, wall_ms());
+            ahead.map_err(|error| Failed::from(anyhow::Error::new(error)))?;
+        }
         let found = db::look(&to, None)?;
         Ok::<_, Failed>((made, ahead.len(), found))
     });
@@ -196,8 +212,7 @@ pub async fn restore(args: &RestoreArgs) -> Result<Exit, Failed> {
     eprintln!(
         "{} files, {} bytes, {shards} shards set ahead of the original; start it with the key file that sealed it, and \
          never beside the original",
-        made.files.len(),
-        made.bytes()
+        made.files, made.bytes
     );
     Ok(Exit::Ok)
 }

@@ -74,6 +74,8 @@ export interface Shard {
   subscriptions?: number;
   lag_records?: number;
   unwritten_bytes?: number;
+  paused_channels?: number;
+  paused?: { channel: string; cause: string };
 }
 
 export interface Lanes {

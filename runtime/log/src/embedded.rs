@@ -7,12 +7,14 @@ pub(crate) mod write;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
+use parking_lot::Mutex;
 use pqcnet_actor::{Env, OffloadError};
 use pqcnet_store::{Batch, Store, SubmitError};
 
 use self::read::{bounds, generations, heads, read};
 use self::retain::{Retaining, hand_on, noted};
 use self::write::{encode, settled, submit};
+use crate::core::shares::Shares;
 use crate::fence::Fences;
 use crate::keys::{self, ABOUT, ENTRY, FIRST, GENERATION, HEAD, MARK};
 use crate::{
@@ -27,6 +29,7 @@ pub struct EmbeddedLog {
     env: Env,
     fences: Fences,
     retaining: Option<Retaining>,
+    shares: Arc<Mutex<Shares>>,
 }
 
 impl EmbeddedLog {
@@ -37,6 +40,7 @@ impl EmbeddedLog {
             env: env.clone(),
             fences: Fences::default(),
             retaining: None,
+            shares: Arc::default(),
         }
     }
 
@@ -126,6 +130,8 @@ impl ShardLog for EmbeddedLog {
                 });
             }
         };
+        let bytes = batch.byte_len() as u64;
+        self.shares.lock().note(self.env.now(), batch.shard, bytes);
         let under_way = self.fences.under_way(&batch);
         let retaining = self.retaining.clone();
         let (shard, generation) = (batch.shard, batch.generation);
@@ -138,6 +144,10 @@ impl ShardLog for EmbeddedLog {
             result
         }
         .boxed())
+    }
+
+    fn share(&self, shard: ShardNo) -> Option<u64> {
+        self.shares.lock().of(shard)
     }
 
     fn read(&self, request: ReadRequest) -> Pending<Entries> {

@@ -84,6 +84,12 @@ pub trait ShardLog: Send + Sync + 'static {
     /// Appends a batch, whole or not at all. Resolves once it is durable. One append a shard may be under way.
     fn append(&self, batch: AppendBatch) -> Result<Pending<()>, AppendError>;
 
+    /// The most bytes of entries that the shard's next batch is to hold, so that other shards' writes stay short. `None`: as much as
+    /// there is. It is asked after each [`append`](Self::append).
+    fn share(&self, _shard: ShardNo) -> Option<u64> {
+        None
+    }
+
     /// The entries of one channel above an offset.
     fn read(&self, request: ReadRequest) -> Pending<Entries>;
 

@@ -93,6 +93,7 @@ impl Platform for SimPlatform {
             log,
             store: None,
             meter: meter.map(|meter| Arc::new(meter) as Arc<dyn Store>),
+            meter_disk: None,
         })
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
+use nix::time::{ClockId, clock_gettime};
 
 // Not `getrusage`: some kernels count it in timer ticks, 4 ms each, as coarse as what is measured.
 
@@ -12,20 +12,19 @@ pub fn process() -> anyhow::Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into())
 }
 
-/// CPU time of another process of this user.
-pub fn of(pid: u32) -> anyhow::Result<Duration> {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid)?);
-    Ok(clock_gettime(clock_getcpuclockid(pid)?)?.into())
-}
-
-/// CPU time of those threads of another process that have one of these names, as the scheduler counts it.
-pub fn of_threads(pid: u32, names: &[&str]) -> anyhow::Result<Duration> {
+/// CPU time of those threads of another process whose names are chosen, as the scheduler counts it.
+pub fn of_threads(pid: u32, chosen: impl Fn(&str) -> bool) -> anyhow::Result<Duration> {
     let mut nanos = 0;
     for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         let folder = thread?.path();
-        let name = std::fs::read_to_string(folder.join("comm"))?;
-        if names.contains(&name.trim_end()) {
-            let counts = std::fs::read_to_string(folder.join("schedstat"))?;
+        // One that ended between two looks has nothing to tell any more.
+        let (Ok(name), Ok(counts)) = (
+            std::fs::read_to_string(folder.join("comm")),
+            std::fs::read_to_string(folder.join("schedstat")),
+        ) else {
+            continue;
+        };
+        if chosen(name.trim_end()) {
             let spent = counts.split_whitespace().next().unwrap_or_default();
             nanos += spent.parse::<u64>()?;
         }

@@ -13,6 +13,7 @@ use pqcnet_p2p::network::Admission;
 use pqcnet_tests::network::Network;
 
 use crate::Args;
+use crate::compare::Ratio;
 use crate::cpu::{self, Wall, median};
 use crate::row::Row;
 
@@ -33,13 +34,26 @@ pub fn run(args: &Args) -> Result<Vec<Row>> {
 }
 
 async fn measure(args: &Args) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    if args.wants("carried") {
+        rows.extend(carried(args).await?);
+    }
+    if args.wants("metered") {
+        rows.extend(metered(args).await?);
+    }
+    Ok(rows)
+}
+
+/// What the flow carries, and how long a message takes.
+async fn carried(args: &Args) -> Result<Vec<Row>> {
     let network = Network::start(1, 1).await?;
     let keys = Arc::new(NodeKeys::generate());
     let publisher = network.client(&keys).await?;
     let subscriber = network.client(&keys).await?;
     let messages = if args.quick { 5_000 } else { 100_000 };
     let each = messages / CHANNELS;
-    let mut lanes = between(&network, (&publisher, &subscriber), CHANNELS).await?;
+    let names = network.balanced_channels(publisher.node_id(), CHANNELS)?;
+    let mut lanes = between((&publisher, &subscriber), names).await?;
     // Once unmeasured, so that stores, epochs and windows are warm.
     lanes = pass(lanes, each.div_ceil(10)).await?;
     let wall = Wall::start();
@@ -72,7 +86,6 @@ async fn measure(args: &Args) -> Result<Vec<Row>> {
     }
     drop((publisher, subscriber));
     network.stop().await?;
-    rows.extend(metered(args).await?);
     Ok(rows)
 }
 
@@ -80,16 +93,24 @@ async fn measure(args: &Args) -> Result<Vec<Row>> {
 struct Metered {
     network: Network,
     lanes: Vec<Lane>,
-    rates: Vec<f64>,
-    cpu_us: Vec<f64>,
-    messages: usize,
-    /// CPU time of its relayer when the first measured pass began, in all and on the threads that close windows.
-    began: (Duration, Duration),
 }
 
 /// What closes windows: the pool, where records and receipts are hashed, signed and verified, and the writer of their store.
 /// The pool does other things, too, as it does in a relayer without a meter.
 const CLOSING: [&str; 2] = ["meter-writer", "offload"];
+/// Threads that write tables and merge them, seldom and much at a time; the meter's own store, of a few KiB a window, never gives them work here.
+const MERGING: &str = "rocksdb:";
+
+/// CPU time of a relayer, in microseconds.
+#[derive(Clone, Copy)]
+struct Spent {
+    /// On all threads but those that merge.
+    working: f64,
+    /// On all.
+    all: f64,
+    /// On those that close windows.
+    closing: f64,
+}
 
 impl Metered {
     /// With windows so long; 0 is no metering.
@@ -100,150 +121,137 @@ impl Metered {
         network.start_all().await?;
         let lanes = lanes(&network, &Arc::new(NodeKeys::generate()), CHANNELS).await?;
         let lanes = pass(lanes, warm).await?;
-        let mut metered = Metered {
-            network,
-            lanes,
-            rates: Vec::new(),
-            cpu_us: Vec::new(),
-            messages: 0,
-            began: (Duration::ZERO, Duration::ZERO),
+        Ok(Metered { network, lanes })
+    }
+
+    fn spent(&self) -> Result<Spent> {
+        let pid = self.network.node(Role::Relayer, 1).pid()?;
+        let of = |chosen: &dyn Fn(&str) -> bool| {
+            let spent = cpu::of_threads(pid, chosen)?;
+            anyhow::Ok(spent.as_secs_f64() * 1e6)
         };
-        metered.began = (metered.cpu()?, metered.closing()?);
-        Ok(metered)
+        Ok(Spent {
+            working: of(&|name| !name.starts_with(MERGING))?,
+            all: of(&|_| true)?,
+            closing: of(&|name| CLOSING.contains(&name))?,
+        })
     }
 
-    fn closing(&self) -> Result<Duration> {
-        cpu::of_threads(self.network.node(Role::Relayer, 1).pid()?, &CLOSING)
-    }
-
-    /// CPU time of those threads since the first measured pass began.
-    fn closed(&self) -> Result<Duration> {
-        Ok(self.closing()?.saturating_sub(self.began.1))
-    }
-
-    fn cpu(&self) -> Result<Duration> {
-        cpu::of(self.network.node(Role::Relayer, 1).pid()?)
-    }
-
-    async fn pass(&mut self, each: usize) -> Result<()> {
-        let (wall, before) = (Wall::start(), self.cpu()?);
+    /// Of each message of a pass; what closes windows in all.
+    async fn pass(&mut self, each: usize) -> Result<Spent> {
+        let before = self.spent()?;
         self.lanes = pass(std::mem::take(&mut self.lanes), each).await?;
-        let count = each * CHANNELS;
-        self.messages += count;
-        self.rates.push(count as f64 / wall.elapsed().as_secs_f64());
-        let used = self.cpu()?.saturating_sub(before);
-        self.cpu_us.push(micros_of(used) / count as f64);
-        Ok(())
-    }
-
-    /// CPU time of its relayer a message, with all that it did while others had their turns.
-    fn whole(&self) -> Result<f64> {
-        let used = self.cpu()?.saturating_sub(self.began.0);
-        Ok(micros_of(used) / self.messages as f64)
+        let after = self.spent()?;
+        let count = (each * CHANNELS) as f64;
+        Ok(Spent {
+            working: (after.working - before.working) / count,
+            all: (after.all - before.all) / count,
+            closing: after.closing - before.closing,
+        })
     }
 }
 
-fn micros_of(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e6
-}
-
-/// No metering, the default's windows of a minute, and windows of a second, taking turns in one run that is longer than a
-/// minute. A network has a third of the run's time: what it does in the others' is counted for the default's windows, which
-/// so close three times as often a message as they would alone, and not for those of a second.
+/// Four relayers in turn, forth and back: without a meter, with the default's windows of a minute, with windows of a second, and
+/// without once more, so that what two of the same kind differ by is known too. A pass takes about a second, so most have
+/// the end of a window of a second. Each life of a process lays its memory out in its own way: they are started anew
+/// several times.
 async fn metered(args: &Args) -> Result<Vec<Row>> {
-    let (rounds, each) = if args.quick { (2, 1_250) } else { (30, 12_500) };
-    let mut off = Metered::start(0, each / 2).await?;
-    let mut minute = Metered::start(60, each / 2).await?;
-    let mut second = Metered::start(1, each / 2).await?;
-    let wall = Wall::start();
-    for round in 0..rounds {
-        let mut turns = [&mut off, &mut minute, &mut second];
-        turns.rotate_left(round % 3);
-        if round % 2 == 1 {
-            turns.swap(1, 2);
-        }
-        for network in turns {
-            network.pass(each).await?;
-        }
-    }
-    let whole = (off.whole()?, minute.whole()?);
-    let windows = wall.elapsed().as_secs_f64();
-    let closing = second.closed()?.saturating_sub(off.closed()?);
-    let closing_ms = closing.as_secs_f64() * 1e3 / windows;
-    let halves = halves(&off.cpu_us);
-    let row = |what: &str, unit, on: &[f64], off: &[f64]| {
-        let (mut on, mut off) = (on.to_vec(), off.to_vec());
-        Row::new(GROUP, what, median(&mut on), unit).beside("not metered", median(&mut off))
+    let (lives, rounds, each) = match args.quick {
+        true => (1, 2, 1_250),
+        false => (4, 8, 12_500),
     };
-    let rows = vec![
-        row(
-            "metered each minute, 1 KiB, 4 channels",
-            "messages/s",
-            &minute.rates,
-            &off.rates,
-        ),
-        row(
-            "the same: CPU of the relayer a message, passes",
-            "us",
-            &minute.cpu_us,
-            &off.cpu_us,
-        ),
-        Row::new(
-            GROUP,
-            "the same: CPU of the relayer a message, whole run",
-            whole.1,
-            "us",
-        )
-        .beside("not metered", whole.0),
-        row(
-            "metered each second, 1 KiB, 4 channels",
-            "messages/s",
-            &second.rates,
-            &off.rates,
-        ),
-        row(
-            "the same: CPU of the relayer a message",
-            "us",
-            &second.cpu_us,
-            &off.cpu_us,
-        ),
-        Row::new(
-            GROUP,
-            "closing a window: CPU on threads of its own",
-            closing_ms,
-            "ms",
-        ),
-        // How far two halves of the same agree: what noise there is.
-        Row::new(GROUP, "not metered: CPU, odd rounds", halves.0, "us")
-            .beside("even rounds", halves.1),
-    ];
-    for Metered { network, lanes, .. } in [off, minute, second] {
-        drop(lanes);
-        network.stop().await?;
+    let mut spent: [Vec<Spent>; 4] = Default::default();
+    let mut closing_ms = 0.0;
+    for _ in 0..lives {
+        let mut networks = Vec::new();
+        for seconds in [0, 60, 1, 0] {
+            networks.push(Metered::start(seconds, each / 2).await?);
+        }
+        let wall = Wall::start();
+        let before = (networks[0].spent()?.closing, networks[2].spent()?.closing);
+        for round in 0..rounds {
+            for turn in 0..networks.len() {
+                let place = match round % 2 {
+                    0 => turn,
+                    _ => networks.len() - 1 - turn,
+                };
+                spent[place].push(networks[place].pass(each).await?);
+            }
+        }
+        let of_off = networks[0].spent()?.closing - before.0;
+        let of_second = networks[2].spent()?.closing - before.1;
+        // Windows end in the others' turns too.
+        closing_ms += (of_second - of_off) / 1e3 / wall.elapsed().as_secs_f64() / lives as f64;
+        for Metered { network, lanes } in networks {
+            drop(lanes);
+            network.stop().await?;
+        }
     }
+    let [off, minute, second, again] = &spent;
+    let mut rows = Vec::new();
+    let kinds = [
+        ("metered each minute", minute),
+        ("metered each second", second),
+    ];
+    for (named, on) in kinds {
+        let what = format!("{named}: CPU of the relayer a message");
+        rows.push(middles(&what, on, off));
+        rows.extend(ratios(named, "not metered", on, &[off, again]));
+    }
+    rows.extend(ratios("not metered", "another not metered", again, &[off]));
+    let what = "closing a window: CPU on threads of its own";
+    rows.push(Row::new(GROUP, what, closing_ms, "ms"));
     Ok(rows)
 }
 
-/// Medians of every other sample, and of those between.
-fn halves(samples: &[f64]) -> (f64, f64) {
-    let half = |first| samples.iter().skip(first).step_by(2).copied();
-    let (mut odd, mut even): (Vec<f64>, Vec<f64>) = (half(0).collect(), half(1).collect());
-    (median(&mut odd), median(&mut even))
+fn middles(what: &str, on: &[Spent], off: &[Spent]) -> Row {
+    let middle = |of: &[Spent]| median(&mut of.iter().map(|spent| spent.all).collect::<Vec<f64>>());
+    Row::new(GROUP, what, middle(on), "us").beside("not metered", middle(off))
+}
+
+/// How much more, in per cent: the middle of the rounds' ratios, and between what that lies in 95 of 100 resamples.
+fn ratios(named: &str, beside: &str, on: &[Spent], off: &[&Vec<Spent>]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let kinds: [(&str, fn(&Spent) -> f64); 2] = [
+        ("", |spent| spent.working),
+        (", merging too", |spent| spent.all),
+    ];
+    for (which, of) in kinds {
+        let pairs: Vec<(f64, f64)> = (on.iter().enumerate())
+            .map(|(round, on)| {
+                let off = off.iter().map(|off| of(&off[round])).sum::<f64>() / off.len() as f64;
+                (of(on), off)
+            })
+            .collect();
+        let Some(ratio) = Ratio::of(&pairs) else {
+            continue;
+        };
+        for (part, value) in [
+            ("", ratio.middle),
+            (", from", ratio.from),
+            (", to", ratio.to),
+        ] {
+            let what = format!("{named} against {beside}{which}{part}");
+            rows.push(Row::new(GROUP, what, (value - 1.0) * 100.0, "%"));
+        }
+    }
+    rows
 }
 
 /// A publisher and a subscriber of each of so many channels, on two connections of their own.
 pub async fn lanes(network: &Network, keys: &Arc<NodeKeys>, channels: usize) -> Result<Vec<Lane>> {
     let (publisher, subscriber) = (network.client(keys).await?, network.client(keys).await?);
-    between(network, (&publisher, &subscriber), channels).await
+    let names = network.balanced_channels(publisher.node_id(), channels)?;
+    between((&publisher, &subscriber), names).await
 }
 
-async fn between(
-    network: &Network,
+/// The same of these channels, on two connections that are there.
+pub async fn between(
     (publisher, subscriber): (&Client, &Client),
-    channels: usize,
+    names: Vec<ChannelName>,
 ) -> Result<Vec<Lane>> {
     let mut lanes = Vec::new();
-    for name in network.balanced_channels(publisher.node_id(), channels)? {
+    for name in names {
         let channel = subscriber.channel(name.clone());
         let records = subscriber.subscribe(&channel, 0).await?;
         lanes.push((publisher.publisher(&name)?, records));

@@ -6,6 +6,7 @@
 
 mod actor;
 mod ask;
+mod compare;
 mod connections;
 mod cpu;
 mod crypto;
@@ -36,9 +37,19 @@ pub struct Args {
     /// Shorter runs, for a check that everything still works; the figures are noisier.
     #[arg(long, global = true)]
     pub quick: bool,
+    /// Only this part of a group that has parts: bursts, shards, stored, fairness, memory or broker of `relay`; carried or metered of `flow`.
+    #[arg(long, global = true)]
+    pub part: Option<String>,
     /// One JSON object a line instead of the table.
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+impl Args {
+    /// Whether rows of this part are wanted.
+    pub fn wants(&self, part: &str) -> bool {
+        self.part.as_deref().is_none_or(|wanted| wanted == part)
+    }
 }
 
 /// The groups of figures.

@@ -16,16 +16,31 @@ const GROUP: &str = "relay";
 /// Every row of the group.
 pub fn run(args: &Args) -> Result<Vec<Row>> {
     let mut rows = pqcnet_actor::run("bench", |env| async move {
-        let mut rows = embedded::bursts(&env, args).await?;
-        rows.extend(embedded::costs(&env, args).await?);
+        let mut rows = Vec::new();
+        if args.wants("bursts") {
+            rows.extend(embedded::bursts(&env, args).await?);
+        }
+        if args.wants("shards") {
+            rows.extend(embedded::by_shards(&env, args).await?);
+        }
+        if args.wants("stored") {
+            rows.extend(embedded::by_level(&env, args).await?);
+        }
         anyhow::Ok(rows)
     })??;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    rows.extend(runtime.block_on(fairness::rows(args))?);
+    if args.wants("fairness") {
+        rows.extend(runtime.block_on(fairness::fairness(args))?);
+    }
+    if args.wants("memory") {
+        rows.extend(runtime.block_on(fairness::memory(args))?);
+    }
     drop(runtime);
-    rows.extend(on_broker(args)?);
+    if args.wants("broker") {
+        rows.extend(on_broker(args)?);
+    }
     Ok(rows)
 }
 

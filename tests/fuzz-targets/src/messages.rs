@@ -246,6 +246,7 @@ pub const EDGE: Target = Target {
                     channel: channel(),
                     group: membership().group,
                     discard: 3,
+                    remove: false,
                 },
             ),
             place(
@@ -259,6 +260,7 @@ pub const EDGE: Target = Target {
                         refused: true,
                     }],
                     kept: Vec::new(),
+                    removed: false,
                 }),
             ),
         ]

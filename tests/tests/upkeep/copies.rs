@@ -11,7 +11,7 @@ use pqcnet_crypto::NodeKeys;
 use pqcnet_messages::Role;
 use pqcnet_p2p::network::Admission;
 use pqcnet_tests::ledger::{Account, Verdict};
-use pqcnet_tests::network::Network;
+use pqcnet_tests::network::{Network, Node};
 
 use crate::{configure, pqcnet, publish_until_refused, said, stored, with_operator};
 
@@ -118,14 +118,35 @@ async fn a_copy_made_by_hand_is_restored_whole_or_not_at_all() -> Result<()> {
     network.stop().await
 }
 
+/// Has a relayer make a report, which stands.
+async fn metered(relayer: &Node, name: &str, windows: &[&str]) -> Result<serde_json::Value> {
+    let [config, report, network] =
+        ["node.toml", name, "network.toml"].map(|file| relayer.folder().join(file));
+    let [config, report, network] =
+        [&config, &report, &network].map(|path| path.display().to_string());
+    let create = ["report", "create", "-c", &config, "-f", &report];
+    let created = pqcnet(&[&create[..], windows].concat(), None).await?;
+    assert!(created.status.success(), "{}", said(&created));
+    let verify = ["report", "verify", &report, "--network", &network];
+    let judged = pqcnet(&[&verify[..], &["-o", "json"]].concat(), None).await?;
+    assert!(judged.status.success(), "{}", said(&judged));
+    Ok(serde_json::from_slice(&judged.stdout)?)
+}
+
 /// A relayer is copied at an operator's order while messages come in. The copy checks out; with one byte flipped it is
 /// refused, and the broken file is named. Then the relayer loses its disk and gets the copy: everything acknowledged before
-/// the order is there, the ledger agrees, and messages go on. Nothing is ever written over, and a stranger orders nothing.
+/// the order is there, the ledger agrees, and messages go on. Nothing is ever written over, and a stranger orders nothing. What was metered
+/// is in the copy: its windows are reported again, and the rest of what is stored is counted once, in windows with numbers that the lost disk
+/// can not have used.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_disk_is_restored_from_a_copy() -> Result<()> {
     let (network, operator) = with_operator(1, 1)?;
     let relayer = network.node(Role::Relayer, 1);
-    configure(relayer, "backups = \"backups\"\n")?;
+    // Windows end when a report is asked for.
+    configure(
+        relayer,
+        "backups = \"backups\"\n\n[metering]\nwindow_seconds = 3600\n",
+    )?;
     network.start_all().await?;
     let id = relayer.id.to_string();
     let keys = Arc::new(NodeKeys::generate());
@@ -137,6 +158,10 @@ async fn a_lost_disk_is_restored_from_a_copy() -> Result<()> {
     for number in 0..300 {
         account.acked.insert(number, send(number).await?.offset);
     }
+
+    let before = metered(relayer, "before.report", &[]).await?;
+    assert_eq!(before["sums"]["stored"]["frames"], 300);
+    let closed = before["windows"][0]["number"].as_u64().context("one")?;
 
     let stranger = network.identity("stranger")?;
     let refused = pqcnet(&["backup", &id, "--name", "one"], Some(&stranger)).await?;
@@ -224,5 +249,13 @@ async fn a_lost_disk_is_restored_from_a_copy() -> Result<()> {
     account.judge(&mut verdict);
     assert!(verdict.is_clean(), "{verdict}");
     assert!((301..=401).contains(&numbers.len()), "{}", numbers.len());
+
+    let rest = metered(relayer, "rest.report", &[]).await?;
+    assert_eq!(rest["sums"]["stored"]["frames"], numbers.len() as u64 - 300);
+    let next = rest["windows"][0]["number"].as_u64().context("one")?;
+    assert!(next > closed + 1_000, "{next} after {closed}");
+    let last = closed.to_string();
+    let again = metered(relayer, "again.report", &["--from", "1", "--to", &last]).await?;
+    assert_eq!(again["windows"], before["windows"]);
     network.stop().await
 }

@@ -240,6 +240,13 @@ impl Flow {
         others > 0 && brings > self.limits.share_bytes && brings > CROWDS * (theirs / others)
     }
 
+    /// Whether a channel that brings so much more brings more than a share.
+    pub fn is_much(&mut self, now: Duration, channel: &ChannelId, more: u64) -> bool {
+        self.turn(now);
+        let own = self.taps.get(channel).map_or(0, Tap::recent);
+        own + more > self.limits.share_bytes
+    }
+
     /// Most bytes of a crowding channel in one write.
     pub fn share(&self) -> u64 {
         self.limits.share_bytes

@@ -8,6 +8,7 @@
 //! A subscription is a member's for one turn: once another has the channel, nothing that comes under it counts any more. Who
 //! has a channel follows from who is there, so the owners of several shards need not agree.
 
+mod idle;
 mod stored;
 
 #[cfg(test)]
@@ -103,6 +104,8 @@ struct Holder {
     key: SubscriptionKey,
     /// The last commit when it began.
     from: u64,
+    /// Looks since it last did something.
+    quiet: u32,
 }
 
 #[derive(Debug, Default)]
@@ -117,6 +120,8 @@ struct Group {
     stored: bool,
     members: BTreeMap<MemberId, Member>,
     holder: Option<Holder>,
+    /// Members that had the channel and did nothing, and for how many looks more others come before them.
+    passed_over: BTreeMap<MemberId, u32>,
 }
 
 /// All groups of a shard's channels.
@@ -335,6 +340,7 @@ impl Groups {
             group.attempts = 0;
         }
         group.stored = true;
+        self.touched(key);
         Ok(channel)
     }
 
@@ -350,6 +356,7 @@ impl Groups {
         let (_, group) = self.held(key)?;
         group.put_aside(offset, now_ms, true);
         group.stored = true;
+        self.touched(key);
         Ok(channel)
     }
 
@@ -380,6 +387,23 @@ impl Groups {
             group.letters.retain(|letter| letter.offset > offset);
             group.letters.len() < before
         })
+    }
+
+    /// Forgets a group, unless somebody is a member of it; whether there was something of it on the disk.
+    pub fn remove(&mut self, channel: &ChannelId, of: &GroupKey) -> Result<bool, Refusal> {
+        let Some(groups) = self.channels.get_mut(channel) else {
+            return Ok(false);
+        };
+        let members = groups.get(of).map_or(0, |group| group.members.len());
+        if members > 0 {
+            let detail = format!("the group has {members} members");
+            return Err(Refusal::Invalid(detail));
+        }
+        let removed = groups.remove(of);
+        if groups.is_empty() {
+            self.channels.remove(channel);
+        }
+        Ok(removed.is_some_and(|group| group.stored))
     }
 
     /// Whether a subscription is a member's.
@@ -443,7 +467,10 @@ impl Groups {
             return;
         };
         let chosen = (group.members.iter())
-            .max_by_key(|(member, _)| sha256(&[&member.0, &channel.0]))
+            .max_by_key(|(member, _)| {
+                let over = group.passed_over.contains_key(*member);
+                (!over, sha256(&[&member.0, &channel.0]))
+            })
             .map(|(member, state)| (*member, *state));
         let Some((member, state)) = chosen else {
             return;
@@ -465,6 +492,7 @@ impl Groups {
             member,
             key: state.key,
             from: group.committed,
+            quiet: 0,
         });
         self.out.push_back(Change::Begin {
             key: state.key,
@@ -478,10 +506,9 @@ impl Groups {
 
     fn forget_if_empty(&mut self, channel: ChannelId, of: &GroupKey) {
         if let Some(groups) = self.channels.get_mut(&channel) {
-            if groups
-                .get(of)
-                .is_some_and(|group| !group.stored && group.members.is_empty())
-            {
+            if groups.get(of).is_some_and(|group| {
+                !group.stored && group.members.is_empty() && group.passed_over.is_empty()
+            }) {
                 groups.remove(of);
             }
             if groups.is_empty() {

@@ -112,6 +112,7 @@ fn limits() -> ShardLimits {
             shard_bytes: Marks::new(500, 200),
             waiting: Marks::NEVER,
         },
+        member_look: Duration::from_secs(1),
     }
 }
 
@@ -413,7 +414,7 @@ impl World {
             }
             Step::Time { ms } => {
                 self.now += Duration::from_millis(ms);
-                self.shard.on_tick(self.now);
+                self.shard.on_tick((self.now, 7));
             }
         }
         self.drive();

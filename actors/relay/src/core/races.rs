@@ -205,7 +205,7 @@ fn a_read_without_a_place_is_made_again() {
     assert_eq!(read(&mut shard), None);
     let later = shard.next_deadline().unwrap();
     assert!(later > NOW);
-    shard.on_tick(later);
+    shard.on_tick((later, 7));
     assert_eq!(read(&mut shard), Some(serial));
     assert_eq!(shard.next_deadline(), None);
 }

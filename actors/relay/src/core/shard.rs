@@ -77,9 +77,13 @@ pub struct Shard<T> {
     pending_bytes: usize,
     delivery: Delivery,
     flow: Flow,
+    /// What the log asks the next batch to be held to, so that other shards' writes stay short.
+    write_share: Option<u64>,
     /// Publishes of channels that crowd out others, and wait for their share.
     queues: BTreeMap<ChannelId, VecDeque<fair::Queued<T>>>,
     groups: Groups,
+    /// When members are looked at again that others wait behind.
+    look_at_members_at: Option<Duration>,
     /// When those are looked at again that hold producers back.
     look_again_at: Option<Duration>,
     /// What is stored and sent is counted for a meter.
@@ -120,8 +124,10 @@ impl<T> Shard<T> {
             pending_bytes: 0,
             delivery: Delivery::new(shard, limits.delivery),
             flow: Flow::new(limits.flow),
+            write_share: None,
             queues: BTreeMap::new(),
             groups: Groups::new(),
+            look_at_members_at: None,
             look_again_at: None,
             metered: false,
             written: Written::default(),
@@ -196,7 +202,7 @@ impl<T> Shard<T> {
             .iter()
             .map(|payload| payload.len() as u64)
             .sum();
-        if self.queues.contains_key(&id) || self.flow.crowds(now, &id, bytes) {
+        if self.queues.contains_key(&id) || self.crowds(now, &id, bytes) {
             self.queue(now, id, fair::Queued::new(wall_ms, new, to));
         } else {
             let admission = self.try_publish(now, wall_ms, (id, fair::Charge::Due), new);
@@ -301,6 +307,7 @@ impl<T> Shard<T> {
     /// See [`Delivery::consumed`].
     pub fn consumed(&mut self, key: SubscriptionKey, offset: u64) {
         self.delivery.consumed(key, offset);
+        self.groups.touched(key);
     }
 
     /// See [`Delivery::unsubscribe`]. A member of a group leaves it.
@@ -328,6 +335,11 @@ impl<T> Shard<T> {
     /// So many requests wait in the mailbox.
     pub fn waiting(&mut self, requests: u64) {
         self.flow.waiting(requests);
+    }
+
+    /// The most payload bytes that the next batch is to hold of channels that bring much; `None`: as many as there are.
+    pub fn held_to(&mut self, bytes: Option<u64>) {
+        self.write_share = bytes;
     }
 
     /// See [`Delivery::link_blocked`].
@@ -412,7 +424,10 @@ impl<T> Shard<T> {
     }
 
     /// Time passed.
-    pub fn on_tick(&mut self, now: Duration) {
+    pub fn on_tick(&mut self, (now, wall_ms): (Duration, u64)) {
+        if self.look_at_members_at.is_some_and(|at| at <= now) {
+            self.look_at_members(now, wall_ms);
+        }
         if let Some((batch, at)) = self.stalled.take() {
             if at <= now {
                 self.effects.push_back(Effect::Append(batch));
@@ -446,7 +461,11 @@ impl<T> Shard<T> {
             Phase::Failed { retry_at } => Some(retry_at),
             Phase::Opening | Phase::Ready { .. } => self.stalled.as_ref().map(|(_, at)| *at),
         };
-        let others = [self.read_again_at, self.look_again_at];
+        let others = [
+            self.read_again_at,
+            self.look_again_at,
+            self.look_at_members_at,
+        ];
         storing
             .into_iter()
             .chain(others.into_iter().flatten())

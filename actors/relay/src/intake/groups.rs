@@ -101,6 +101,7 @@ impl On<RelayListDeadLetters> for Intake {
             channel,
             group,
             discard,
+            remove,
         } = msg;
         match self.route(session, &channel, cx.wall_ms()) {
             Ok((customer, _, worker)) => {
@@ -109,6 +110,7 @@ impl On<RelayListDeadLetters> for Intake {
                     channel,
                     group,
                     discard,
+                    remove,
                 };
                 self.forward(&worker.of(), describe, cx)
             }

@@ -55,10 +55,15 @@ impl On<DescribeDead> for ShardWorker {
         }
         let (promise, reply) = Reply::later();
         let whose = (msg.customer, &msg.channel);
-        let of = (channel_id(&msg.channel), msg.discard > 0);
+        let of = (channel_id(&msg.channel), msg.discard > 0 || msg.remove);
         let waiting = Waiting::Dead(of, promise);
-        self.core
-            .dead_letters(cx.now(), whose, msg.group, msg.discard, waiting);
+        self.core.dead_letters(
+            cx.now(),
+            whose,
+            msg.group,
+            (msg.discard, msg.remove),
+            waiting,
+        );
         self.drive(cx);
         reply
     }

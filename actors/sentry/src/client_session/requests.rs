@@ -241,6 +241,7 @@ impl ClientSession {
                     channel: list.channel,
                     group: list.group,
                     discard: list.discard,
+                    remove: list.remove,
                 };
                 let to = link.dead_letters.clone();
                 self.pass_on(&to, message, path, shard, promise, cx);

@@ -196,6 +196,7 @@ impl On<RelayListDeadLetters> for Relayer {
             committed,
             letters,
             kept: Vec::new(),
+            removed: msg.remove,
         }))
     }
 }

@@ -10,7 +10,8 @@ use pqcnet_p2p::network::NetworkFile;
 
 use super::{
     ActorView, KeyView, Lanes, LinkView, MAX_ACTORS, MAX_LINKS, MAX_NODES, MAX_SHARDS, MeshNode,
-    MeshState, NodeView, ProblemView, ShardSource, ShardView, Snapshot, Totals, VERSION, Verdict,
+    MeshState, NodeView, PausedView, ProblemView, ShardSource, ShardView, Snapshot, Totals,
+    VERSION, Verdict,
 };
 use crate::steward::{Seen, SeenLink, Told, plane_name};
 
@@ -319,6 +320,13 @@ fn shards(seen: &Seen, network: &NetworkFile) -> BTreeMap<String, ShardView> {
                 subscriptions: status.map(|status| status.subscriptions),
                 lag_records: status.map(|status| status.lag_records),
                 unwritten_bytes: status.map(|status| status.unwritten_bytes),
+                paused_channels: status.map(|status| status.work().paused_channels),
+                paused: status
+                    .and_then(|status| status.work().paused.as_ref())
+                    .map(|paused| PausedView {
+                        channel: paused.channel.to_string(),
+                        cause: paused.cause.to_string(),
+                    }),
             };
             (shard.to_string(), view)
         })

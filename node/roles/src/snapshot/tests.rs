@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pqcnet_actor::{ActorInfo, Bounds, CountersSnapshot, Life};
 use pqcnet_crypto::NodeId;
-use pqcnet_messages::control::{Plane, ShardStatus, StatusReport};
-use pqcnet_messages::{Role, Severity};
+use pqcnet_messages::control::{PausedChannel, Plane, ShardStatus, ShardWork, StatusReport};
+use pqcnet_messages::{Channel, ChannelName, PauseCause, Role, Severity};
 use pqcnet_p2p::network::{Admission, NetworkFile, NetworkParts, NodeEntry};
 use pqcnet_p2p::typed::{LinkStats, PeerInfo};
 
@@ -121,6 +121,21 @@ fn seen(links: Vec<SeenLink>) -> Seen {
         unwritten_bytes: 0,
         work: None,
     };
+    let waiting = ShardWork {
+        paused_channels: 3,
+        paused: Some(PausedChannel {
+            channel: Channel {
+                owner: id(8),
+                name: ChannelName::new("orders").unwrap(),
+            },
+            cause: PauseCause::Memory,
+        }),
+        ..ShardWork::default()
+    };
+    let paused = ShardStatus {
+        work: waiting.noted(),
+        ..shard(2, 0, 0)
+    };
     Seen {
         account: AccountGiven {
             serving: true,
@@ -145,7 +160,7 @@ fn seen(links: Vec<SeenLink>) -> Seen {
             id(2),
             Told {
                 ago: Duration::from_secs(1),
-                shards: vec![shard(0, 70, 5), shard(2, 0, 0), shard(4, 0, 0)],
+                shards: vec![shard(0, 70, 5), paused, shard(4, 0, 0)],
                 peers: [id(1)].into(),
                 clients: 0,
                 problems: 0,
@@ -207,7 +222,14 @@ fn a_sentry_with_one_relayer_down() {
         (told.source, told.lag_records),
         (ShardSource::Told, Some(5))
     );
+    assert_eq!((told.paused_channels, &told.paused), (Some(0), &None));
+    let paused = &snapshot.shards["2"];
+    assert_eq!(paused.paused_channels, Some(3));
+    let view = paused.paused.as_ref().unwrap();
+    assert_eq!(view.channel, format!("{}:orders", id(8)));
+    assert_eq!(view.cause, "memory");
     let dark = &snapshot.shards["1"];
+    assert_eq!((dark.paused_channels, &dark.paused), (None, &None));
     assert_eq!(dark.owner, id(3).to_string());
     assert_eq!((dark.source, dark.records), (ShardSource::None, None));
     assert_eq!(snapshot.shards.len(), 6);

@@ -2,7 +2,7 @@
 
 mod document;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use pqcnet_crypto::NodeId;
-use pqcnet_messages::Role;
+use pqcnet_link::Wire as _;
 use pqcnet_messages::metering::Volume;
+use pqcnet_messages::{Order, Role, SignedDirective};
 use pqcnet_meter::core::report::{Account, MAX_BYTES, Report, account};
-use pqcnet_meter::core::verify::{Trust, verify};
+use pqcnet_meter::core::verify::{Fault, GrantFault, Trust, verify};
 use pqcnet_p2p::network::NetworkFile;
 
 use super::identity::STATE;
@@ -32,7 +33,7 @@ pub enum ReportCommand {
     Create(CreateArgs),
     /// Print what a report says, without judging it.
     Show(ShowArgs),
-    /// Judge a report with nothing but the network file: 0 if it stands; 5 if not, naming the first thing that is wrong.
+    /// Judge a report with nothing but the network file, and the root's word on who succeeded whom: 0 if it stands; 5 if not, naming the first thing that is wrong.
     Verify(VerifyArgs),
 }
 
@@ -69,6 +70,11 @@ pub struct ShowArgs {
     output: Output,
 }
 
+/// Successions that are followed from one identity back, as nodes do.
+const MAX_SUCCESSIONS: usize = 24;
+/// A succession has less than 8 KiB.
+const MAX_DIRECTIVE: u64 = 128 * 1024;
+
 /// Which report, in which network.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
@@ -77,6 +83,10 @@ pub struct VerifyArgs {
     /// The network file; without it, the local network's.
     #[arg(long)]
     network: Option<PathBuf>,
+    /// A directive of the network's root, by which the relayer, or a sentry that customers' grants name, succeeded a node of the
+    /// network file (`pqcnet keys succeed --out FILE` writes it); once for each.
+    #[arg(long, value_name = "FILE")]
+    directive: Vec<PathBuf>,
     /// The local network's folder.
     #[arg(long, env = "PQCNET_STATE", default_value = STATE)]
     state: PathBuf,
@@ -206,17 +216,55 @@ fn show(args: &ShowArgs) -> Result<Exit, Failed> {
     Ok(Exit::Ok)
 }
 
-/// Who is what by the network file alone.
-struct Listed<'a>(&'a NetworkFile);
+/// Who is what by the network file, and by what its root signed.
+struct Listed<'a> {
+    network: &'a NetworkFile,
+    /// Whom each identity succeeded.
+    elders: BTreeMap<NodeId, NodeId>,
+}
+
+impl Listed<'_> {
+    /// With the successions in these files.
+    fn with<'a>(network: &'a NetworkFile, directives: &[PathBuf]) -> Result<Listed<'a>, Failed> {
+        let mut elders = BTreeMap::new();
+        for path in directives {
+            let wrong = |error: &dyn std::fmt::Display| {
+                Failed::usage(anyhow::anyhow!("{}: {error}", path.display()))
+            };
+            let file = fs::File::open(path).map_err(|error| wrong(&error))?;
+            let mut bytes = Vec::new();
+            let read = file.take(MAX_DIRECTIVE).read_to_end(&mut bytes);
+            read.map_err(|error| wrong(&error))?;
+            let signed = SignedDirective::from_wire(bytes.into()).map_err(|error| wrong(&error))?;
+            let verdict = signed.verify(&network.network_id().0, network.root());
+            verdict.map_err(|error| wrong(&error))?;
+            match &signed.directive.order {
+                Order::Succeed { old, new, .. } => elders.insert(new.node_id(), *old),
+                Order::Revoke { .. } | Order::GrantRole { .. } | Order::ShardMap(_) => {
+                    let what = format!("{}: no succession", signed.directive);
+                    return Err(wrong(&what));
+                }
+            };
+        }
+        Ok(Listed { network, elders })
+    }
+}
 
 impl Trust for Listed<'_> {
     fn network_id(&self) -> [u8; 32] {
-        self.0.network_id().0
+        self.network.network_id().0
     }
 
     fn is(&self, node: &NodeId, role: Role) -> bool {
-        let entry = self.0.node(node);
-        entry.is_some_and(|entry| entry.roles.contains(&role))
+        let mut node = node;
+        for _ in 0..MAX_SUCCESSIONS {
+            match (self.network.node(node), self.elders.get(node)) {
+                (Some(entry), _) => return entry.roles.contains(&role),
+                (None, Some(elder)) => node = elder,
+                (None, None) => return false,
+            }
+        }
+        false
     }
 }
 
@@ -227,9 +275,18 @@ fn judge(args: &VerifyArgs) -> Result<Exit, Failed> {
     };
     let network = NetworkFile::load(&path).map_err(Failed::usage)?;
     let bytes = read(&args.file)?;
-    let verified = verify(&bytes, &Listed(&network)).map_err(|fault| {
-        let error = anyhow::Error::new(fault).context(args.file.display().to_string());
-        Failed::new(Exit::Refused, error)
+    let trust = Listed::with(&network, &args.directive)?;
+    let verified = verify(&bytes, &trust).map_err(|fault| {
+        let sentry = |fault: &GrantFault| matches!(fault, GrantFault::Sentry(_));
+        let unknown = matches!(&fault, Fault::Relayer(_))
+            || matches!(&fault, Fault::Grant { fault, .. } if sentry(fault));
+        let mut named = args.file.display().to_string();
+        if unknown {
+            named = format!(
+                "{named}: if it succeeded a node of the network file, name the root's directive that says so with --directive"
+            );
+        }
+        Failed::new(Exit::Refused, anyhow::Error::new(fault).context(named))
     })?;
     print(&verified.report, &verified.account, args.output, true)?;
     Ok(Exit::Ok)

@@ -14,6 +14,7 @@ export function Shards({ snapshot }: { snapshot: Snapshot }) {
   }
   const lag = Math.max(0, ...shards.map(([, shard]) => shard.lag_records ?? 0));
   const dark = shards.filter(([, shard]) => shard.source === "none").length;
+  const paused = shards.reduce((all, [, shard]) => all + (shard.paused_channels ?? 0), 0);
   const behind = shards.find(([, shard]) => lag > 0 && shard.lag_records === lag);
   const aside = [
     shards.length < snapshot.totals.shards
@@ -21,6 +22,7 @@ export function Shards({ snapshot }: { snapshot: Snapshot }) {
       : plural(shards.length, "shard"),
     behind ? `furthest behind: shard ${behind[0]} by ${plural(lag, "record")}` : dark ? "" : "no subscriber is behind",
     dark ? `${number(dark)} unknown` : "",
+    paused > 0 ? `publishers of ${plural(paused, "channel")} asked to wait` : "",
   ];
   return (
     <Card id="shards" title="Shards and lag" aside={aside.filter(Boolean).join(" · ")}>
@@ -68,15 +70,24 @@ function Owned(props: { owner: string; list: [string, Shard][]; snapshot: Snapsh
   );
 }
 
+/** What of it waits, and why, for the words of its tile. */
+function paused(shard: Shard): string {
+  const count = shard.paused_channels ?? 0;
+  if (count === 0) return "";
+  const longest = shard.paused ? `, ${shard.paused.channel} longest, for ${shard.paused.cause}` : "";
+  return `; publishers of ${plural(count, "channel")} are asked to wait${longest}`;
+}
+
 function Tile({ id, shard, largest }: { id: string; shard: Shard; largest: number }) {
   const lag = shard.lag_records ?? 0;
   const height = largest > 0 ? (lag / largest) * 26 : 0;
   const unknown = shard.source === "none";
   const says = unknown
     ? `Shard ${id}: unknown`
-    : `Shard ${id}: ${plural(shard.records ?? 0, "record")} in ${plural(shard.channels ?? 0, "channel")}, lag ${number(lag)}, ${bytes(shard.unwritten_bytes ?? 0)} not yet durable`;
+    : `Shard ${id}: ${plural(shard.records ?? 0, "record")} in ${plural(shard.channels ?? 0, "channel")}, lag ${number(lag)}, ${bytes(shard.unwritten_bytes ?? 0)} not yet durable${paused(shard)}`;
+  const waits = (shard.paused_channels ?? 0) > 0;
   return (
-    <li class={`tile ${unknown ? "unknown" : lag > 0 ? "behind" : ""}`} title={says} data-shard={id}>
+    <li class={`tile ${unknown ? "unknown" : lag > 0 ? "behind" : ""} ${waits ? "paused" : ""}`} title={says} data-shard={id}>
       <span class="sr">{says}</span>
       <svg viewBox="0 0 10 28" preserveAspectRatio="none" aria-hidden="true">
         <rect class="track" x="0" y="0" width="10" height="28" rx="2" />
@@ -85,7 +96,7 @@ function Tile({ id, shard, largest }: { id: string; shard: Shard; largest: numbe
       <span class="text" aria-hidden="true">
         <span class="id">{id}</span>
         <span class="records">{unknown ? "?" : short(shard.records ?? 0)}</span>
-        <span class="lag">{unknown ? "" : lag > 0 ? `−${short(lag)}` : "even"}</span>
+        <span class="lag">{unknown ? "" : waits ? "paused" : lag > 0 ? `−${short(lag)}` : "even"}</span>
       </span>
     </li>
   );

@@ -12,6 +12,7 @@
 //! - [`ledger`]: which messages of a channel the broker confirmed, as a contiguous prefix of records.
 //! - [`fold`]: what a stream's messages amount to, the same for every reader.
 //! - [`segments`]: what the embedded log keeps, by size and age.
+//! - [`shares`]: what a shard may bring to one write of it.
 //!
 //! Spec: docs/spec/relay.md §6.
 
@@ -19,6 +20,7 @@ pub mod fold;
 pub mod ledger;
 pub mod owner;
 pub mod segments;
+pub mod shares;
 
 #[cfg(test)]
 mod model;

@@ -142,13 +142,6 @@ impl Bare {
     }
 }
 
-/// CPU a message of 100 B, published, stored, delivered: by shards, and by what is stored.
-pub async fn costs(env: &Env, args: &Args) -> Result<Vec<Row>> {
-    let mut rows = by_shards(env, args).await?;
-    rows.extend(by_level(env, args).await?);
-    Ok(rows)
-}
-
 fn small(messages: u64, batch: u64) -> Burst {
     Burst {
         messages,
@@ -158,8 +151,8 @@ fn small(messages: u64, batch: u64) -> Burst {
     }
 }
 
-/// The same channels and publishes, spread over more and more shards.
-async fn by_shards(env: &Env, args: &Args) -> Result<Vec<Row>> {
+/// CPU a message of 100 B, published, stored, delivered: the same channels and publishes, spread over more and more shards.
+pub async fn by_shards(env: &Env, args: &Args) -> Result<Vec<Row>> {
     let (rounds, messages) = if args.quick {
         (2, 25_600)
     } else {
@@ -197,7 +190,7 @@ async fn by_shards(env: &Env, args: &Args) -> Result<Vec<Row>> {
 }
 
 /// What a message costs when so many are stored: the next half of that, at most a million, merging of files included.
-async fn by_level(env: &Env, args: &Args) -> Result<Vec<Row>> {
+pub async fn by_level(env: &Env, args: &Args) -> Result<Vec<Row>> {
     let levels: &[u64] = match args.quick {
         true => &[10_000, 100_000],
         false => &[10_000, 100_000, 1_000_000, 10_000_000],

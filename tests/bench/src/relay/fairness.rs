@@ -1,9 +1,10 @@
 //! What one flooding channel does to others, and what memory does while consumers take a third of what is offered: one sentry
-//! and one relayer as processes, clients in the bench's own.
+//! and one relayer as processes, flooding clients as others, all else in the bench's own.
 
 use std::fs;
+use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -11,6 +12,9 @@ use hdrhistogram::Histogram;
 use pqcnet_crypto::NodeKeys;
 use pqcnet_messages::Role;
 use pqcnet_tests::network::{Network, Node};
+use pqcnet_tests::process::binary;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::GROUP;
 use crate::Args;
@@ -19,6 +23,9 @@ use crate::flow::{self, Lane};
 use crate::row::Row;
 
 const PAYLOAD: usize = 1024;
+/// Where they lie, and where else a flood does.
+const QUIET_SHARD: u16 = 3;
+const FLOODED_SHARD: u16 = 4;
 /// Others' channels, each with its share of their messages.
 const OTHERS: usize = 8;
 /// Messages of all others together, a second, one each time in turn.
@@ -28,63 +35,126 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// After so many without an acknowledgement the producers wait.
 const PATIENT_LOOKS: u32 = 200;
 
-/// Both.
-pub async fn rows(args: &Args) -> Result<Vec<Row>> {
-    let mut rows = fairness(args).await?;
-    rows.extend(memory(args).await?);
-    Ok(rows)
-}
+/// Where a flood comes to lie beside the quiet channels.
+const BESIDE: [(&str, u16); 2] = [
+    ("same shard", QUIET_SHARD),
+    ("another shard", FLOODED_SHARD),
+];
 
-async fn fairness(args: &Args) -> Result<Vec<Row>> {
-    let (rounds, seconds) = if args.quick { (1, 1) } else { (3, 8) };
+/// All others' channels are of one shard, so a flood is in theirs or in another.
+pub async fn fairness(args: &Args) -> Result<Vec<Row>> {
+    let (rounds, seconds) = if args.quick { (2, 1) } else { (6, 6) };
     let network = Network::start(1, 1).await?;
     let keys = Arc::new(NodeKeys::generate());
-    let mut others = flow::lanes(&network, &keys, OTHERS).await?;
-    let flooder = Arc::new(NodeKeys::generate());
-    let mut flooding = flow::lanes(&network, &flooder, 1).await?;
-    let (mut quiet, mut flooded, mut rates) = (vec![], vec![], vec![]);
-    for _ in 0..rounds {
+    let names = network.channels_of_shard(keys.node_id(), QUIET_SHARD, OTHERS)?;
+    let (publisher, subscriber) = (network.client(&keys).await?, network.client(&keys).await?);
+    let mut others = flow::between((&publisher, &subscriber), names).await?;
+    let mut floods = Vec::new();
+    for (number, (_, shard)) in BESIDE.into_iter().enumerate() {
+        floods.push(Flood::start(&network, &format!("flood-{number}"), shard).await?);
+    }
+    let mut quiet = Vec::new();
+    let mut flooded = [Vec::new(), Vec::new()];
+    let mut rates = [Vec::new(), Vec::new()];
+    for round in 0..rounds {
         let (lanes, latency) = paced(others, seconds).await?;
         quiet.push(latency);
-        let over = Arc::new(AtomicBool::new(false));
-        let flood = tokio::spawn(flood(flooding, over.clone()));
-        let wall = Wall::start();
-        let (lanes, latency) = paced(lanes, seconds).await?;
-        flooded.push(latency);
-        over.store(true, Relaxed);
-        let (lane, carried) = flood.await??;
-        rates.push(carried as f64 / wall.elapsed().as_secs_f64());
-        (others, flooding) = (lanes, lane);
+        others = lanes;
+        for turn in 0..BESIDE.len() {
+            let place = (round + turn) % BESIDE.len();
+            let wall = Wall::start();
+            floods[place].order().await?;
+            // Begins to flow; what the first moments do to others belongs to what is measured.
+            let (lanes, latency) = paced(others, seconds).await?;
+            let carried = floods[place].end().await?;
+            rates[place].push(carried as f64 / wall.elapsed().as_secs_f64());
+            flooded[place].push(latency);
+            others = lanes;
+        }
     }
-    drop((others, flooding));
+    for flood in floods {
+        flood.stop().await?;
+    }
+    drop((others, publisher, subscriber));
     network.stop().await?;
     let of = |latencies: &[Histogram<u64>], quantile| {
         let at = |latency: &Histogram<u64>| latency.value_at_quantile(quantile) as f64 / 1000.0;
         median(&mut latencies.iter().map(at).collect::<Vec<f64>>())
     };
-    let mut rows = vec![Row::new(
-        GROUP,
-        "a flooding channel carries, 1 KiB",
-        median(&mut rates),
-        "messages/s",
-    )];
+    let mut rows = Vec::new();
     for (named, quantile) in [("p50", 0.5), ("p99", 0.99)] {
-        let what = format!("{OTHERS} other channels beside it, {named}");
-        let row = Row::new(GROUP, what, of(&flooded, quantile), "ms");
-        rows.push(row.beside("without the flood", of(&quiet, quantile)));
+        let what = format!("{OTHERS} quiet channels alone, {named}");
+        rows.push(Row::new(GROUP, what, of(&quiet, quantile), "ms"));
+    }
+    for (place, (beside, _)) in BESIDE.into_iter().enumerate() {
+        let what = format!("a flood in {beside}: it carries, 1 KiB");
+        rows.push(Row::new(
+            GROUP,
+            what,
+            median(&mut rates[place]),
+            "messages/s",
+        ));
+        for (named, quantile) in [("p50", 0.5), ("p99", 0.99)] {
+            let what = format!("the quiet beside a flood in {beside}, {named}");
+            let row = Row::new(GROUP, what, of(&flooded[place], quantile), "ms");
+            rows.push(row.beside("alone", of(&quiet, quantile)));
+        }
     }
     Ok(rows)
 }
 
-/// Publishes as fast as it is taken, until told; what it carried.
-async fn flood(mut lanes: Vec<Lane>, over: Arc<AtomicBool>) -> Result<(Vec<Lane>, u64)> {
-    const BURST: usize = 2_000;
-    let mut carried = 0;
-    while !over.load(Relaxed) {
-        lanes = flow::pass(lanes, BURST).await?;
-        carried += BURST as u64;
+/// A client in a process of its own that floods a channel when told.
+struct Flood {
+    process: Child,
+    orders: ChildStdin,
+    told: Lines<BufReader<ChildStdout>>,
+}
+
+impl Flood {
+    async fn start(network: &Network, name: &str, shard: u16) -> Result<Flood> {
+        let identity = network.identity(name)?;
+        let names = network.channels_of_shard(identity.id, shard, 1)?;
+        let channel = names.first().context("no channel")?;
+        let mut process = Command::new(binary("pqcnet-bench-flood")?)
+            .args(identity.files())
+            .arg(channel.as_str())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let orders = process.stdin.take().context("no input")?;
+        let told = process.stdout.take().context("no output")?;
+        let told = BufReader::new(told).lines();
+        let mut flood = Flood {
+            process,
+            orders,
+            told,
+        };
+        flood.says().await?;
+        Ok(flood)
     }
-    Ok((lanes, carried))
+
+    async fn says(&mut self) -> Result<String> {
+        let line = self.told.next_line().await?;
+        line.context("the flooding client ended")
+    }
+
+    async fn order(&mut self) -> Result<()> {
+        Ok(self.orders.write_all(b"\n").await?)
+    }
+
+    /// Ends the flood; what it carried.
+    async fn end(&mut self) -> Result<u64> {
+        self.order().await?;
+        Ok(self.says().await?.parse()?)
+    }
+
+    async fn stop(mut self) -> Result<()> {
+        drop(self.orders);
+        let ended = self.process.wait().await?;
+        anyhow::ensure!(ended.success(), "the flooding client failed");
+        Ok(())
+    }
 }
 
 /// Publishes at a fixed rate, the lanes taking turns: microseconds from publish to delivery.
@@ -136,7 +206,8 @@ async fn paced(lanes: Vec<Lane>, seconds: u64) -> Result<(Vec<Lane>, Histogram<u
     Ok((lanes, all))
 }
 
-async fn memory(args: &Args) -> Result<Vec<Row>> {
+/// Resident memory of both nodes while consumers take a third.
+pub async fn memory(args: &Args) -> Result<Vec<Row>> {
     let messages: u64 = if args.quick { 20_000 } else { 1_200_000 };
     let network = Network::start(1, 1).await?;
     let lanes = flow::lanes(&network, &Arc::new(NodeKeys::generate()), 4).await?;

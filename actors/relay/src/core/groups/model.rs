@@ -1,4 +1,4 @@
-//! Members come, go, die, commit late and refuse records, and the owner restarts, in any order: every record is given to
+//! Members come, go, die, do nothing, commit late and refuse records, and the owner restarts, in any order: every record is given to
 //! somebody, none is passed over, none at or below an acknowledged commit comes again, and a channel is one member's at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +19,7 @@ enum Step {
     Refuse(usize, u64),
     LinkDown(u64),
     Copied(usize, bool),
+    Look,
     Restart,
 }
 
@@ -32,6 +33,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..20usize, 0..3u64).prop_map(|(at, back)| Step::Refuse(at, back)),
         1 => (0..3u64).prop_map(Step::LinkDown),
         3 => (0..4usize, any::<bool>()).prop_map(|(at, well)| Step::Copied(at, well)),
+        2 => Just(Step::Look),
         1 => Just(Step::Restart),
     ]
 }
@@ -233,6 +235,11 @@ impl World {
                 }
             }
             Step::Copied(at, well) => self.copied(at, well),
+            Step::Look => {
+                let active = self.active.clone();
+                let delivered = |key| active.get(&key).map(|(_, delivered)| *delivered);
+                self.groups.look(7, delivered);
+            }
             Step::Restart => {
                 self.groups = Groups::new();
                 if self.copies {

@@ -26,6 +26,8 @@ struct Sim {
     signals: VecDeque<Signal>,
     delivered: VecDeque<(SubscriptionKey, u64)>,
     reads: VecDeque<(u64, ReadRequest)>,
+    /// Bytes of entries of each write.
+    writes: Vec<usize>,
 }
 
 impl Sim {
@@ -40,6 +42,7 @@ impl Sim {
             signals: VecDeque::new(),
             delivered: VecDeque::new(),
             reads: VecDeque::new(),
+            writes: Vec::new(),
         };
         sim.drive();
         sim
@@ -55,6 +58,7 @@ impl Sim {
                         self.shard.on_opened(self.now, Ok((opened, Vec::new())));
                     }
                     Effect::Append(batch) => {
+                        self.writes.push(batch.byte_len());
                         let bytes = batch.byte_len() as u64;
                         let takes = SYNC + Duration::from_micros(bytes / BYTES_A_MICROSECOND);
                         self.writing = Some((batch, self.now + takes));
@@ -119,7 +123,7 @@ impl Sim {
             self.drive();
         }
         self.now = at;
-        self.shard.on_tick(at);
+        self.shard.on_tick((at, at.as_millis() as u64));
         self.drive();
     }
 
@@ -300,6 +304,39 @@ fn memory_is_flat_while_a_third_is_taken() {
             "{acked}: 20,000 were taken in time"
         );
     }
+}
+
+// The log asks a shard to hold its batches to 16 KiB, for others' sake, while one channel of it brings 128 KiB and another a record. The
+// first has that much of each write and no more, nothing waits for it, all of it is stored in order; and it has a channel's share of each
+// when the log asks no longer.
+#[test]
+fn a_batch_is_held_to_what_the_log_asks() {
+    let mut sim = Sim::new(ShardLimits::default());
+    let (much, little) = (named("much"), named("little"));
+    let (of_much, of_little) = (sim.epoch(&much), sim.epoch(&little));
+    sim.shard.held_to(Some(16 << 10));
+    // The first write takes what comes first, a record.
+    sim.publish(&little, (of_little, 1), 1, 10);
+    let asked = sim.publish(&much, (of_much, 1), 128, 1 << 10);
+    let beside = sim.publish(&little, (of_little, 2), 1, 10);
+    sim.until(Duration::from_millis(2));
+    let told = |sim: &Sim, ask| sim.answers.iter().any(|(to, ..)| *to == ask);
+    assert_eq!(sim.writes.len(), 2, "{:?}", sim.writes);
+    sim.until(Duration::from_millis(4));
+    assert!(told(&sim, beside) && !told(&sim, asked));
+    // Sixteen records of 1 KiB, what sealing and stamping adds to each, and the other channel's.
+    let most = 18 << 10;
+    assert!(
+        sim.writes.iter().all(|bytes| *bytes < most),
+        "{:?}",
+        sim.writes
+    );
+    sim.shard.held_to(None);
+    let before = sim.writes.len();
+    sim.until(Duration::from_millis(20));
+    assert!(told(&sim, asked));
+    assert!(sim.writes[before] > 60 << 10, "{:?}", sim.writes);
+    assert_eq!(sim.disk.entries[&channel_id(&much)].len(), 128);
 }
 
 // A publish of ten records of which the first share is being written, and one behind it, when the relayer drains: nobody may believe that

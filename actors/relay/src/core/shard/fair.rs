@@ -52,6 +52,13 @@ impl<T> Queued<T> {
 }
 
 impl<T> Shard<T> {
+    /// Whether a channel that brings so much more has to share: it crowds out others of its shard, or brings much while its shard crowds out
+    /// others of the log.
+    pub(super) fn crowds(&mut self, now: Duration, id: &ChannelId, more: u64) -> bool {
+        self.flow.crowds(now, id, more)
+            || (self.write_share.is_some() && self.flow.is_much(now, id, more))
+    }
+
     /// Takes a publish in if its channel may have so much on its way.
     pub(super) fn queue(&mut self, now: Duration, id: ChannelId, publish: Queued<T>) {
         let checked = self.writable().and_then(|_| {
@@ -81,10 +88,16 @@ impl<T> Shard<T> {
     /// Gives each channel that waits its share of the forming batch; all it has, if it crowds nobody out any more.
     pub(super) fn share_out(&mut self, now: Duration) {
         let waiting: Vec<ChannelId> = self.queues.keys().copied().collect();
+        let each = self
+            .write_share
+            .map(|all| all / waiting.len().max(1) as u64);
         for id in waiting {
-            let share = match self.flow.crowds(now, &id, 0) {
-                true => self.flow.share(),
-                false => u64::MAX,
+            let share = match each {
+                _ if self.flow.crowds(now, &id, 0) => {
+                    each.unwrap_or(u64::MAX).min(self.flow.share())
+                }
+                Some(each) if self.flow.is_much(now, &id, 0) => each,
+                Some(_) | None => u64::MAX,
             };
             let mut taken = 0;
             while taken < share

@@ -41,6 +41,7 @@ impl<T> Shard<T> {
         }
         self.groups.join(id, of, joining)?;
         self.regroup(now);
+        self.look_later(now);
         Ok(head)
     }
 
@@ -98,13 +99,13 @@ impl<T> Shard<T> {
         self.groups.listed()
     }
 
-    /// What a group of the customer's put aside, after those up to `discard` are forgotten, durably.
+    /// What a group of the customer's put aside, after those up to `discard` are forgotten, durably; then the group itself, if it is to be removed.
     pub fn dead_letters(
         &mut self,
         now: Duration,
         (customer, channel): (NodeId, &Channel),
         name: GroupName,
-        discard: u64,
+        (discard, remove): (u64, bool),
         to: T,
     ) {
         let of = GroupKey { customer, name };
@@ -113,18 +114,28 @@ impl<T> Shard<T> {
             Ok(readable) => readable,
             Err(refusal) => return self.refuse(to, refusal),
         };
+        let changes = discard > 0 || remove;
         let changed = match self.writable() {
-            Ok(generation) if discard > 0 && self.groups.discard(&id, &of, discard) => {
-                self.store_groups(id, generation).map(|()| true)
+            Ok(generation) if changes => {
+                let discarded = discard > 0 && self.groups.discard(&id, &of, discard);
+                Ok((generation, discarded))
             }
-            Err(refusal) if discard > 0 => Err(refusal),
-            Ok(_) | Err(_) => Ok(false),
+            Err(refusal) if changes => Err(refusal),
+            Ok(_) | Err(_) => Ok((0, false)),
         };
         let (committed, letters) = self.groups.letters(&id, &of).unwrap_or_default();
         let dead = Stored::Dead(DeadLetters {
             committed,
             letters: letters.to_vec(),
             kept: Vec::new(),
+            removed: remove,
+        });
+        let changed = changed.and_then(|(generation, discarded)| {
+            let removed = remove && self.groups.remove(&id, &of)?;
+            if discarded || removed {
+                self.store_groups(id, generation)?;
+            }
+            Ok(discarded || removed)
         });
         match changed {
             Ok(true) => self.wait_for_batch(to, dead),
@@ -203,6 +214,21 @@ impl<T> Shard<T> {
         }
         self.groups.leave(0, key, None);
         self.apply_changes();
+    }
+
+    /// Ends the turns of members that have had theirs for long enough and did nothing, where others wait.
+    pub(super) fn look_at_members(&mut self, now: Duration, wall_ms: u64) {
+        self.look_at_members_at = None;
+        let delivery = &self.delivery;
+        self.groups.look(wall_ms, |key| delivery.delivered(key));
+        self.regroup(now);
+        self.look_later(now);
+    }
+
+    fn look_later(&mut self, now: Duration) {
+        if self.look_at_members_at.is_none() && self.groups.wants_looks() {
+            self.look_at_members_at = Some(now + self.limits.member_look);
+        }
     }
 
     /// Carries out what follows for members, and stores what is due.

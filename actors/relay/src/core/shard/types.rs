@@ -1,5 +1,7 @@
 //! What a shard is limited by, asks its shell for, is given, and tells of itself.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use pqcnet_crypto::NodeId;
 use pqcnet_log::{AppendBatch, ChannelId};
@@ -29,6 +31,8 @@ pub struct ShardLimits {
     pub delivery: DeliveryLimits,
     /// When producers are asked to stop.
     pub flow: FlowLimits,
+    /// Between two looks at members of groups that others wait behind.
+    pub member_look: Duration,
 }
 
 impl Default for ShardLimits {
@@ -42,6 +46,8 @@ impl Default for ShardLimits {
             pending_bytes: 8 << 20,
             delivery: DeliveryLimits::default(),
             flow: FlowLimits::default(),
+            // Five of them: longer than dealing with a record takes, short enough that a night is not lost.
+            member_look: Duration::from_secs(60),
         }
     }
 }
