@@ -324,6 +324,25 @@ type Keyed = (RecordKey, Posted);
 /// Readings that a batch has.
 type Marks = Vec<(ShardId, ShardMark)>;
 
+/// The first of the windows behind which none is another identity's, or missing.
+fn own_windows(
+    own: &NodeId,
+    store: &dyn Store,
+    windows: std::ops::RangeInclusive<u64>,
+) -> Result<u64, String> {
+    let (oldest, newest) = windows.into_inner();
+    let begins = disk::on_snapshot(store, |view| {
+        for number in (oldest..=newest).rev() {
+            let window = disk::window(view, number)?;
+            if window.is_none_or(|window| window.head.relayer != *own) {
+                return Ok(number + 1);
+            }
+        }
+        Ok(oldest)
+    });
+    begins.map_err(|error| error.to_string())
+}
+
 /// Makes a report; blocks.
 ///
 /// # Errors
@@ -336,12 +355,18 @@ pub fn report(
     asked: CreateReport,
 ) -> Result<Bytes, String> {
     let newest = standing.chain.map_or(0, |chain| chain.number);
-    let (from, to) = (
-        asked.from.unwrap_or(standing.oldest),
-        asked.to.unwrap_or(newest),
-    );
     if newest == 0 {
         return Err("no window is closed yet".to_owned());
+    }
+    let to = asked.to.unwrap_or(newest);
+    let own = who.keys.node_id();
+    // A report has one signer and no hole: it can not reach back behind the windows of an identity that this one succeeded, nor behind a restoration.
+    let begins = own_windows(&own, store, standing.oldest..=to.min(newest))?;
+    let from = asked.from.unwrap_or(begins);
+    if from < begins && from >= standing.oldest {
+        return Err(format!(
+            "windows before {begins} were closed under an identity that {own} succeeded, or before the store was restored: ask for windows from {begins} on, or for some of those before"
+        ));
     }
     let (oldest, count) = (standing.oldest, to.saturating_sub(from).saturating_add(1));
     if from < oldest || to > newest || from > to {
@@ -374,7 +399,9 @@ pub fn report(
             parts.grants.extend(newest);
         }
         for key in series.iter().filter(|key| key.qos == Qos::Delivered) {
-            parts.receipts.extend(disk::receipts(view, key)?);
+            let receipts = disk::receipts(view, key)?.into_iter();
+            let of_own = receipts.filter(|receipt| receipt.statement.relayer == own);
+            parts.receipts.extend(of_own);
         }
         Ok(parts)
     });

@@ -29,7 +29,7 @@ pub enum Fault {
     /// Of another network than the network file's.
     #[error("the report is of another network")]
     Network,
-    /// The network file names no such relayer.
+    /// The network file names no such relayer, and none that it was shown to have succeeded.
     #[error("the network has no relayer {0}")]
     Relayer(NodeId),
     /// Nothing is reported.
