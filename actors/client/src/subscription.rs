@@ -305,7 +305,9 @@ impl Task {
                     };
                 }
                 () = self.slot.ended.notified() => {
-                    match self.slot.lock().ended.take() {
+                    // What follows locks the slot again.
+                    let ended = self.slot.lock().ended.take();
+                    match ended {
                         Some(SubscribeError::Refused(refusal)) => return self.refused(refusal),
                         Some(error) => return Stretch::Over(error),
                         None => {}
@@ -315,12 +317,15 @@ impl Task {
         }
     }
 
-    fn refused(&self, refusal: Refusal) -> Stretch {
+    fn refused(&mut self, refusal: Refusal) -> Stretch {
         match refusal {
-            // The group goes on where it is; another has the channel, or it is given to this one again.
-            Refusal::FrontGone { .. } | Refusal::Reassigned if self.membership.is_some() => {
+            // A group that nobody heard of yet begins at what is kept; any other goes on where it is.
+            Refusal::FrontGone { first } if self.membership.is_some() => {
+                self.after = self.after.max(first.saturating_sub(1));
                 Stretch::Again
             }
+            // Another has the channel, or it is given to this one again.
+            Refusal::Reassigned if self.membership.is_some() => Stretch::Again,
             Refusal::FrontGone { first } => {
                 self.slot.lock().inbox.skip_through(first.saturating_sub(1));
                 Stretch::Again

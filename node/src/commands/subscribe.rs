@@ -128,6 +128,7 @@ pub async fn run(args: &SubscribeArgs) -> Result<Exit, Failed> {
         ),
     };
     let mut left = args.count.unwrap_or(u64::MAX);
+    let mut missed = 0;
     // A file or a device cannot be watched, and has no reader that goes away.
     let readers = watched_output();
     while left > 0 {
@@ -141,6 +142,14 @@ pub async fn run(args: &SubscribeArgs) -> Result<Exit, Failed> {
             return Ok(Exit::Ok);
         };
         left -= printed;
+        let skipped = records.skipped();
+        if skipped > missed {
+            let more = skipped - missed;
+            missed = skipped;
+            eprintln!(
+                "{more} records were no longer kept when this subscription came to them, and are missed"
+            );
+        }
         if let Some(path) = &args.store_offset {
             store_offset(path, last)?;
         }
@@ -167,6 +176,14 @@ impl Source {
         match self {
             Source::Alone(records) => records.try_next(),
             Source::Member(records) => records.try_next(),
+        }
+    }
+
+    /// Records passed over because they are no longer kept. A group's are not counted: it begins where it is.
+    fn skipped(&self) -> u64 {
+        match self {
+            Source::Alone(records) => records.skipped(),
+            Source::Member(_) => 0,
         }
     }
 
