@@ -50,6 +50,12 @@ pub enum BackUpState {
     },
 }
 
+/// Whether a backup may have this name.
+pub fn is_backup_name(name: &str) -> bool {
+    let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    !name.is_empty() && name.len() <= MAX_BACKUP_NAME && name.bytes().all(letter)
+}
+
 message!(Drain, "control.Drain", CONTROL Type::Drain, Control => Result<DrainBegun, Refusal>);
 message!(BackUp, "control.BackUp", CONTROL Type::BackUp, Control => Result<BackUpState, Refusal>);
 
@@ -84,12 +90,10 @@ impl TryFrom<pb::BackUp> for BackUp {
     type Error = WireError;
 
     fn try_from(order: pb::BackUp) -> Result<Self, WireError> {
-        let name = order.name;
-        let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if name.is_empty() || name.len() > MAX_BACKUP_NAME || !name.bytes().all(letter) {
+        if !is_backup_name(&order.name) {
             return Err(invalid("name", "not lower-case letters, digits and dashes"));
         }
-        Ok(BackUp { name })
+        Ok(BackUp { name: order.name })
     }
 }
 

@@ -1,5 +1,8 @@
 //! What the binaries share: configuration, keys, start-up, admin pages, and the commands of `pqcnet`.
 
+#[macro_use]
+mod output;
+
 pub mod admin;
 pub mod clock;
 pub mod commands;

@@ -368,10 +368,13 @@ impl Herald {
         let listed = listed.filter(|entry| !entry.control.is_empty());
         let booked = self.book.iter();
         let booked = booked.filter(|(_, signed)| !signed.advert.control.is_empty());
+        let standings = self.config.authority.standings();
+        // Whoever this node succeeded is nobody to link with: it is the same node.
         (listed.map(|entry| entry.id))
             .chain(booked.map(|(node, _)| node))
             .chain(self.sighted.keys().copied())
-            .filter(|node| *node != me && self.config.authority.is_member(*node))
+            .filter(|node| standings.successor(*node) != me)
+            .filter(|node| self.config.authority.is_member(*node))
             .collect()
     }
 

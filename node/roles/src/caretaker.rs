@@ -165,8 +165,8 @@ impl Caretaker {
         match &self.backup {
             Some((last, state)) if *last == name => {
                 let state = state.clone();
-                // Told once; ordered again, it is tried again.
-                if matches!(state, BackUpState::Failed { .. }) {
+                // How it ended is told once; ordered again, it is made again, or refused for what is there.
+                if !matches!(state, BackUpState::UnderWay) {
                     self.backup = None;
                 }
                 return Ok(state);

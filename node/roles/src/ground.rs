@@ -84,7 +84,7 @@ impl Default for KeyVersions {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// `network.toml` does not list this node with this role; the operator erred.
-    #[error("network {network} does not grant {} the role {role}; the ids with that role are: {granted}", node.short())]
+    #[error("network {network} does not grant {} the role {role}; the ids with that role are: {granted}. Where its identity was put into use before the root let it succeed, `pqcnet keys rotate undo` goes back", node.short())]
     NotGranted {
         /// The network's name.
         network: String,

@@ -154,7 +154,7 @@ mod tests {
             encoder.finish().unwrap().len()
         };
         let total: usize = ASSETS.iter().map(|asset| gzipped(asset.body)).sum();
-        println!("the page: {total} bytes gzipped, of at most {MAX_GZIPPED}");
+        say!("the page: {total} bytes gzipped, of at most {MAX_GZIPPED}");
         assert!(total < MAX_GZIPPED, "{total}");
     }
 

@@ -45,7 +45,7 @@ pub enum Config {
 /// Runs it.
 pub fn run(command: &Config) -> Result<Exit, Failed> {
     match command {
-        Config::Init { out } if out.as_os_str() == "-" => print!("{}", config::template()),
+        Config::Init { out } if out.as_os_str() == "-" => say!("{}", config::template().trim_end()),
         Config::Init { out } => {
             let mut file = std::fs::OpenOptions::new()
                 .write(true)
@@ -60,7 +60,7 @@ pub fn run(command: &Config) -> Result<Exit, Failed> {
         Config::Check { file, set } => {
             let config = config::load(Some(file), set).map_err(Failed::usage)?;
             let network = NetworkFile::load(&config.network).map_err(Failed::usage)?;
-            println!(
+            say!(
                 "{}: ok, network {} ({})",
                 file.display(),
                 network.name(),
@@ -68,10 +68,14 @@ pub fn run(command: &Config) -> Result<Exit, Failed> {
             );
         }
         Config::Show { file, origin, set } => {
-            let layers = config::gather(Some(file), set).map_err(Failed::usage)?;
+            // Paths are read from the file's folder: shown whole, they are right wherever this is written to.
+            let file = std::path::absolute(file)
+                .context("this folder")
+                .map_err(Failed::usage)?;
+            let layers = config::gather(Some(&file), set).map_err(Failed::usage)?;
             let shown = config::shown(&layers, *origin);
             NodeConfig::from_layers(layers).map_err(Failed::usage)?;
-            print!("{shown}");
+            say!("{}", shown.trim_end());
         }
     }
     Ok(Exit::Ok)

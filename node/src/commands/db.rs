@@ -57,7 +57,7 @@ fn check_store(args: &CheckArgs) -> Result<Exit, Failed> {
     let found = look(&args.store, master.transpose()?.as_ref())?;
     match args.output {
         Output::Text => print_text(&args.store, &found),
-        Output::Json => println!("{}", as_json(&args.store, &found)),
+        Output::Json => say!("{}", as_json(&args.store, &found)),
     }
     Ok(match found.is_sound() {
         true => Exit::Ok,
@@ -98,18 +98,33 @@ pub fn look(store: &Path, master: Option<&[u8; 32]>) -> Result<Found, Failed> {
         }
         other => Failed::from(anyhow::Error::new(other)),
     })?;
-    let log = files.view(|view| {
+    let looked = files.view(|view| {
         let mut seals = Seals::new(view, master);
-        check::check(view, &mut |shard, channel, offset, bytes| {
+        let log = check::check(view, &mut |shard, channel, offset, bytes| {
             seals.check(shard, channel, offset, bytes)
-        })
+        });
+        (log, seals.opened)
     });
+    if let Some((log, 0)) = &looked
+        && master.is_some()
+        && log.entries > 0
+    {
+        return Err(Failed::usage(anyhow::anyhow!(
+            "not one of {} records opens with these keys: they are not the ones that sealed {}; \
+             without --keys the rest is looked at",
+            log.entries,
+            store.display()
+        )));
+    }
+    let log = looked.map(|(log, _)| log);
     Ok(Found { files, log })
 }
 
 /// Looks at how entries are sealed: by their heads, or with the key.
 struct Seals<'a> {
     master: Option<&'a [u8; 32]>,
+    /// How many records opened.
+    opened: u64,
     salts: BTreeMap<ShardNo, Vec<(u32, Salt)>>,
     keys: BTreeMap<ShardNo, ShardKeys>,
 }
@@ -136,6 +151,7 @@ impl<'a> Seals<'a> {
             master,
             salts,
             keys: BTreeMap::new(),
+            opened: 0,
         }
     }
 
@@ -158,7 +174,9 @@ impl<'a> Seals<'a> {
                 keys
             });
             let opened = keys.open(channel, offset, &mut sealed.to_vec());
-            return opened.map(|_| ()).map_err(|error| error.to_string());
+            return opened
+                .map(|_| self.opened += 1)
+                .map_err(|error| error.to_string());
         }
         let generation = sealed.get(1..5).and_then(|bytes| bytes.try_into().ok());
         match (sealed.first(), generation.map(u32::from_be_bytes)) {
@@ -178,7 +196,7 @@ impl<'a> Seals<'a> {
 
 fn print_text(store: &Path, found: &Found) {
     let looked = found.files.looked;
-    println!(
+    say!(
         "{}: {} tables ({} bytes), {} logs and manifests ({} bytes, {} records), {} keys",
         store.display(),
         looked.tables.0,
@@ -189,31 +207,35 @@ fn print_text(store: &Path, found: &Found) {
         looked.keys,
     );
     if looked.torn > 0 {
-        println!(
+        say!(
             "  {} bytes behind the last whole record of a log: a write that was cut off",
             looked.torn
         );
     }
     for damage in &found.files.damage {
-        println!("  damaged: {}: {}", damage.file.display(), damage.detail);
+        say!("  damaged: {}: {}", damage.file.display(), damage.detail);
     }
     match &found.log {
-        None => println!("  the database does not open: its records were not looked at"),
+        None => say!("  the database does not open: its records were not looked at"),
         Some(log) => {
-            println!(
+            say!(
                 "  {} shards, {} channels, {} records ({} bytes), {} producers' marks",
-                log.shards, log.channels, log.entries, log.entry_bytes, log.marks
+                log.shards,
+                log.channels,
+                log.entries,
+                log.entry_bytes,
+                log.marks
             );
             for finding in &log.findings {
-                println!("  wrong: {finding}");
+                say!("  wrong: {finding}");
             }
             let untold = log.found - log.findings.len() as u64;
             if untold > 0 {
-                println!("  and {untold} more");
+                say!("  and {untold} more");
             }
         }
     }
-    println!(
+    say!(
         "{}",
         if found.is_sound() {
             "sound"

@@ -72,7 +72,7 @@ pub async fn run(args: &DeadLettersArgs) -> Result<Exit, Failed> {
             "attempts": attempts,
             "payload_hex": payload,
         });
-        println!("{line}");
+        say!("{line}");
     }
     if args.remove_group {
         let removed = client.remove_group(&channel, &group).await;

@@ -46,7 +46,7 @@ pub async fn doctor(args: &DoctorArgs) -> Result<Exit, Failed> {
         .count();
     match args.output {
         Output::Text => print_text(&checks, failed),
-        Output::Json => println!("{}", json!({ "healthy": failed == 0, "checks": checks })),
+        Output::Json => say!("{}", json!({ "healthy": failed == 0, "checks": checks })),
     }
     Ok(if failed == 0 {
         Exit::Ok
@@ -59,15 +59,15 @@ fn print_text(checks: &[Check], failed: usize) {
     let mut group: Option<Group> = None;
     for check in checks {
         if group != Some(check.group) {
-            println!("{}", check.group.name());
+            say!("{}", check.group.name());
             group = Some(check.group);
         }
         match check.state {
-            State::Ok => println!("  ok    {}", check.what),
-            State::Skipped => println!("  -     {}", check.what),
+            State::Ok => say!("  ok    {}", check.what),
+            State::Skipped => say!("  -     {}", check.what),
             State::Failed => {
-                println!("  FAIL  {}  {}", check.code, check.what);
-                println!("        fix  {}", check.fix);
+                say!("  FAIL  {}  {}", check.code, check.what);
+                say!("        fix  {}", check.fix);
             }
         }
     }
@@ -75,7 +75,7 @@ fn print_text(checks: &[Check], failed: usize) {
         .iter()
         .filter(|check| check.state == State::Ok)
         .count();
-    println!(
+    say!(
         "\n{passed} passed, {failed} failed, {} skipped",
         checks.len() - passed - failed
     );

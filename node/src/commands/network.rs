@@ -141,7 +141,7 @@ fn make(init: &Init) -> Result<Exit, Failed> {
     made.and_then(|mut file| file.write_all(network.to_toml().as_bytes()))
         .with_context(|| format!("cannot make {}", init.out.display()))
         .map_err(Failed::usage)?;
-    println!("{}", network.network_id());
+    say!("{}", network.network_id());
     eprintln!(
         "wrote {}; the line on standard output is the network's id. Every node and client gets this file",
         init.out.display()

@@ -58,7 +58,7 @@ pub async fn ping(args: &PingArgs) -> Result<Exit, Failed> {
         }
     }
     if args.output == Output::Json {
-        println!("{}", Value::Array(documents));
+        say!("{}", Value::Array(documents));
     }
     Ok(worst)
 }
@@ -117,9 +117,9 @@ fn print_text(names: &Names, node: &NodeEntry, outcome: &Result<Measured, NoAnsw
     let who = names.full(&node.id);
     let measured = match outcome {
         Ok(measured) => measured,
-        Err(error) => return println!("{who}  {error}"),
+        Err(error) => return say!("{who}  {error}"),
     };
-    println!(
+    say!(
         "{who}  {} at {}, suite {}, {} bytes out and {} in",
         measured.who,
         measured.link.at,
@@ -128,12 +128,12 @@ fn print_text(names: &Names, node: &NodeEntry, outcome: &Result<Measured, NoAnsw
         measured.link.handshake.received,
     );
     for (step, took) in steps(measured) {
-        println!("  {:<10} {took:?}", step.to_string());
+        say!("  {:<10} {took:?}", step.to_string());
     }
     let each: Vec<String> = (measured.round_trips.iter())
         .map(|took| format!("{took:?}"))
         .collect();
-    println!("  {:<10} {}", Step::Data.to_string(), each.join("  "));
+    say!("  {:<10} {}", Step::Data.to_string(), each.join("  "));
 }
 
 fn as_json(names: &Names, node: &NodeEntry, outcome: &Result<Measured, NoAnswer>) -> Value {

@@ -1,7 +1,9 @@
-//! `pqcnet publish`: arguments, or lines of standard input, to a channel. Prints the offset of each once it is durable.
+//! `pqcnet publish`: arguments, or lines of standard input, to a channel. Prints the offset of each once it is durable, `-` where
+//! a repeat was recognised as stored before, which does not tell the offset.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, Write as _};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -14,6 +16,8 @@ use crate::exit::{Exit, Failed};
 
 /// Messages handed over and not yet durable; the client's own window bounds their bytes.
 const IN_FLIGHT: usize = 4096;
+/// After so long without an acknowledgement one is told that it waits.
+const SILENCE: Duration = Duration::from_secs(5);
 /// Lines read ahead of the network.
 const READ_AHEAD: usize = 256;
 
@@ -81,7 +85,18 @@ pub fn owner_id(text: Option<&str>) -> Result<Option<NodeId>, Failed> {
 }
 
 async fn print_offset(receipt: Receipt) -> Result<(), Failed> {
-    let published = receipt.await.map_err(publish_failed)?;
+    let mut receipt = std::pin::pin!(receipt);
+    let published = match tokio::time::timeout(SILENCE, &mut receipt).await {
+        Ok(published) => published,
+        Err(_) => {
+            eprintln!(
+                "no acknowledgement for {SILENCE:?}: the network is out of reach, or takes nothing for now \
+                 (`pqcnet status` says which); still trying"
+            );
+            receipt.await
+        }
+    };
+    let published = published.map_err(publish_failed)?;
     let mut out = std::io::stdout();
     match published.offset {
         Some(offset) => writeln!(out, "{offset}"),

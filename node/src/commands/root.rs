@@ -51,7 +51,7 @@ fn make(init: &Init) -> Result<Exit, Failed> {
     let opener = Opener::for_new_file(&init.unlock.source()).map_err(Failed::usage)?;
     let root = MlDsaKeyPair::generate();
     opener.create(&init.out, &root).map_err(Failed::usage)?;
-    println!("root = \"{}\"", hex::encode(root.public().as_bytes()));
+    say!("root = \"{}\"", hex::encode(root.public().as_bytes()));
     eprintln!(
         "wrote {}; the line on standard output belongs into network.toml",
         init.out.display()

@@ -30,7 +30,7 @@ pub struct UiArgs {
 /// Prints one address a line; whoever has it can see the node.
 pub fn run(args: &UiArgs) -> Result<Exit, Failed> {
     if let Some(path) = &args.config {
-        println!("{}", address(path)?);
+        say!("{}", address(path)?);
         return Ok(Exit::Ok);
     }
     if !LocalFolder::exists(&args.state) {
@@ -51,7 +51,7 @@ pub fn run(args: &UiArgs) -> Result<Exit, Failed> {
         )));
     }
     for node in chosen {
-        println!("{:<10} {}", node.name, address(&node.config)?);
+        say!("{:<10} {}", node.name, address(&node.config)?);
     }
     Ok(Exit::Ok)
 }

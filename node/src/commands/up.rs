@@ -86,13 +86,13 @@ async fn keep_up(folder: &LocalFolder, running: &mut Vec<NodeProcess>) -> Result
 }
 
 fn describe(folder: &LocalFolder, running: &[NodeProcess]) {
-    println!(
+    say!(
         "network {} ({})",
         folder.network().name(),
         folder.network().network_id()
     );
     for node in running {
-        println!(
+        say!(
             "  {:<10} {}  data {}  control {}  admin http://{}  pid {}",
             node.node.name,
             node.node.id.short(),
@@ -107,12 +107,12 @@ fn describe(folder: &LocalFolder, running: &[NodeProcess]) {
     } else {
         format!(" --state {}", folder.root().display())
     };
-    println!("\nnext, in another terminal:");
-    println!("  pqcnet subscribe{state} orders");
-    println!("  echo one apple | pqcnet publish{state} orders");
-    println!("  pqcnet status{state}");
-    println!("  pqcnet ui{state}");
-    println!(
+    say!("\nnext, in another terminal:");
+    say!("  pqcnet subscribe{state} orders");
+    say!("  echo one apple | pqcnet publish{state} orders");
+    say!("  pqcnet status{state}");
+    say!("  pqcnet ui{state}");
+    say!(
         "\nlogs: {}/*/log.txt   stop: Ctrl-C",
         folder.root().display()
     );

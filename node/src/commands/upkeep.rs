@@ -10,7 +10,7 @@ use pqcnet_crypto::random;
 use pqcnet_log::restored;
 use pqcnet_messages::Refusal;
 use pqcnet_messages::control::Ping;
-use pqcnet_messages::orders::{BackUp, BackUpState, Drain};
+use pqcnet_messages::orders::{BackUp, BackUpState, Drain, MAX_BACKUP_NAME, is_backup_name};
 use pqcnet_p2p::network::NodeEntry;
 use pqcnet_p2p::streams::{Streams as _, TcpStreams};
 use pqcnet_roles::copies::{self, meter_folder};
@@ -80,7 +80,7 @@ pub async fn drain(args: &DrainArgs) -> Result<Exit, Failed> {
     eprintln!("{} drains, {within:?} at most", node.id.short());
     match tokio::time::timeout(within + MARGIN, gone(&env, &link, node)).await {
         Ok(()) => {
-            println!("{} is gone", node.id);
+            say!("{} is gone", node.id);
             Ok(Exit::Ok)
         }
         Err(_) => Err(Failed::from(anyhow::anyhow!(
@@ -108,7 +108,7 @@ pub async fn backup(args: &BackupArgs) -> Result<Exit, Failed> {
     match (&args.store, &args.out, &args.node, &args.copy) {
         (Some(store), Some(out), _, _) => {
             let made = copy(store.clone(), out.clone()).await?;
-            println!("{}", out.display());
+            say!("{}", out.display());
             eprintln!("{} files, {} bytes; {KEYS_APART}", made.0, made.1);
             Ok(Exit::Ok)
         }
@@ -122,6 +122,11 @@ pub async fn backup(args: &BackupArgs) -> Result<Exit, Failed> {
 const KEYS_APART: &str = "its records are sealed under the relayer's key file, which is not in it: keep a copy of that too, elsewhere";
 
 async fn ordered(args: &BackupArgs, node: &str, name: &str) -> Result<Exit, Failed> {
+    if !is_backup_name(name) {
+        return Err(Failed::usage(anyhow::anyhow!(
+            "--name `{name}`: 1 to {MAX_BACKUP_NAME} lower-case letters, digits and dashes"
+        )));
+    }
     let identity = args.identity.open("operator")?;
     let env = Env::plain();
     let operator = Operator::new(&env, identity.keys.clone(), &identity.network)?;
@@ -134,7 +139,7 @@ async fn ordered(args: &BackupArgs, node: &str, name: &str) -> Result<Exit, Fail
         match link.ask(order.clone()).await?.map_err(refused)? {
             BackUpState::UnderWay => env.sleep(LOOK_EVERY).await,
             BackUpState::Done { path, files, bytes } => {
-                println!("{path}");
+                say!("{path}");
                 eprintln!(
                     "on {}: {files} files, {bytes} bytes; {KEYS_APART}",
                     node.id.short()
@@ -142,7 +147,7 @@ async fn ordered(args: &BackupArgs, node: &str, name: &str) -> Result<Exit, Fail
                 return Ok(Exit::Ok);
             }
             BackUpState::Failed { detail } => {
-                return Err(Failed::from(anyhow::anyhow!("{detail}")));
+                return Err(Failed::new(Exit::Refused, anyhow::anyhow!("{detail}")));
             }
         }
     }
@@ -208,7 +213,7 @@ pub async fn restore(args: &RestoreArgs) -> Result<Exit, Failed> {
             ),
         ));
     }
-    println!("{}", args.store.display());
+    say!("{}", args.store.display());
     eprintln!(
         "{} files, {} bytes, {shards} shards set ahead of the original; start it with the key file that sealed it, and \
          never beside the original",

@@ -51,7 +51,7 @@ pub async fn run(args: &PublisherArgs) -> Result<Exit, Failed> {
     let reader: NodeId = args.reader.parse().context("--reader")?;
     let mut channels = open(&client, &args.channels, reader).await?;
     // The subscriber may read only now; the messages wait until it is there.
-    println!("{READY}");
+    say!("{READY}");
     let mut go = lines_of_stdin(&Env::plain())?;
     go.recv()
         .await
@@ -97,7 +97,7 @@ pub async fn run(args: &PublisherArgs) -> Result<Exit, Failed> {
         began_us,
     })
     .context("account")?;
-    println!("{told}");
+    say!("{told}");
     Ok(Exit::Ok)
 }
 

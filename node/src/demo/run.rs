@@ -63,8 +63,8 @@ pub async fn run(args: &DemoArgs) -> Result<Exit, Failed> {
         eprintln!("{name}: {end}");
     }
     ensure_clean(clean, started)?;
-    println!("{account}");
-    println!("left behind  nothing: {started} nodes drained and exited 0, {at} removed");
+    say!("{account}");
+    say!("left behind  nothing: {started} nodes drained and exited 0, {at} removed");
     Ok(Exit::Ok)
 }
 

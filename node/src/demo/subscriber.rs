@@ -39,7 +39,7 @@ pub async fn run(args: &SubscriberArgs) -> Result<Exit, Failed> {
         let times = args.times.join(format!("received-{index}"));
         channels.push(Reading::open(&client, owner, told, times).await?);
     }
-    println!("{READY}");
+    say!("{READY}");
     let channels = tokio::select! {
         biased;
         _ = abandoned => return Err(Failed::from(anyhow::anyhow!("nobody waits for the answer"))),
@@ -50,7 +50,7 @@ pub async fn run(args: &SubscriberArgs) -> Result<Exit, Failed> {
         ended_us: wall_us(),
     })
     .context("account")?;
-    println!("{told}");
+    say!("{told}");
     Ok(Exit::Ok)
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::{binary, output, path, pqcnet};
 
@@ -97,10 +97,34 @@ fn a_fresh_configuration_is_shown_with_its_origins() {
     // Without origins it is a file that sets the same values.
     let (code, out, _) = output(pqcnet(&["config", "show", path(&file)]));
     assert_eq!((code, out.contains('#')), (Some(0), false), "{out}");
+    // Its paths hold wherever it is written to.
+    let network = path(&place.path().join("network.toml")).to_owned();
+    assert!(out.contains(&format!("network = {network:?}")), "{out}");
     let again = place.path().join("again.toml");
     fs::write(&again, &out).unwrap();
     assert_eq!(output(pqcnet(&["config", "show", path(&again)])).1, out);
     assert_eq!(init().0, Some(2));
+}
+
+// Scenario: standard output is a pipe that nobody reads any more, and a device that is full: the first ends well and quietly, the
+// second fails and says why; neither is a panic.
+#[test]
+fn output_that_nobody_takes() {
+    let told = |out: Stdio| {
+        let child = pqcnet(&["config", "init", "--out", "-"])
+            .stdout(out)
+            .stderr(Stdio::piped())
+            .spawn();
+        let done = child.unwrap().wait_with_output().unwrap();
+        (done.status.code(), String::from_utf8(done.stderr).unwrap())
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(told(writer.into()), (Some(0), String::new()));
+    let full = fs::OpenOptions::new().write(true).open("/dev/full");
+    let (code, said) = told(full.unwrap().into());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("cannot write to standard output"), "{said}");
 }
 
 // Scenario: `keys init` makes a file of mode 0600 that tells who the node is, never over another one, and a node refuses it

@@ -182,6 +182,16 @@ async fn a_lost_disk_is_restored_from_a_copy() -> Result<()> {
     assert!(copied.status.success(), "{}", said(&copied));
     let backup = PathBuf::from(String::from_utf8(copied.stdout)?.trim());
     assert_eq!(backup, relayer.folder().join("backups/one"));
+    let twice = pqcnet(&arguments, Some(&operator)).await?;
+    assert_eq!(twice.status.code(), Some(5), "{}", said(&twice));
+    assert!(
+        said(&twice).contains("is there already"),
+        "{}",
+        said(&twice)
+    );
+    let arguments = ["backup", &id, "--name", "No Name"];
+    let misnamed = pqcnet(&arguments, Some(&operator)).await?;
+    assert_eq!(misnamed.status.code(), Some(2), "{}", said(&misnamed));
 
     let shown = |path: &Path| path.display().to_string();
     let sound = pqcnet(&["db", "check", &shown(&backup)], None).await?;
@@ -216,23 +226,31 @@ async fn a_lost_disk_is_restored_from_a_copy() -> Result<()> {
     assert!(restored.status.success(), "{}", said(&restored));
     let again = pqcnet(&arguments, None).await?;
     assert_eq!(again.status.code(), Some(2), "{}", said(&again));
-    let [store_text, keys_text, unlock_text] = [
-        &store,
-        &relayer.folder().join("node.keys"),
-        &relayer.folder().join("unlock.key"),
-    ]
-    .map(|path| shown(path));
-    let deep = [
-        "db",
-        "check",
-        &store_text,
-        "--keys",
-        &keys_text,
-        "--key-file",
-        &unlock_text,
-    ];
-    let sound = pqcnet(&deep, None).await?;
+    let deep = |whose: &Node| {
+        let of = |name| shown(&whose.folder().join(name));
+        let (keys, unlock) = (of("node.keys"), of("unlock.key"));
+        let store = shown(&store);
+        [
+            "db",
+            "check",
+            &store,
+            "--keys",
+            &keys,
+            "--key-file",
+            &unlock,
+        ]
+        .map(str::to_owned)
+    };
+    let check = async |arguments: [String; 7]| {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        pqcnet(&arguments, None).await
+    };
+    let sound = check(deep(relayer)).await?;
     assert!(sound.status.success(), "{}", said(&sound));
+    // Another node's keys open nothing: whoever named them erred, not the disk.
+    let wrong = check(deep(network.node(Role::Sentry, 1))).await?;
+    assert_eq!(wrong.status.code(), Some(2), "{}", said(&wrong));
+    assert!(said(&wrong).contains("not one of"), "{}", said(&wrong));
 
     relayer.start().await?;
     let client = network.client(&keys).await?;

@@ -103,7 +103,7 @@ pub async fn bundle(args: &BundleArgs) -> Result<Exit, Failed> {
     let redactor = Redactor::new(secrets, public);
     let count = parts.len();
     write(&args.out, parts, &redactor)?;
-    println!("{}", args.out.display());
+    say!("{}", args.out.display());
     eprintln!(
         "{count} files; look through them before you give them away: no filter knows every secret"
     );

@@ -106,7 +106,7 @@ fn make(init: &Init) -> Result<Exit, Failed> {
     let opener = Opener::for_new_file(&init.unlock.source()).map_err(Failed::usage)?;
     let secrets = NodeSecrets::generate_at(wall_ms());
     opener.create(&init.out, &secrets).map_err(Failed::usage)?;
-    println!("{}", secrets.keys.node_id());
+    say!("{}", secrets.keys.node_id());
     eprintln!(
         "wrote {}; the line on standard output is the node's id",
         init.out.display()
@@ -120,7 +120,7 @@ impl Downgrade {
         let secrets: NodeSecrets = opener.open(&self.keys).map_err(Failed::usage)?;
         let made = opener.create_format_1(&self.out, &secrets);
         made.map_err(Failed::usage)?;
-        println!("{}", secrets.keys.node_id());
+        say!("{}", secrets.keys.node_id());
         eprintln!(
             "wrote {}: KEM keys and other versions of the identity are in {} alone",
             self.out.display(),

@@ -242,7 +242,7 @@ async fn hand_in(
         let name = names.full(&node.id);
         match answer {
             Ok(Ok(Submitted::Applied | Submitted::Known)) => {
-                println!("{name} has it and passes it on");
+                say!("{name} has it and passes it on");
                 return Ok(Exit::Ok);
             }
             Ok(Ok(Submitted::Superseded)) => {

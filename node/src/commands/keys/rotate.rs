@@ -83,19 +83,22 @@ pub fn run(rotate: &Rotate, now_ms: u64) -> Result<Exit, Failed> {
     match rotate {
         Rotate::Kem(kem) => {
             let version = kem.which.change(|s| s.rotate_kem(now_ms, kem.overlap))?;
-            println!("kem = {version}");
+            say!("kem = {version}");
             eprintln!("the node advertises it from its next start");
         }
         Rotate::Identity(identity) => return prepare(identity, now_ms),
         Rotate::Use(into_use) => {
             let until = now_ms.saturating_add(into_use.overlap);
             let id = into_use.which.change(|s| s.use_prepared(now_ms, until))?;
-            println!("{id}");
-            eprintln!("the node is this one from its next start; until then it is the old one");
+            say!("{id}");
+            eprintln!(
+                "the node is this one from its next start, which the network refuses unless the root let it succeed \
+                 (`pqcnet keys succeed`); `pqcnet keys rotate undo` goes back"
+            );
         }
         Rotate::Undo(which) => {
             let id = which.change(|s| s.undo_use(now_ms))?;
-            println!("{id}");
+            say!("{id}");
             eprintln!(
                 "the node is this one again from its next start; `pqcnet keys rotate use` goes on"
             );
@@ -145,7 +148,7 @@ fn prepare(identity: &Identity, now_ms: u64) -> Result<Exit, Failed> {
     })?;
     std::fs::write(&identity.out, request.to_text())
         .map_err(|error| Failed::usage(anyhow::anyhow!("{}: {error}", identity.out.display())))?;
-    println!("{}", request.new.node_id());
+    say!("{}", request.new.node_id());
     eprintln!(
         "wrote {}: whoever holds the root key runs `pqcnet keys succeed --request {}`, then this node's operator `pqcnet keys rotate use`",
         identity.out.display(),

@@ -139,7 +139,7 @@ fn create(args: &CreateArgs) -> Result<Exit, Failed> {
     std::io::Write::write_all(&mut file, &report)
         .and_then(|()| file.sync_all())
         .with_context(|| format!("cannot write {}", args.out.display()))?;
-    println!("{}", args.out.display());
+    say!("{}", args.out.display());
     Ok(Exit::Ok)
 }
 
@@ -296,14 +296,14 @@ fn print(report: &Report, account: &Account, output: Output, verified: bool) -> 
     match output {
         Output::Json => {
             let document = document(report, account, verified);
-            println!(
+            say!(
                 "{}",
                 serde_json::to_string(&document).context("the report as JSON")?
             );
         }
         Output::Text => {
             for line in lines(report, account, verified) {
-                println!("{line}");
+                say!("{line}");
             }
         }
     }

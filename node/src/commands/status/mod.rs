@@ -63,10 +63,10 @@ pub async fn status(args: &StatusArgs) -> Result<Exit, Failed> {
     match args.output {
         Output::Text => {
             for line in lines(&identity.names, &answers, &problems, wall_ms()) {
-                println!("{line}");
+                say!("{line}");
             }
         }
-        Output::Json => println!("{}", document(&identity.names, &answers, &problems)),
+        Output::Json => say!("{}", document(&identity.names, &answers, &problems)),
     }
     Ok(exit(&answers))
 }
