@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use pqcnet_actor::Env;
 use pqcnet_client::{ChannelName, Client, ClientConfig, Publisher, Receipt};
 use tokio::sync::mpsc;
 
@@ -58,7 +59,7 @@ fn run() -> Result<()> {
                 counted.fetch_add(1, Relaxed);
             }
         });
-        let mut orders = orders();
+        let mut orders = orders()?;
         let mut sent = 0;
         println!("ready");
         while orders.recv().await.is_some() {
@@ -73,17 +74,18 @@ fn run() -> Result<()> {
 }
 
 /// The lines of standard input; they end with it.
-fn orders() -> mpsc::Receiver<()> {
+fn orders() -> Result<mpsc::Receiver<()>> {
     let (tell, told) = mpsc::channel(1);
-    tokio::task::spawn_blocking(move || {
+    let read = move || {
         let lines = std::io::stdin().lock().lines();
         for _ in lines.map_while(Result::ok) {
             if tell.blocking_send(()).is_err() {
                 return;
             }
         }
-    });
-    told
+    };
+    Env::plain().dedicated_thread("orders", read)?;
+    Ok(told)
 }
 
 /// Publishes until the next order; how many were acknowledged until then.

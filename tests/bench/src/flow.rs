@@ -212,7 +212,8 @@ fn middles(what: &str, on: &[Spent], off: &[Spent]) -> Row {
 /// How much more, in per cent: the middle of the rounds' ratios, and between what that lies in 95 of 100 resamples.
 fn ratios(named: &str, beside: &str, on: &[Spent], off: &[&Vec<Spent>]) -> Vec<Row> {
     let mut rows = Vec::new();
-    let kinds: [(&str, fn(&Spent) -> f64); 2] = [
+    type Of = fn(&Spent) -> f64;
+    let kinds: [(&str, Of); 2] = [
         ("", |spent| spent.working),
         (", merging too", |spent| spent.all),
     ];
