@@ -33,6 +33,11 @@ for target in "$@"; do
     if ! cargo fuzz run --fuzz-dir . -s "$sanitizer" "$target" "$work/corpus/$target" "corpus/$target" -- \
         -max_total_time="$seconds" -max_len=70000 -timeout=5 -rss_limit_mb=512 -print_final_stats=1 \
         >"$work/$target.log" 2>&1; then
+        # The sources may have changed since they were built above.
+        if grep -q '^Error: failed to build' "$work/$target.log"; then
+            echo "fuzz: $target did not build any more: it was not run" >&2
+            exit 2
+        fi
         found=1
         echo "fuzz: $target FOUND something:"
         tail -n 40 "$work/$target.log"
