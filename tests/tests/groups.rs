@@ -176,7 +176,8 @@ async fn a_member_dies_and_another_goes_on() -> Result<()> {
 }
 
 /// A member in this process: what it commits is durable, what it refuses is put aside and listed by the command with its
-/// payload, over a restart of the relayer; a commit beyond what it was given is refused, and one of a former member too.
+/// payload, over a restart of the relayer; a commit beyond what it was given is refused, and one of a former member too. Once
+/// nobody is left, the group can be removed, and that outlives the relayer, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_records_are_listed() -> Result<()> {
     let run = async {
@@ -241,6 +242,23 @@ async fn refused_records_are_listed() -> Result<()> {
         }
         assert_eq!(member.commit(10).await?, 10);
         assert_eq!(client.dead_letters(&own, &group, 3).await?.letters, []);
+
+        // A group with a member stays; one without goes, for good, and begins anew.
+        let has_member =
+            |answer: &RequestError| matches!(answer, RequestError::Refused(Refusal::Invalid(_)));
+        let kept = client.remove_group(&own, &group).await;
+        ensure!(kept.as_ref().is_err_and(has_member), "{kept:?}");
+        drop(member);
+        // The relayer hears in its time that it went.
+        while let Err(error) = client.remove_group(&own, &group).await {
+            ensure!(has_member(&error), "{error}");
+            tokio::task::yield_now().await;
+        }
+        relayer.kill().await?;
+        relayer.start().await?;
+        assert_eq!(client.dead_letters(&own, &group, 0).await?.committed, 0);
+        let mut member = client.join(&own, &group, 0).await?;
+        assert_eq!(member.next().await?.offset, 1);
         drop(member);
         network.stop().await
     };

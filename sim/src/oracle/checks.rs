@@ -291,8 +291,9 @@ fn standing(messages: &[Message], channel: ChannelId) -> BTreeSet<u64> {
             drop(records.split_off(&record));
             open = Vec::new();
         }
-        let entry = message.entry.filter(|entry| entry.channel == channel);
-        open.extend(entry.map(|entry| entry.offset));
+        let entries = message.entries();
+        let entries = entries.iter().filter(|(head, _)| head.channel == channel);
+        open.extend(entries.map(|(head, _)| head.offset));
         if closed {
             records.insert(record, std::mem::take(&mut open));
         }

@@ -197,7 +197,7 @@ pub struct Message {
 
 impl Message {
     /// The entries that it brings, none if its body makes no sense.
-    pub(crate) fn entries(&self) -> Vec<(EntryHead, Bytes)> {
+    pub fn entries(&self) -> Vec<(EntryHead, Bytes)> {
         match self.entry {
             Some(head) => vec![(head, self.body.clone())],
             None if self.bundled > 0 => bundle::decode(&self.body).unwrap_or_default(),
