@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use pqcnet_actor::Env;
 use pqcnet_client::{Client, ClientConfig};
 use pqcnet_crypto::keystore::{self, Unlock, WrappingKey};
 use pqcnet_crypto::{MlDsaKeyPair, NodeId, NodeKeys, NodeSecrets};
@@ -165,6 +166,28 @@ impl Node {
         };
         let within = tokio::time::timeout(PATIENCE, logged).await;
         within.with_context(|| format!("`{words}` is not in the log:\n{}", self.log()))
+    }
+
+    /// What its page says about how it is.
+    pub async fn account(&self) -> Result<String> {
+        let at = self.admin()?;
+        let page = Env::plain().offload(move || {
+            let config = ureq::Agent::config_builder().http_status_as_error(false);
+            let agent = ureq::Agent::from(config.build());
+            let mut answer = agent.get(format!("http://{at}/readyz?verbose")).call()?;
+            Ok::<_, anyhow::Error>(answer.body_mut().read_to_string()?)
+        });
+        page.await?
+    }
+
+    /// Waits until its account holds these words, or no longer does.
+    pub async fn tells(&self, words: &str, wanted: bool) -> Result<()> {
+        let told = async {
+            while self.account().await?.contains(words) != wanted {}
+            Ok::<_, anyhow::Error>(())
+        };
+        let within = tokio::time::timeout(PATIENCE, told).await;
+        within.with_context(|| format!("`{words}` wanted: {wanted}\n{}", self.log()))?
     }
 
     /// Its keys, as it has them.

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use pqcnet_actor::Env;
 use pqcnet_client::{ChannelName, Client, ClientConfig, PublishError};
 use pqcnet_crypto::NodeKeys;
 use pqcnet_messages::Role;
@@ -36,28 +35,6 @@ fn limit(node: &Node, descriptors: usize) -> Result<()> {
 
 fn open(node: &Node) -> Result<usize> {
     Ok(std::fs::read_dir(format!("/proc/{}/fd", node.pid()?))?.count())
-}
-
-/// What its page says about how it is.
-async fn account(node: &Node) -> Result<String> {
-    let at = node.admin()?;
-    let page = Env::plain().offload(move || {
-        let config = ureq::Agent::config_builder().http_status_as_error(false);
-        let agent = ureq::Agent::from(config.build());
-        let mut answer = agent.get(format!("http://{at}/readyz?verbose")).call()?;
-        Ok::<_, anyhow::Error>(answer.body_mut().read_to_string()?)
-    });
-    page.await?
-}
-
-/// Waits until its account holds these words, or no longer does.
-async fn tells(node: &Node, words: &str, wanted: bool) -> Result<()> {
-    let told = async {
-        while account(node).await?.contains(words) != wanted {}
-        Ok::<_, anyhow::Error>(())
-    };
-    let within = tokio::time::timeout(SOON, told).await;
-    within.with_context(|| format!("`{words}` wanted: {wanted}\n{}", node.log()))?
 }
 
 fn payload(number: u64) -> Vec<u8> {
@@ -135,7 +112,9 @@ async fn strangers_leave_the_store_its_descriptors() -> Result<()> {
         (0..600).map(|number| tokio::spawn(stranger(number, relayer.data, over.clone())));
     let strangers: Vec<_> = strangers.collect();
     relayer.says("too little is left").await?;
-    tells(relayer, "of 400 file descriptors are open", true).await?;
+    relayer
+        .tells("of 400 file descriptors are open", true)
+        .await?;
     for number in 0..4 * MESSAGES {
         publisher.publish(payload(number)).await?;
     }
@@ -143,14 +122,16 @@ async fn strangers_leave_the_store_its_descriptors() -> Result<()> {
     assert_eq!(stored(&client, &channel, 4 * MESSAGES - 1).await?, all);
     let crowded = open(relayer)?;
     assert!(crowded < 400, "{crowded}");
-    tells(relayer, "of 400 file descriptors are open", true).await?;
+    relayer
+        .tells("of 400 file descriptors are open", true)
+        .await?;
 
     over.store(true, Ordering::Relaxed);
     for stranger in strangers {
         stranger.await?;
     }
     relayer.says("enough again").await?;
-    tells(relayer, "file descriptors are open", false).await?;
+    relayer.tells("file descriptors are open", false).await?;
     let sentry = network.node(Role::Sentry, 1);
     sentry.stop().await?;
     sentry.start().await?;
@@ -210,7 +191,7 @@ async fn without_any_descriptor_a_node_stays_up() -> Result<()> {
         promised.is_subset(&there.into_iter().collect()),
         "nothing acknowledged is lost"
     );
-    tells(relayer, "file descriptors are open", false).await?;
+    relayer.tells("file descriptors are open", false).await?;
     assert_eq!(relayer.pid()?, pid);
     network.stop().await
 }

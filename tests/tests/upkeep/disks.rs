@@ -19,7 +19,7 @@ use pqcnet_store::{
 };
 use pqcnet_tests::network::Network;
 
-use crate::{hang_up, publish_until_refused, stored, tells};
+use crate::{hang_up, publish_until_refused, stored};
 
 /// A small file system of its own, until dropped.
 struct SmallDisk {
@@ -101,13 +101,13 @@ async fn a_full_disk_refuses_and_recovers_by_itself() -> Result<()> {
 
     disk.fill(40 << 20);
     relayer.says("too little is left").await?;
-    tells(relayer, "MiB are free on the disk of", true).await?;
+    relayer.tells("MiB are free on the disk of", true).await?;
     let refused = publish_until_refused(&client, &channel, &mut acked, 20).await?;
     assert_eq!(refused, Some(PublishError::Refused(Refusal::NoRoom)));
     assert_eq!(stored(&client, &channel, 19).await?, acked);
     disk.empty();
     relayer.says("enough again").await?;
-    tells(relayer, "MiB are free on the disk of", false).await?;
+    relayer.tells("MiB are free on the disk of", false).await?;
     let refused = publish_until_refused(&client, &channel, &mut acked, 20).await?;
     assert_eq!((refused, acked.len()), (None, 40));
 

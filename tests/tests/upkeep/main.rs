@@ -13,7 +13,6 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pqcnet_actor::Env;
 use pqcnet_client::{ChannelName, Client, PublishError};
 use pqcnet_messages::Role;
 use pqcnet_p2p::network::{Admission, NetworkFile, NetworkParts, NodeEntry};
@@ -77,32 +76,6 @@ fn said(output: &Output) -> String {
 fn hang_up(node: &Node) -> Result<()> {
     let pid = Pid::from_raw(i32::try_from(node.pid()?)?);
     Ok(kill(pid, Signal::SIGHUP)?)
-}
-
-/// What its page says about how it is.
-async fn account(node: &Node) -> Result<String> {
-    let at = node.admin()?;
-    let page = Env::plain().offload(move || {
-        let config = ureq::Agent::config_builder().http_status_as_error(false);
-        let agent = ureq::Agent::from(config.build());
-        let mut answer = agent.get(format!("http://{at}/readyz?verbose")).call()?;
-        Ok::<_, anyhow::Error>(answer.body_mut().read_to_string()?)
-    });
-    page.await?
-}
-
-/// Waits until its account holds these words, or no longer does.
-async fn tells(node: &Node, words: &str, wanted: bool) -> Result<()> {
-    let told = async {
-        loop {
-            let page = account(node).await?;
-            if page.contains(words) == wanted {
-                return Ok::<_, anyhow::Error>(());
-            }
-        }
-    };
-    let within = tokio::time::timeout(SOON, told).await;
-    within.with_context(|| format!("`{words}` wanted: {wanted}\n{}", node.log()))?
 }
 
 fn configure(node: &Node, more: &str) -> Result<String> {
@@ -175,24 +148,18 @@ async fn a_running_node_takes_over_its_configuration() -> Result<()> {
         .says("configuration not reloaded, the old one stays")
         .await?;
     relayer.says("did you mean `log.level`?").await?;
-    tells(
-        relayer,
-        "the changed configuration was not taken over",
-        true,
-    )
-    .await?;
+    relayer
+        .tells("the changed configuration was not taken over", true)
+        .await?;
 
     let moved = before.replace("127.0.0.1:0", "127.0.0.1:1");
     fs::write(relayer.folder().join("node.toml"), moved)?;
     hang_up(relayer)?;
     relayer.says("takes effect at the next start").await?;
     relayer.says("log.level: debug -> info").await?;
-    tells(
-        relayer,
-        "the changed configuration was not taken over",
-        false,
-    )
-    .await?;
+    relayer
+        .tells("the changed configuration was not taken over", false)
+        .await?;
     assert_eq!((relayer.pid()?, relayer.admin()?), (pid, admin));
     network.stop().await
 }
