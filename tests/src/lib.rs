@@ -15,6 +15,7 @@ pub mod otlp;
 pub mod private_broker;
 pub mod process;
 pub mod proxy;
+pub mod report;
 pub mod tools;
 
 /// Shared with the simulator.

@@ -1,69 +1,24 @@
 //! Metering over real processes: what a relayer reports is what was stored and what receivers took, over kills, by a file that
 //! stands on its own; totals by JSON and gRPC say the same; whatever is changed in the file is found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
-use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, Result, ensure};
-use pqcnet_client::Subscription;
+use pqcnet_client::{GroupName, Member, Subscription};
 use pqcnet_crypto::NodeKeys;
 use pqcnet_messages::Role;
 use pqcnet_p2p::network::Admission;
 use pqcnet_protos::meter::v1 as pb;
 use pqcnet_tests::load::{Load, PATIENCE};
 use pqcnet_tests::network::{Network, Node};
-use pqcnet_tests::process::binary;
+use pqcnet_tests::report::{create, pair, verified, verify};
 use serde_json::Value;
 
 /// Bytes of a message of [`Load`].
 const LOAD_PAYLOAD: u64 = 200;
-
-fn pqcnet(arguments: &[&str]) -> Result<Output> {
-    Ok(Command::new(binary("pqcnet")?).args(arguments).output()?)
-}
-
-fn text(path: &Path) -> Result<&str> {
-    path.to_str().context("a path of UTF-8")
-}
-
-/// Has a relayer report everything into a file of its folder.
-fn create(node: &Node, name: &str) -> Result<std::path::PathBuf> {
-    let (config, out) = (node.folder().join("node.toml"), node.folder().join(name));
-    let made = pqcnet(&["report", "create", "-c", text(&config)?, "-f", text(&out)?])?;
-    ensure!(made.status.success(), "{made:?}");
-    Ok(out)
-}
-
-fn verify(network: &Path, report: &Path) -> Result<Output> {
-    let network = text(network)?;
-    pqcnet(&[
-        "report",
-        "verify",
-        text(report)?,
-        "--network",
-        network,
-        "-o",
-        "json",
-    ])
-}
-
-/// What a report that stands says.
-fn verified(network: &Path, report: &Path) -> Result<Value> {
-    let judged = verify(network, report)?;
-    ensure!(judged.status.success(), "{judged:?}");
-    let said: Value = serde_json::from_slice(&judged.stdout)?;
-    ensure!(said["verified"] == true);
-    Ok(said)
-}
-
-fn pair(value: &Value) -> (u64, u64) {
-    let number = |name: &str| value[name].as_u64().unwrap_or(u64::MAX);
-    (number("frames"), number("bytes"))
-}
 
 async fn take(records: &mut Subscription, count: usize) -> Result<()> {
     for _ in 0..count {
@@ -120,8 +75,8 @@ async fn a_report_says_what_was_stored_and_taken() -> Result<()> {
     take(&mut records, 200).await?;
     let taken_bytes: u64 = (0..200).map(|number| 10 + number).sum();
 
-    let first = create(relayer, "first.report")?;
-    let said = verified(&file, &first)?;
+    let first = create(relayer, "first.report").await?;
+    let said = verified(&file, &first).await?;
     assert_eq!(pair(&said["sums"]["stored"]), (300, bytes));
     assert_eq!(pair(&said["sums"]["receipted"]), (200, taken_bytes));
     let sent = pair(&said["sums"]["delivered"]).0;
@@ -135,8 +90,8 @@ async fn a_report_says_what_was_stored_and_taken() -> Result<()> {
     relayer.start().await?;
     publish(50, &mut bytes).await?;
     take(&mut records, 250).await?;
-    let second = create(relayer, "second.report")?;
-    let said = verified(&file, &second)?;
+    let second = create(relayer, "second.report").await?;
+    let said = verified(&file, &second).await?;
     assert_eq!(pair(&said["sums"]["stored"]), (450, bytes));
     assert_eq!(pair(&said["sums"]["delivered"]), (450, bytes));
     assert_eq!(pair(&said["sums"]["receipted"]), (450, bytes));
@@ -180,10 +135,10 @@ async fn a_report_says_what_was_stored_and_taken() -> Result<()> {
     changed[middle] ^= 1;
     let bad = relayer.folder().join("bad.report");
     std::fs::write(&bad, changed)?;
-    let judged = verify(&file, &bad)?;
+    let judged = verify(&file, &bad).await?;
     assert_eq!(judged.status.code(), Some(5), "{judged:?}");
     let other = Network::create(1, 1, Admission::Any)?;
-    let judged = verify(&other.office().folder.join("network.toml"), &second)?;
+    let judged = verify(&other.office().folder.join("network.toml"), &second).await?;
     assert_eq!(judged.status.code(), Some(5), "{judged:?}");
     let said = String::from_utf8_lossy(&judged.stderr).into_owned();
     assert!(said.contains("the report is of another network"), "{said}");
@@ -247,8 +202,8 @@ async fn reports_equal_the_ledger_over_kills() -> Result<()> {
     for relayer in relayers {
         let relayer = &network.nodes[relayer];
         relayer.start().await?;
-        let report = create(relayer, "last.report")?;
-        let said = verified(&relayer.folder().join("network.toml"), &report)?;
+        let report = create(relayer, "last.report").await?;
+        let said = verified(&relayer.folder().join("network.toml"), &report).await?;
         for kind in ["stored", "stored_ungranted", "delivered", "receipted"] {
             let (frames, bytes) = pair(&said["sums"][kind]);
             let sum = sums.entry(kind).or_default();
@@ -260,4 +215,117 @@ async fn reports_equal_the_ledger_over_kills() -> Result<()> {
     assert_eq!(sums["stored_ungranted"], (0, 0));
     assert!(sums["receipted"].0 <= sums["delivered"].0, "{sums:?}");
     Ok(())
+}
+
+/// Takes what comes up to `last`, and says how many bytes that were.
+async fn take_until(member: &mut Member, last: u64) -> Result<u64> {
+    let mut bytes = 0;
+    loop {
+        let record = member.next().await?;
+        bytes += record.payload.len() as u64;
+        if record.offset == last {
+            return Ok(bytes);
+        }
+        ensure!(record.offset < last, "{} is beyond {last}", record.offset);
+    }
+}
+
+/// A group's member takes 60 of 100 records, commits 40 and refuses one of them, which it signs for as for any other; it leaves, and another is given
+/// the rest from the commit on, which it signs for, too. Then the relayer is killed with ten taken and not committed, which come again: over the whole
+/// each member has signed for each record that it took, once. The reports stand; one in which a member's receipt was changed does not, and
+/// the receipt is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_of_a_group_sign_for_what_they_took() -> Result<()> {
+    let network = Network::create(1, 1, Admission::Any)?;
+    let relayer = network.node(Role::Relayer, 1);
+    relayer.configure("[metering]\nwindow_seconds = 86400\n")?;
+    network.start_all().await?;
+    let file = relayer.folder().join("network.toml");
+    let keys = Arc::new(NodeKeys::generate());
+    let client = network.client(&keys).await?;
+    let (name, group) = ("work".parse()?, GroupName::new("workers")?);
+    let own = client.channel(name);
+    let publish = async |numbers: std::ops::RangeInclusive<u64>| {
+        for number in numbers {
+            let payload = vec![7u8; number as usize];
+            client.publish(&own.name, payload).await?;
+        }
+        anyhow::Ok(())
+    };
+    let size = |numbers: std::ops::RangeInclusive<u64>| numbers.sum::<u64>();
+    publish(1..=100).await?;
+
+    let mut first = client.join(&own, &group, 0).await?;
+    assert_eq!(take_until(&mut first, 60).await?, size(1..=60));
+    first.refuse(39).await?;
+    assert_eq!(first.commit(40).await?, 40);
+    let said = verified(&file, &create(relayer, "first.report").await?).await?;
+    assert_eq!(pair(&said["sums"]["receipted"]), (60, size(1..=60)));
+    drop(first);
+
+    let mut second = client.join(&own, &group, 0).await?;
+    let mut taken = take_until(&mut second, 100).await?;
+    assert_eq!(taken, size(41..=100));
+    assert_eq!(second.commit(100).await?, 100);
+    let path = create(relayer, "second.report").await?;
+    let said = verified(&file, &path).await?;
+    let signed = (120, size(1..=60) + size(41..=100));
+    assert_eq!(pair(&said["sums"]["receipted"]), signed);
+    let receipts = said["receipts"].as_array().context("no receipts")?;
+    let series: BTreeSet<&str> = receipts
+        .iter()
+        .filter_map(|r| r["series"].as_str())
+        .collect();
+    assert_eq!((receipts.len(), series.len()), (2, 2));
+
+    // One bit of the number of bytes of the last receipt.
+    let mut changed = std::fs::read(&path)?;
+    let context = b"pqcnet/receipt/1";
+    let at = changed.windows(context.len()).rposition(|at| at == context);
+    let name_at = at.context("no receipt")? + context.len() + 4 * 32;
+    let bytes_at = name_at + 1 + usize::from(changed[name_at]) + 16 + 4 * 8;
+    changed[bytes_at + 7] ^= 1;
+    let bad = relayer.folder().join("bad.report");
+    std::fs::write(&bad, changed)?;
+    let judged = verify(&file, &bad).await?;
+    assert_eq!(judged.status.code(), Some(5), "{judged:?}");
+    let words = String::from_utf8_lossy(&judged.stderr).into_owned();
+    assert!(
+        words.contains("receipt 1: the receipt's signature does not verify"),
+        "{words}"
+    );
+
+    publish(101..=120).await?;
+    taken += take_until(&mut second, 110).await?;
+    let said = verified(&file, &create(relayer, "third.report").await?).await?;
+    assert_eq!(pair(&said["sums"]["receipted"]).0, 130);
+    relayer.kill().await?;
+    relayer.start().await?;
+    // What is not committed comes again, after what had come before the kill.
+    let (mut again, mut beyond) = (false, BTreeMap::new());
+    loop {
+        let record = second.next().await?;
+        again |= record.offset == 101;
+        if record.offset > 110 {
+            beyond.insert(record.offset, record.payload.len() as u64);
+        }
+        if again && record.offset == 120 {
+            break;
+        }
+    }
+    assert!(beyond.keys().copied().eq(111..=120), "{beyond:?}");
+    taken += beyond.values().sum::<u64>();
+    assert_eq!(taken, size(41..=120));
+    assert_eq!(second.commit(120).await?, 120);
+    let said = verified(&file, &create(relayer, "last.report").await?).await?;
+    let signed = (140, size(1..=60) + size(41..=120));
+    assert_eq!(pair(&said["sums"]["receipted"]), signed);
+    let lines = said["lines"].as_array().context("no lines")?;
+    let of_second = lines.iter().filter(|line| line["last_offset"] == 120);
+    let of_second = of_second.filter(|line| line["qos"] == "delivered");
+    let delivered: Vec<_> = of_second.map(|line| pair(&line["volume"])).collect();
+    assert_eq!(delivered, [(80, size(41..=120))], "once each");
+    drop(second);
+    drop(client);
+    network.stop().await
 }

@@ -228,7 +228,7 @@ impl Signer {
             return Err(Refusal::Unavailable);
         }
         let taken = Mark {
-            offset: state.inbox.taken(),
+            offset: state.inbox.reached(),
             counts: state.inbox.counts(),
         };
         match state.tally.ask(ask.relayer, taken) {

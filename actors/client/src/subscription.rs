@@ -130,13 +130,13 @@ pub(crate) async fn start(
     let timeout = shared.config.connect_timeout;
     let window = shared.config.subscription_window_bytes;
     let mut series = Series::NONE;
-    let mut inbox = Inbox::new(after, window);
-    match membership {
-        // What its members take is nobody's run of records from an offset on: it is not countersigned.
-        Some(_) => inbox = inbox.floating(),
-        None => shared.env.rng("series").fill_bytes(&mut series.0),
-    }
-    let slot = Slot::new(channel.clone(), inbox, Tally::new(series, after));
+    shared.env.rng("series").fill_bytes(&mut series.0);
+    let (inbox, tally) = match membership {
+        // Where its group is, it is not told before its first turn.
+        Some(_) => (Inbox::floating(window), Tally::new(series, 0)),
+        None => (Inbox::new(after, window), Tally::new(series, after)),
+    };
+    let slot = Slot::new(channel.clone(), inbox, tally);
     let slot = Arc::new(slot);
     let current = Arc::new(Current::default());
     let (open, closed) = oneshot::channel();

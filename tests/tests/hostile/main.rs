@@ -3,6 +3,7 @@
 
 mod grants;
 mod producers;
+mod receipts;
 mod siege;
 
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use pqcnet_messages::control::Ping;
 use pqcnet_messages::{ChannelName, Grant, edge};
 use pqcnet_p2p::endpoint::{Connected, Endpoint};
 use pqcnet_p2p::handshake::{Security, SecurityConfig};
-use pqcnet_p2p::network::Address;
+use pqcnet_p2p::network::{Address, Admission};
 use pqcnet_p2p::stream::QstpStream;
 use pqcnet_p2p::streams::{BoxStream, Listener, Streams, TcpStreams};
 use pqcnet_p2p::typed::{Bindings, LinkHandle, establish};
@@ -69,7 +69,14 @@ pub fn channel() -> ChannelName {
 
 impl Siege {
     pub async fn lay(sentries: usize) -> Result<Siege> {
-        let network = Network::start(sentries, 1).await?;
+        Siege::lay_with(sentries, "").await
+    }
+
+    /// The same with these lines in the relayer's configuration.
+    pub async fn lay_with(sentries: usize, lines: &str) -> Result<Siege> {
+        let network = Network::create(sentries, 1, Admission::Any)?;
+        network.node(Role::Relayer, 1).configure(lines)?;
+        network.start_all().await?;
         let customer = Arc::new(NodeKeys::generate());
         let honest = network.client(&customer).await?;
         let env = Env::plain();
@@ -164,13 +171,24 @@ impl Siege {
 
     /// A typed link.
     pub async fn link(&self, keys: &Arc<NodeKeys>, role: Role, node: &Node) -> Result<LinkHandle> {
+        self.link_with(keys, role, node, Bindings::new()).await
+    }
+
+    /// One on which the node's messages are answered, too.
+    pub async fn link_with(
+        &self,
+        keys: &Arc<NodeKeys>,
+        role: Role,
+        node: &Node,
+        bindings: Bindings,
+    ) -> Result<LinkHandle> {
         let Raw { stream } = self.stream(keys, node).await?;
         let config = LinkConfig::new(
             role,
             [ServiceId::EDGE, ServiceId::RELAY, ServiceId::CONTROL],
         );
         let accepted = establish(&self.env, stream, node.id, config, |_, _| Ok(())).await?;
-        Ok(accepted.start(Bindings::new()))
+        Ok(accepted.start(bindings))
     }
 
     pub fn grant(&self, keys: &NodeKeys, sentry: NodeId, age_ms: u64) -> Grant {

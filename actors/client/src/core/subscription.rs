@@ -33,13 +33,15 @@ pub struct Inbox {
     unreported_bytes: usize,
     unreported: usize,
     skipped: u64,
+    /// The highest offset taken: a group's member may be given what lies below it again.
+    reached: u64,
     counts: Counts,
     /// Of a group's member: each turn begins where its first record is.
     floats: bool,
     begun: bool,
 }
 
-/// What the application took since the subscription's first start.
+/// What the application took since the subscription's first start, each record once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Records.
@@ -60,17 +62,19 @@ impl Inbox {
             unreported_bytes: 0,
             unreported: 0,
             skipped: 0,
+            reached: after,
             counts: Counts::default(),
             floats: false,
             begun: false,
         }
     }
 
-    /// Of a group's member, which is told where its turn begins.
-    #[must_use]
-    pub fn floating(mut self) -> Inbox {
-        self.floats = true;
-        self
+    /// Of a group's member, which is told where each of its turns begins.
+    pub fn floating(window: usize) -> Inbox {
+        Inbox {
+            floats: true,
+            ..Inbox::new(0, window)
+        }
     }
 
     /// Offsets that were passed over because they were no longer kept.
@@ -83,6 +87,7 @@ impl Inbox {
         if offset > self.taken {
             self.skipped += offset - self.taken;
             self.taken = offset;
+            self.reached = offset;
             self.restart();
         }
     }
@@ -90,6 +95,11 @@ impl Inbox {
     /// What the application took so far.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// The highest offset among these.
+    pub fn reached(&self) -> u64 {
+        self.reached
     }
 
     /// The offset to resume after: the last one the application took.
@@ -153,8 +163,11 @@ impl Inbox {
         self.buffered_bytes -= bytes;
         self.unreported_bytes += bytes;
         self.unreported += 1;
-        self.counts.frames += 1;
-        self.counts.bytes += bytes as u64;
+        if record.offset > self.reached {
+            self.reached = record.offset;
+            self.counts.frames += 1;
+            self.counts.bytes += bytes as u64;
+        }
         Some(record)
     }
 
@@ -273,7 +286,7 @@ mod tests {
     /// left out.
     #[test]
     fn a_turn_begins_anywhere() {
-        let mut inbox = Inbox::new(0, 1000).floating();
+        let mut inbox = Inbox::floating(1000);
         assert_eq!(inbox.on_deliver(records(41..=43, 1)), Ok(()));
         assert_eq!(inbox.take().map(|record| record.offset), Some(41));
         let (expected, got) = (44, 45);
@@ -283,6 +296,28 @@ mod tests {
         assert_eq!(inbox.on_deliver(records(7..=8, 1)), Ok(()));
         assert_eq!(inbox.take().map(|record| record.offset), Some(7));
         assert_eq!(inbox.taken(), 7);
+    }
+
+    /// A member takes 41 to 43 of ten bytes each; what it did not commit, 42 and 43, comes again with its next turn and then 44; a turn
+    /// later it is given 60. Each of the five counts once, and its windows open as for any other.
+    #[test]
+    fn over_its_turns_a_member_counts_each_record_once() {
+        let mut inbox = Inbox::floating(100);
+        for turn in [41..=43, 42..=44, 60..=60] {
+            inbox.restart();
+            assert_eq!(inbox.on_deliver(records(turn.clone(), 10)), Ok(()));
+            for offset in turn {
+                assert_eq!(inbox.take().map(|record| record.offset), Some(offset));
+            }
+        }
+        let (frames, bytes) = (5, 50);
+        assert_eq!(inbox.counts(), Counts { frames, bytes });
+        assert_eq!((inbox.reached(), inbox.taken()), (60, 60));
+        inbox.restart();
+        assert_eq!(inbox.on_deliver(records(58..=60, 10)), Ok(()));
+        while inbox.take().is_some() {}
+        assert_eq!(inbox.counts(), Counts { frames, bytes });
+        assert_eq!(inbox.report(), Some(60));
     }
 
     proptest! {

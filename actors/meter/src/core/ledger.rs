@@ -16,7 +16,8 @@ use super::record::{Qos, RecordKey, VolumeRecord};
 pub struct Entry {
     /// Counted so far.
     pub total: Volume,
-    /// Of what is stored: the log's own count up to which that goes.
+    /// Of what is stored: the log's own count up to which that goes. Of what is delivered, as frames: the highest offset of a reading (0 in
+    /// what a release before groups signed has kept).
     pub mark: Volume,
     /// Of what is delivered: where the series began here.
     pub after: u64,
@@ -135,15 +136,25 @@ pub fn post_delivered(
     let prior = prior.unwrap_or(Entry {
         after: delivered.after,
         last: delivered.after,
+        mark: Volume {
+            frames: delivered.after,
+            bytes: 0,
+        },
         ..Entry::default()
     });
     let last = prior.last.max(delivered.last);
     // Between its ends a series has no more frames than offsets: what a worker of another life had counted is not counted again.
     let room = (last - prior.after).saturating_sub(prior.total.frames);
-    let added = at_most(delivered.volume, room);
+    // What lies between a member's turns is room that others took: it has no more new ones than lie beyond the readings before.
+    let reading = prior.mark.frames.max(delivered.last);
+    let added = at_most(delivered.volume, room.min(reading - prior.mark.frames));
     let mut entry = Entry {
         total: plus(prior.total, added),
         last,
+        mark: Volume {
+            frames: reading,
+            bytes: 0,
+        },
         ..prior
     };
     let reaches = receipts.iter().map(|receipt| receipt.statement.last).max();
@@ -322,6 +333,30 @@ mod tests {
         let again = post_delivered(Some(kept.entry), &delivered(90, 110, 20), &[], false);
         assert_eq!(frames(&again), (10, 110, 110));
         assert_eq!(again.record.unwrap().volume.bytes, 100);
+    }
+
+    // A member of a group was sent 1 to 20 and 81 to 100, others what lies between. The relayer is killed, and what the member did not commit,
+    // 91 to 100, goes out again, then 101 to 105: five are new. Its receipt over 45 restores nothing, for nothing is missing. What a
+    // release before has kept knows no mark, and has room for what lies between.
+    #[test]
+    fn what_a_member_is_sent_again_is_not_counted_again() {
+        let first = post_delivered(None, &delivered(0, 20, 20), &[], false);
+        let kept = post_delivered(Some(first.entry), &delivered(0, 100, 20), &[], false);
+        assert_eq!(frames(&kept), (20, 40, 100));
+        let again = post_delivered(Some(kept.entry), &delivered(90, 100, 10), &[], false);
+        assert_eq!(again.record, None);
+        let keys = NodeKeys::generate();
+        let receipt = statement(&keys, 0, 105, 45).sign(&keys);
+        let signed = std::slice::from_ref(&receipt);
+        let next = post_delivered(Some(kept.entry), &delivered(90, 105, 15), signed, true);
+        assert_eq!(frames(&next), (5, 45, 105));
+        let elder = Entry {
+            mark: Volume::default(),
+            ..kept.entry
+        };
+        let again = post_delivered(Some(elder), &delivered(90, 100, 10), &[], false);
+        assert_eq!(frames(&again), (10, 50, 100));
+        assert_eq!(again.entry.mark.frames, 100);
     }
 
     proptest! {

@@ -223,6 +223,9 @@ impl Delivery {
         if let Some(&serial) = self.by_key.get(&key) {
             self.remove(serial);
         }
+        if let Some(carriage) = &mut self.carriage {
+            carriage.leave(key);
+        }
     }
 
     /// The link is gone, and everything on it.
@@ -242,6 +245,9 @@ impl Delivery {
             .collect();
         for serial in gone {
             self.remove(serial);
+        }
+        if let Some(carriage) = &mut self.carriage {
+            carriage.drop_link(link);
         }
         self.blocked.remove(&link);
         self.parked.remove(&link);

@@ -76,11 +76,14 @@ impl Carried {
 #[derive(Debug, Default)]
 pub struct Carriage {
     series: BTreeMap<SeriesKey, Carried>,
+    /// Members of groups that had a turn here and wait for another.
+    standing: BTreeMap<SubscriptionKey, SeriesKey>,
 }
 
 impl Carriage {
     /// A subscription serves the series from here on, behind `after`.
     pub fn begin(&mut self, key: SeriesKey, subscription: SubscriptionKey, after: u64) {
+        self.standing.remove(&subscription);
         if let Some(known) = self.series.get_mut(&key) {
             known.open = Some(subscription);
             return;
@@ -98,6 +101,31 @@ impl Carriage {
                 handed: Volume::default(),
             },
         );
+    }
+
+    /// A member of a group waits for its turn: it can sign for what it was sent in an earlier one.
+    pub fn stand_by(&mut self, key: SeriesKey, subscription: SubscriptionKey) {
+        if let Some(known) = self.series.get_mut(&key) {
+            known.open = Some(subscription);
+            self.standing.insert(subscription, key);
+        }
+    }
+
+    /// A member that stood by no longer does.
+    pub fn leave(&mut self, subscription: SubscriptionKey) {
+        if let Some(key) = self.standing.remove(&subscription) {
+            self.end(&key, subscription);
+        }
+    }
+
+    /// Nobody stands by over this link any more.
+    pub fn drop_link(&mut self, link: u64) {
+        let at = |subscription| SubscriptionKey { link, subscription };
+        let range = self.standing.range(at(0)..=at(u32::MAX));
+        let gone: Vec<SubscriptionKey> = range.map(|(key, _)| *key).collect();
+        for key in gone {
+            self.leave(key);
+        }
     }
 
     fn make_room(&mut self) {
@@ -206,6 +234,47 @@ mod tests {
         assert_eq!(handed(&mut carriage, true), [(6, volume(0))], "still open");
         carriage.end(&key(1), resumed);
         assert_eq!(handed(&mut carriage, true), []);
+    }
+
+    // A member of a group has a turn over 1 to 4, stands by while another has the channel, and is asked for its signature all the same; its
+    // next turn brings 3 and 4 again, then 9 and 10: six records. One that never had a turn is not asked, and neither is one that left,
+    // or whose link did.
+    #[test]
+    fn a_member_signs_between_its_turns() {
+        let at = |link, subscription| SubscriptionKey { link, subscription };
+        let open = |carriage: &mut Carriage| {
+            let handed = carriage.hand(true);
+            handed.map(|(_, carried)| carried.open).collect::<Vec<_>>()
+        };
+        let mut carriage = Carriage::default();
+        carriage.stand_by(key(1), at(1, 1));
+        assert_eq!(open(&mut carriage), []);
+        carriage.begin(key(1), at(1, 1), 0);
+        carriage.sent(&key(1), &records(1..=4));
+        carriage.end(&key(1), at(1, 1));
+        carriage.stand_by(key(1), at(1, 2));
+        assert_eq!(open(&mut carriage), [Some(at(1, 2))]);
+        carriage.begin(key(1), at(1, 2), 2);
+        carriage.sent(&key(1), &records(3..=4));
+        carriage.sent(&key(1), &records(9..=10));
+        let volume = |frames| Volume {
+            frames,
+            bytes: frames * 10,
+        };
+        assert_eq!(handed(&mut carriage, true), [(10, volume(2))]);
+        carriage.leave(at(1, 2));
+        assert_eq!(open(&mut carriage), [Some(at(1, 2))], "it has the turn");
+        carriage.end(&key(1), at(1, 2));
+        assert_eq!(open(&mut carriage), []);
+        carriage.stand_by(key(1), at(1, 3));
+        carriage.leave(at(1, 3));
+        assert_eq!(open(&mut carriage), []);
+        carriage.stand_by(key(1), at(1, 4));
+        carriage.drop_link(2);
+        assert_eq!(open(&mut carriage), [Some(at(1, 4))]);
+        carriage.drop_link(1);
+        assert_eq!(open(&mut carriage), []);
+        assert!(carriage.standing.is_empty());
     }
 
     // The same for what is stored.

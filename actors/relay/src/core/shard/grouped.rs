@@ -14,6 +14,7 @@ use crate::core::delivery::Delivered;
 use crate::core::groups::{Change, GroupKey, Joining};
 use crate::core::pending::{Forming, Stored};
 use crate::core::subscription::SubscriptionKey;
+use crate::core::volume::SeriesKey;
 
 impl<T> Shard<T> {
     /// Takes in a member of a group; returns the channel's durable head.
@@ -39,7 +40,16 @@ impl<T> Shard<T> {
         if !self.channels.contains_key(&id) {
             self.ensure_channel(channel)?;
         }
+        let key = joining.key;
+        let series = SeriesKey {
+            channel: id,
+            receiver: of.customer,
+            series: joining.series,
+        };
         self.groups.join(id, of, joining)?;
+        if let Some(carriage) = self.delivery.carriage() {
+            carriage.stand_by(series, key);
+        }
         self.regroup(now);
         self.look_later(now);
         Ok(head)
@@ -256,6 +266,7 @@ impl<T> Shard<T> {
                             .subscribe(key, (customer, series), channel, from, window);
                     if let Err(refusal) = begun {
                         self.groups.leave(0, key, None);
+                        self.delivery.unsubscribe(key);
                         let ended = Delivered::Ended { key, refusal };
                         self.effects.push_back(Effect::Deliver(ended));
                     }
