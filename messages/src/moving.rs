@@ -91,6 +91,8 @@ pub struct ReadShard {
     pub map_version: u64,
     /// 1 to [`MAX_STRETCHES`].
     pub stretches: Vec<Stretch>,
+    /// Of records that groups put aside and the log may have no more: the copy of the one that each stretch begins with.
+    pub letters: bool,
 }
 
 /// Entries of one channel.
@@ -292,6 +294,7 @@ impl From<&ReadShard> for pb::ReadShard {
             shard: read.shard.0.into(),
             map_version: read.map_version,
             stretches: stretches.collect(),
+            letters: read.letters,
         }
     }
 }
@@ -317,6 +320,7 @@ impl TryFrom<pb::ReadShard> for ReadShard {
             shard: shard_id(read.shard)?,
             map_version: read.map_version,
             stretches: stretches.collect::<Result<_, _>>()?,
+            letters: read.letters,
         })
     }
 }

@@ -421,6 +421,7 @@ fn moving(table: &mut Table) {
         shard,
         map_version,
         stretches: vec![stretch],
+        letters: false,
     });
     let run = Run {
         first: 2,

@@ -17,6 +17,7 @@ use pqcnet_crypto::{MlDsaKeyPair, NodeId, NodeKeys, NodeSecrets};
 use pqcnet_log::BrokerConfig;
 use pqcnet_messages::{Channel, ChannelName, Role, ShardMap};
 use pqcnet_p2p::network::{Address, Admission, NetworkFile, NetworkParts, NodeEntry};
+use pqcnet_roles::platform::naming;
 
 use crate::hosts::Host;
 use crate::process::NodeProcess;
@@ -410,15 +411,20 @@ impl Network {
     pub fn put_on_broker(&self, uri: &str) -> Result<()> {
         let relayers = self.nodes.iter().filter(|node| node.role == Role::Relayer);
         for node in relayers {
-            let file = node.folder.join(BROKER);
-            fs::write(&file, format!("{uri}\n"))?;
-            fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
-            let config = node.folder.join("node.toml");
-            let text = fs::read_to_string(&config)?;
-            let text = text.replace("[store]\n", &format!("[store]\nbroker = \"{BROKER}\"\n"));
-            fs::write(config, text)?;
+            self.put_one_on_broker(node, uri)?;
         }
         Ok(())
+    }
+
+    /// The same of one relayer.
+    pub fn put_one_on_broker(&self, node: &Node, uri: &str) -> Result<()> {
+        let file = node.folder.join(BROKER);
+        fs::write(&file, format!("{uri}\n"))?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        let config = node.folder.join("node.toml");
+        let text = fs::read_to_string(&config)?;
+        let text = text.replace("[store]\n", &format!("[store]\nbroker = \"{BROKER}\"\n"));
+        Ok(fs::write(config, text)?)
     }
 
     /// The broker that has a relayer's log, if one has.
@@ -429,7 +435,12 @@ impl Network {
         }
         let id = hex::encode(&self.file.network_id().0[..8]);
         let uri = fs::read_to_string(file)?;
-        Ok(Some(BrokerConfig::new(uri.trim(), format!("pqcnet.{id}"))?))
+        let mut config = BrokerConfig::new(uri.trim(), format!("pqcnet.{id}"))?;
+        let relayers = self.file.relayers();
+        let relayers = relayers.iter().map(|relayer| relayer.id);
+        let first = ShardMap::from_relayers(self.file.shards(), relayers)?;
+        config.settings.naming = Some(naming(&first, node.id));
+        Ok(Some(config))
     }
 
     /// A network in which any client is admitted, all running.

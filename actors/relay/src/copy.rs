@@ -9,11 +9,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use pqcnet_actor::{AskError, Env, Ref};
 use pqcnet_crypto::{NodeId, StorageMasterKey};
 use pqcnet_log::{
-    AppendBatch, AppendError, Base, ChannelId, LogError, ReadRequest, Salt, ShardLog, ShardNo,
+    AppendBatch, AppendError, Base, ChannelId, Letter, LetterKeys, LogError, ReadRequest, Salt,
+    ShardLog, ShardNo,
 };
 use pqcnet_messages::moving::{FenceShard, Mark, ReadShard, Run, ShardHeld, Stretch, SurveyShard};
 use pqcnet_messages::relay::ReleaseShard;
@@ -74,9 +76,6 @@ pub enum CopyError {
     /// This relayer's log takes no more.
     #[error("the log does not take a copy: {0}")]
     Append(String),
-    /// Entries on a broker are not copied.
-    #[error("this relayer keeps its entries on a broker, which takes no copy of another's")]
-    Shared,
 }
 
 /// What a copy is made into.
@@ -99,9 +98,6 @@ pub(crate) struct Copy<'a> {
 impl Copy<'_> {
     /// Makes it; returns its digest and how many records it copied. `salt` is random.
     pub(crate) async fn run(&self, salt: Salt) -> Result<([u8; 32], u64), CopyError> {
-        if self.place.log.is_shared() {
-            return Err(CopyError::Shared);
-        }
         // Generations here go on above those of the owner: epochs of producers rise with them.
         let floor = self.survey(None).await?.generation;
         let log = &self.place.log;
@@ -110,11 +106,12 @@ impl Copy<'_> {
         keys.begin(opened.generation, &opened.salts);
         let own = self.stored(&mut keys).await?;
         let mut copying = Copying::new(own, opened.generation);
+        let mut brought = LetterKeys::new();
         loop {
             match copying.turn() {
                 Next::Survey(after) => copying.surveyed(self.survey(after).await?)?,
                 Next::Read(stretches) => {
-                    let entries = self.read(stretches.clone()).await?;
+                    let entries = self.read(stretches.clone(), false).await?;
                     let told = entries.digest;
                     let pieces = copying.entries(entries)?;
                     let batch = batch_of(&pieces, &mut keys, self.number(), opened.generation);
@@ -128,12 +125,15 @@ impl Copy<'_> {
                     copying.stored(pieces);
                 }
                 Next::Fence => {
+                    // Most of them while the owner serves on.
+                    self.bring_letters(&mut keys, &mut brought).await?;
                     self.fence().await?;
                     copying.fenced();
                 }
                 Next::Done => break,
             }
         }
+        self.bring_letters(&mut keys, &mut brought).await?;
         // As it is on the disk, and not as it is believed to be.
         let own = self.stored(&mut keys).await?;
         let facts = own
@@ -163,11 +163,13 @@ impl Copy<'_> {
     async fn read(
         &self,
         stretches: Vec<Stretch>,
+        letters: bool,
     ) -> Result<pqcnet_messages::moving::ShardEntries, CopyError> {
         let request = || ReadShard {
             shard: self.shard,
             map_version: self.map_version,
             stretches: stretches.clone(),
+            letters,
         };
         self.ask(&self.from.read, request).await
     }
@@ -193,6 +195,69 @@ impl Copy<'_> {
             }
         }
         Err(CopyError::Refused(Refusal::Busy))
+    }
+
+    // ---- what groups put aside ----
+
+    /// Of every record that a group of this copy put aside there is a copy here, where this log has such: from the log, or where its
+    /// owner has no more of it, from that one's. What nobody has any more stays listed without a payload.
+    async fn bring_letters(
+        &self,
+        keys: &mut ShardKeys,
+        brought: &mut LetterKeys,
+    ) -> Result<(), CopyError> {
+        let log = &self.place.log;
+        if !log.keeps_letters() {
+            return Ok(());
+        }
+        let listed = listed(&self.stored(keys).await?);
+        if listed == *brought {
+            return Ok(());
+        }
+        let there = log.letters_there(self.number(), listed.clone()).await?;
+        for (channel, offset) in listed.difference(&there).copied() {
+            if self.has(channel, offset).await? {
+                log.keep_letter(self.number(), channel, offset).await?;
+            } else if let Some(text) = self.letter(channel, offset).await? {
+                let mut sealed = Vec::new();
+                keys.seal(&channel, offset, [&text[..], &[]], &mut sealed);
+                let letter = Letter {
+                    channel,
+                    offset,
+                    sealed: sealed.into(),
+                };
+                log.bring_letter(self.number(), letter).await?;
+            }
+        }
+        *brought = listed;
+        Ok(())
+    }
+
+    /// The owner's copy of a record that its log has no more. A release before this one knows of none.
+    async fn letter(&self, channel: ChannelId, offset: u64) -> Result<Option<Bytes>, CopyError> {
+        let stretch = Stretch {
+            channel: channel.0,
+            after: offset.saturating_sub(1),
+            up_to: offset,
+        };
+        let mut entries = self.read(vec![stretch], true).await?;
+        if digest(&[stretch], &entries.runs) != entries.digest {
+            return Err(CopyFault::Digest.into());
+        }
+        let run = entries.runs.pop().filter(|run| run.first == offset);
+        Ok(run.and_then(|mut run| run.texts.pop()))
+    }
+
+    async fn has(&self, channel: ChannelId, offset: u64) -> Result<bool, CopyError> {
+        let request = ReadRequest {
+            shard: self.number(),
+            channel,
+            after: offset.saturating_sub(1),
+            max_records: 1,
+            max_bytes: 1,
+        };
+        let found = self.found(request).await?;
+        Ok(found.items.first().is_some_and(|(at, _)| *at == offset))
     }
 
     // ---- this relayer's log ----
@@ -233,7 +298,7 @@ impl Copy<'_> {
                     let sealed = &mut entries.buffer[place];
                     let opened = keys.open(&piece.channel, offset, sealed);
                     let text = opened.map_err(|_| CopyFault::Digest)?;
-                    run.texts.push(bytes::Bytes::copy_from_slice(&sealed[text]));
+                    run.texts.push(Bytes::copy_from_slice(&sealed[text]));
                 }
             }
             runs.push(run);
@@ -253,6 +318,10 @@ impl Copy<'_> {
             max_records: piece.texts.len() - have,
             max_bytes: usize::MAX,
         };
+        self.found(request).await
+    }
+
+    async fn found(&self, request: ReadRequest) -> Result<pqcnet_log::Entries, CopyError> {
         for _ in 0..BUSY.1 {
             match self.place.log.read(request).await {
                 Err(LogError::Busy) => self.env.sleep(BUSY.0).await,
@@ -287,4 +356,17 @@ impl Copy<'_> {
         }
         Ok(own)
     }
+}
+
+/// Every record that a group put aside, by what is on the disk.
+fn listed(own: &BTreeMap<ChannelId, Copied>) -> LetterKeys {
+    let abouts = own
+        .iter()
+        .filter_map(|(id, own)| Some((id, own.about.as_ref()?)));
+    let groups = abouts.flat_map(|(id, about)| about.groups.iter().map(move |group| (id, group)));
+    let letters = groups.flat_map(|(id, group)| {
+        let offsets = group.letters.iter().map(|letter| letter.offset);
+        offsets.map(move |offset| (*id, offset))
+    });
+    letters.collect()
 }

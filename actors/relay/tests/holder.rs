@@ -214,6 +214,7 @@ impl Side {
                 shard: SHARD,
                 map_version: 0,
                 stretches: vec![stretch],
+                letters: false,
             };
             let read = self.worker.of().ask(read, WITHIN).await.unwrap().unwrap();
             assert_eq!(read.runs[0].first, stretch.after + 1);

@@ -5,9 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pqcnet_actor::Env;
+use pqcnet_crypto::NodeId;
 use pqcnet_log::broker::local;
-use pqcnet_log::{BrokerConfig, BrokerLog, EmbeddedLog, Retention, ShardLog, keys};
+use pqcnet_log::{
+    BrokerConfig, BrokerLog, EmbeddedLog, Naming, Retention, ShardLog, ShardNo, keys,
+};
 use pqcnet_mesh::Shelf;
+use pqcnet_messages::ShardMap;
 use pqcnet_p2p::control::{
     ControlConfig, ControlError, ControlEvents, ControlPlane, Libp2pControl,
 };
@@ -29,8 +33,16 @@ pub trait Platform: Send + Sync + 'static {
     fn shelf(&self) -> Shelf;
     /// SHA-256 of the program that runs; zeros where there is none.
     fn software_hash(&self) -> [u8; 32];
-    /// Opens the shard log; only a relayer asks for it, once.
-    fn storage(&self) -> Result<Storage, PlatformError>;
+    /// Opens the shard log; only a relayer asks for it, once. On a broker its streams are called like this.
+    fn storage(&self, naming: Naming) -> Result<Storage, PlatformError>;
+}
+
+/// What the streams of the relayer in this seat are called, where the network file's map is this.
+pub fn naming(first: &ShardMap, seat: NodeId) -> Naming {
+    Naming {
+        owner: seat.to_string(),
+        firsts: first.owned_by(seat).map(|shard| ShardNo(shard.0)).collect(),
+    }
 }
 
 /// A relayer's log, and the disk under it where there is one.
@@ -178,7 +190,7 @@ impl Platform for Machine {
         }
     }
 
-    fn storage(&self) -> Result<Storage, PlatformError> {
+    fn storage(&self, naming: Naming) -> Result<Storage, PlatformError> {
         let path = self.store.as_ref().ok_or(PlatformError::NoStore)?;
         let mut schema = match &self.broker {
             Some(_) => broker_schema(),
@@ -196,7 +208,11 @@ impl Platform for Machine {
         }
         let store = Arc::new(RocksStore::open(&self.env, config)?);
         let log: Arc<dyn ShardLog> = match &self.broker {
-            Some(broker) => Arc::new(BrokerLog::new(&self.env, store.clone(), broker.clone())),
+            Some(broker) => {
+                let mut broker = broker.clone();
+                broker.settings.naming = Some(naming);
+                Arc::new(BrokerLog::new(&self.env, store.clone(), broker))
+            }
             None => {
                 let log = EmbeddedLog::new(&self.env, store.clone());
                 Arc::new(log.retaining(self.retention))

@@ -43,7 +43,7 @@ use pqcnet_relay::{
 use crate::gate::{Reception, TurnedAway, close_with_actor, no_room};
 use crate::ground::{Ground, MeterRefs, Setup, StartError, Started, Watched};
 use crate::keeper::StoreKeeper;
-use crate::platform::{Platform, Storage};
+use crate::platform::{Platform, Storage, naming};
 use crate::problem::{Code, Problem};
 use crate::shards::{Tenancy, problems, reach};
 use crate::steward::{Accounts, Collected};
@@ -72,12 +72,14 @@ pub async fn relayer(
     let seat = ground.authority().standings().seat(ground.node_id);
     let tenancy = Tenancy::prepare(&ground.env, ground.authority(), platform.shelf(), seat).await?;
     let tenure = tenancy.tenure();
+    let first = ground.authority().standings().first_map();
+    let first = first.map_err(|error| StartError::Shards(error.to_string()))?;
     let Storage {
         log,
         store,
         meter,
         meter_disk,
-    } = platform.storage()?;
+    } = platform.storage(naming(&first, seat))?;
     let metered = meter.zip(ground.care.metering);
     let limits = ShardLimits {
         customer_channels: ground.care.customer_channels,

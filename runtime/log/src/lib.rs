@@ -26,7 +26,7 @@ mod types;
 
 pub use batch::{AppendBatch, Base, ChannelSlot};
 pub use broker::transport::BrokerSettings;
-pub use broker::{AddressError, BrokerConfig, BrokerLog};
+pub use broker::{AddressError, BrokerConfig, BrokerLog, Naming};
 pub use embedded::EmbeddedLog;
 pub use error::{AppendError, LogError};
 pub use types::{

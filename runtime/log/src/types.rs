@@ -129,14 +129,19 @@ pub trait ShardLog: Send + Sync + 'static {
         std::future::ready(Ok(Vec::new())).boxed()
     }
 
-    /// Removes everything of `shard` but its generations, durably, all at once. Refuses every generation from this call on.
-    fn discard(&self, shard: ShardNo) -> Pending<()>;
-
-    /// Whether entries lie where a shard's next owner finds them by itself. Such a log takes no copy of a shard from
-    /// elsewhere, and [`discard`](Self::discard) fails.
-    fn is_shared(&self) -> bool {
-        false
+    /// Which of these entries have a copy there; lets go of all others, as [`sift_letters`](Self::sift_letters).
+    fn letters_there(&self, _shard: ShardNo, _listed: LetterKeys) -> Pending<LetterKeys> {
+        std::future::ready(Ok(LetterKeys::new())).boxed()
     }
+
+    /// Puts a copy there of an entry that was put aside elsewhere, sealed for here; resolves once it is durable.
+    fn bring_letter(&self, _shard: ShardNo, _letter: Letter) -> Pending<()> {
+        std::future::ready(Ok(())).boxed()
+    }
+
+    /// Removes everything of `shard` but its generations, durably. Refuses every generation from this call on. One that failed is
+    /// gone on with by the next, or by the next open; as long as heads are told it is not done.
+    fn discard(&self, shard: ShardNo) -> Pending<()>;
 }
 
 /// A generation that was started.

@@ -8,6 +8,8 @@ mod rules;
 mod amqp_proxy;
 #[path = "support/broker.rs"]
 mod on_broker;
+#[path = "rules/owners.rs"]
+mod owners;
 #[path = "support/private_broker.rs"]
 #[allow(dead_code, reason = "each test binary uses its part")]
 mod private_broker;
@@ -571,4 +573,12 @@ async fn the_log_outlives_its_broker() {
     what_is_put_aside_outlives_the_stream(&mut broker).await;
     let drained = an_outage_is_spilled_and_drained(&mut broker).await;
     an_empty_store_takes_over(drained).await;
+}
+
+// A shard changes owners while the broker dies.
+#[tokio::test]
+async fn a_move_outlives_the_broker() {
+    let mut broker = Broker::start();
+    owners::a_shard_goes_and_comes_back(&mut broker).await;
+    owners::what_was_doomed_is_gone_before_it_comes_back(&mut broker).await;
 }

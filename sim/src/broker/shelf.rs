@@ -30,6 +30,19 @@ struct Conn {
     readers: BTreeMap<u64, Reader>,
 }
 
+impl Conn {
+    /// Who writes or reads such a stream does so no more.
+    fn cut_off(&mut self, such: impl Fn(&str) -> bool) {
+        let writers = self.writers.extract_if(.., |_, at| such(at));
+        let mut over: Vec<u64> = writers.map(|(id, _)| id).collect();
+        let readers = self
+            .readers
+            .extract_if(.., |_, reader| such(&reader.stream));
+        over.extend(readers.map(|(id, _)| id));
+        self.out.extend(over.into_iter().map(Body::Close));
+    }
+}
+
 struct Reader {
     stream: String,
     next: u64,
@@ -95,17 +108,16 @@ impl Shelf {
         };
         let asleep = &self.asleep;
         for conn in self.conns.values_mut() {
-            let writers = conn.writers.extract_if(.., |_, at| asleep.contains(at));
-            let mut over: Vec<u64> = writers.map(|(id, _)| id).collect();
-            let readers = conn
-                .readers
-                .extract_if(.., |_, reader| asleep.contains(&reader.stream));
-            over.extend(readers.map(|(id, _)| id));
-            conn.out.extend(over.into_iter().map(Body::Close));
+            conn.cut_off(|stream| asleep.iter().any(|asleep| asleep == stream));
         }
         self.keeping
             .retain(|message| !asleep.contains(&message.stream));
         self.tell();
+    }
+
+    /// Names of the streams that there are.
+    pub fn streams(&self) -> Vec<String> {
+        self.streams.keys().cloned().collect()
     }
 
     /// Wakes whoever has something to send.
@@ -179,6 +191,7 @@ impl Shelf {
         if outcome == Outcome::Yes {
             match ask.what() {
                 What::Has => {}
+                What::Delete => return self.deleted(number, &ask),
                 What::Write => {
                     conn.writers.insert(ask.id, ask.stream.clone());
                 }
@@ -199,7 +212,7 @@ impl Shelf {
     }
 
     fn outcome(&mut self, conn: u64, ask: &Ask) -> Outcome {
-        if ask.what() == What::Write {
+        if matches!(ask.what(), What::Write | What::Delete) {
             let holder = *self.locks.entry(ask.stream.clone()).or_insert(conn);
             if holder != conn {
                 return Outcome::Locked;
@@ -211,9 +224,29 @@ impl Shelf {
         if ask.what() == What::Write && ask.make {
             self.streams.entry(ask.stream.clone()).or_default();
         }
+        if ask.what() == What::Delete {
+            // Also one that is not there.
+            return Outcome::Yes;
+        }
         match self.streams.contains_key(&ask.stream) {
             true => Outcome::Yes,
             false => Outcome::No,
+        }
+    }
+
+    /// A stream goes, with its lock and whoever writes or reads it.
+    fn deleted(&mut self, number: u64, ask: &Ask) {
+        self.streams.remove(&ask.stream);
+        self.locks.remove(&ask.stream);
+        self.keeping.retain(|message| message.stream != ask.stream);
+        for conn in self.conns.values_mut() {
+            conn.cut_off(|stream| stream == ask.stream);
+        }
+        if let Some(conn) = self.conns.get_mut(&number) {
+            conn.out.push_back(Body::Reply(Reply {
+                id: ask.id,
+                outcome: Outcome::Yes.into(),
+            }));
         }
     }
 

@@ -231,6 +231,12 @@ impl Connection for SimConnection {
         .boxed()
     }
 
+    fn delete(&self, stream: &str) -> Answer<()> {
+        let asked = self.0.ask((What::Delete, stream), (false, 0), |_, _| ());
+        let stream = stream.to_owned();
+        async move { asked.await?.map_err(|outcome| no(outcome, &stream)) }.boxed()
+    }
+
     fn write(&self, stream: &str, make: Option<Retention>) -> Answer<Arc<dyn Writer>> {
         let options = (make.is_some(), 0);
         let asked = self.0.ask((What::Write, stream), options, |link, id| {

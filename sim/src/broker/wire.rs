@@ -45,6 +45,7 @@ pub(super) enum What {
     Has = 0,
     Write = 1,
     Read = 2,
+    Delete = 3,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -6,7 +6,6 @@ use std::time::Duration;
 use pqcnet_actor::{ActorInfo, Class};
 use pqcnet_crypto::NodeId;
 use pqcnet_link::Role;
-use pqcnet_log::broker::stream_name;
 use pqcnet_log::broker::transport::Message;
 use pqcnet_log::core::fold::{Fold, Took};
 use pqcnet_log::{ChannelId, keys};
@@ -15,7 +14,7 @@ use pqcnet_store::{ReadError, Scan, View};
 
 use super::Oracle;
 use super::lane::Lane;
-use crate::world::{NodeNo, PREFIX, SimTime, Stopped, World};
+use crate::world::{NodeNo, SimTime, Stopped, World};
 
 /// Measures the process's memory, in bytes.
 pub type Measure = fn() -> u64;
@@ -187,18 +186,34 @@ impl Oracle {
     pub fn on_brokers(&self, world: &World) -> Option<u64> {
         let mut on_any = None;
         for lane in self.judged() {
+            // A former owner's stream may not be gone yet.
+            let mut all = BTreeSet::new();
             for owner in self.owners(lane) {
                 let shelf = world.broker_of(owner).and_then(|node| world.shelf(node));
-                let stream = stream_name(PREFIX, lane.shard);
+                let stream = world.stream_of(owner, lane.shard);
                 let messages = shelf.map(|shelf| shelf.lock().messages(&stream));
                 if let Some(messages) = messages {
                     let there = standing(&messages, channel_id(&lane.channel));
-                    *on_any.get_or_insert(0) += there.len() as u64;
+                    on_any.get_or_insert(0);
+                    all.extend(there);
                 }
             }
+            on_any = on_any.map(|before| before + all.len() as u64);
         }
         on_any
     }
+}
+
+/// Streams of shards that came to their owners from elsewhere, on all brokers; `None` where there is none.
+pub(crate) fn moved_streams(world: &World) -> Option<u64> {
+    let shelves = world.nodes().filter_map(|node| world.shelf(node));
+    let counts = shelves.map(|shelf| {
+        let streams = shelf.lock().streams();
+        // `sim.shard-N.OWNER`
+        let moved = streams.iter().filter(|name| name.matches('.').count() == 2);
+        moved.count() as u64
+    });
+    counts.reduce(|all, more| all + more)
 }
 
 /// The first mailbox with more in one class than its own bound, or than `most`.
@@ -233,7 +248,7 @@ fn durable(world: &World, owner: NodeNo, lane: &Lane, entries: bool) -> Result<u
     let shelf = world.broker_of(owner).and_then(|node| world.shelf(node));
     let of_broker = match shelf {
         Some(shelf) if entries => {
-            let stream = stream_name(PREFIX, shard);
+            let stream = world.stream_of(owner, shard);
             standing(&shelf.lock().messages(&stream), id)
         }
         Some(_) | None => BTreeSet::new(),

@@ -32,6 +32,7 @@ use pqcnet_messages::ShardMap;
 
 pub use books::Metered;
 pub use checks::Limits;
+pub(crate) use checks::moved_streams;
 pub use lane::{LaneSpec, Totals};
 pub use times::{Leg, Times};
 

@@ -27,7 +27,7 @@ use pqcnet_roles::StartError;
 
 use crate::faults::Script;
 use crate::geo::MatrixError;
-use crate::oracle::{Leg, Metered, Oracle};
+use crate::oracle::{Leg, Metered, Oracle, moved_streams};
 use crate::report::{
     Broken, Commit, FORMAT, Kept, Machine, Outcome, Percentiles, Progressed, Record, Run,
     TableError, page, resident,
@@ -441,6 +441,9 @@ impl Stage<'_> {
         }
         if let Some(entries) = self.oracle.on_brokers(&self.world) {
             counts.insert("broker: entries that stand".to_owned(), entries);
+        }
+        if let Some(streams) = moved_streams(&self.world) {
+            counts.insert("broker: streams of shards that moved".to_owned(), streams);
         }
         counts
     }

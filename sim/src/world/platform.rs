@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pqcnet_actor::Env;
-use pqcnet_log::{BrokerLog, BrokerSettings, EmbeddedLog, ShardLog};
+use pqcnet_log::{BrokerLog, BrokerSettings, EmbeddedLog, Naming, ShardLog};
 use pqcnet_mesh::Shelf;
 use pqcnet_p2p::control::{ControlConfig, ControlEvents, ControlPlane};
 use pqcnet_p2p::network::Address;
@@ -65,7 +65,7 @@ impl Platform for SimPlatform {
         [0; 32]
     }
 
-    fn storage(&self) -> Result<Storage, PlatformError> {
+    fn storage(&self, naming: Naming) -> Result<Storage, PlatformError> {
         let log: Arc<dyn ShardLog> = match &self.broker {
             None => {
                 let store = self.disk.mount(&self.env, &log_schema())?;
@@ -79,7 +79,8 @@ impl Platform for SimPlatform {
                     at: at.clone(),
                 };
                 let (store, broker) = (Arc::new(store), Arc::new(broker));
-                let settings = BrokerSettings::new(PREFIX);
+                let mut settings = BrokerSettings::new(PREFIX);
+                settings.naming = Some(naming);
                 Arc::new(BrokerLog::over(&self.env, store, broker, settings))
             }
         };

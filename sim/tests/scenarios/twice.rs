@@ -136,6 +136,18 @@ fn a_broker_is_away() {
     assert_eq!(run.shares["loss after replay"], 0.0);
 }
 
+/// Scenario: shards change hands three times while all logs are on a broker. A new owner crashes while it copies, the broker is dead for three seconds
+/// of the second move and an old owner dies meanwhile. All that was acknowledged is in the streams of those who have the shards in the end.
+#[test]
+fn shards_on_a_broker_change_hands() {
+    let run = same_twice("small-broker-handover");
+    assert_eq!(run.counts["faults: steps"], 9);
+    let all = run.counts["load: acknowledged"];
+    assert_eq!(run.counts["broker: entries that stand"], all);
+    assert!(run.counts["broker: streams of shards that moved"] > 0);
+    assert_eq!(run.shares["loss after replay"], 0.0);
+}
+
 /// Scenario: the source documents' claim, in small: churn and a spike of latency; less than 5 % would have been lost, nothing is.
 #[test]
 fn the_claim_in_small() {

@@ -359,6 +359,7 @@ pub const RELAY: Target = Target {
                         after: 2,
                         up_to: 4,
                     }],
+                    letters: false,
                 },
             ),
             place(

@@ -1,11 +1,15 @@
 //! Records that groups put aside, where the log keeps copies of them apart: one thing after the other, so that what the list names and what is copied
 //! never meet half way. Spec: docs/spec/relay.md §10.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
+use bytes::BytesMut;
 use pqcnet_actor::{Cx, Promise};
-use pqcnet_log::{ChannelId, Letter, LetterKeys, LogError, ReadRequest, ShardLog, ShardNo};
+use pqcnet_log::{
+    ChannelId, Entries, Letter, LetterKeys, LogError, ReadRequest, ShardLog, ShardNo,
+};
 use pqcnet_messages::edge::DeadLetters;
+use pqcnet_messages::moving::{MAX_TEXT_BYTES, ReadShard, Stretch};
 use pqcnet_messages::relay_local::{DescribeDead, PutAside};
 use pqcnet_messages::{MAX_BATCH_BYTES, Record, Refusal};
 
@@ -32,6 +36,8 @@ enum Job {
     ForLimit(ChannelId, GroupKey, u64),
     /// A group's list, for which records that are gone from the log are fetched.
     Describe(ChannelId, DeadLetters, Promise<DescribeDead>),
+    /// Copies for whoever is to have the shard next.
+    Show(Vec<Stretch>, Promise<ReadShard>),
     /// The queue was full: what nobody lists is taken out.
     Sweep,
 }
@@ -80,6 +86,20 @@ impl ShardWorker {
         self.letters.jobs.push_back(job);
     }
 
+    /// Of each stretch the copy of the record that it begins with, where there is one.
+    pub(super) fn show_letters(
+        &mut self,
+        stretches: Vec<Stretch>,
+        to: Promise<ReadShard>,
+        cx: &mut Cx<Self>,
+    ) {
+        if self.letters.jobs.len() >= WAITING {
+            return to.fulfil(Err(Refusal::Busy));
+        }
+        self.letters.jobs.push_back(Job::Show(stretches, to));
+        self.next_letter(cx);
+    }
+
     /// Goes on with what waits.
     pub(super) fn next_letter(&mut self, cx: &mut Cx<Self>) {
         if self.letters.busy {
@@ -122,6 +142,16 @@ impl ShardWorker {
                 };
                 cx.spawn(fetching, move |worker, found, cx| {
                     to.fulfil(Ok(worker.with_records(dead, found)));
+                    worker.letter_done(cx);
+                });
+            }
+            Job::Show(stretches, to) => {
+                let wanted = stretches.iter();
+                let wanted = wanted.map(|of| (ChannelId(of.channel), of.after + 1));
+                let sifting = log.sift_letters(shard, self.core.listed(), wanted.collect());
+                cx.spawn(sifting, move |worker, found, cx| {
+                    let read = found.map(|found| as_entries(&stretches, found));
+                    to.fulfil(worker.in_clear(&stretches, read));
                     worker.letter_done(cx);
                 });
             }
@@ -192,6 +222,28 @@ impl ShardWorker {
         }
         dead
     }
+}
+
+/// Copies as if they had been read for these stretches, as many as fit into an answer.
+fn as_entries(stretches: &[Stretch], found: Vec<Letter>) -> Vec<Entries> {
+    let found: BTreeMap<_, _> = (found.into_iter())
+        .map(|letter| ((letter.channel, letter.offset), letter.sealed))
+        .collect();
+    let (mut read, mut bytes) = (Vec::new(), 0);
+    for stretch in stretches {
+        let offset = stretch.after + 1;
+        let mut entries = Entries::default();
+        if let Some(sealed) = found.get(&(ChannelId(stretch.channel), offset)) {
+            bytes += sealed.len();
+            if bytes > MAX_TEXT_BYTES {
+                break;
+            }
+            entries.items.push((offset, 0..sealed.len()));
+            entries.buffer = BytesMut::from(&sealed[..]);
+        }
+        read.push(entries);
+    }
+    read
 }
 
 fn offsets(dead: &DeadLetters) -> Vec<u64> {

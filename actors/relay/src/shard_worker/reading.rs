@@ -89,6 +89,10 @@ impl On<ReadShard> for ShardWorker {
             return Reply::Now(Err(Refusal::Unavailable));
         }
         let (promise, reply) = Reply::later();
+        if msg.letters {
+            self.show_letters(msg.stretches, promise, cx);
+            return reply;
+        }
         let (log, shard, wanted) = (self.log.clone(), self.shard, msg.stretches.clone());
         let reading = async move { read_stretches(&*log, shard, &wanted).await };
         cx.spawn(reading, move |worker, read, cx| {
@@ -132,7 +136,7 @@ async fn read_stretches(
 }
 
 impl ShardWorker {
-    fn in_clear(
+    pub(super) fn in_clear(
         &mut self,
         stretches: &[Stretch],
         read: Result<Vec<Entries>, LogError>,

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
-    ConfirmSelectOptions, QueueDeclareOptions,
+    ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, ByteArray, FieldTable, LongString, ShortString};
@@ -18,8 +18,8 @@ use lapin::{
 
 use super::letters;
 use super::transport::{
-    Answer, BrokerError, Confirming, Connection, EntryHead, Message, Messages, Outgoing, Start,
-    Transport, Writer,
+    Answer, BrokerError, Confirming, Connection, EntryHead, Message, Messages, Outgoing, Sifted,
+    Start, Transport, Writer,
 };
 use crate::core::fold::Stamp;
 use crate::{ChannelId, Letter, LetterKeys, Retention};
@@ -153,17 +153,31 @@ impl Connection for AmqpConnection {
         .boxed()
     }
 
+    fn delete(&self, stream: &str) -> Answer<()> {
+        let (connection, stream) = (self.0.clone(), stream.to_owned());
+        async move {
+            let locking = connection.create_channel().await?;
+            lock(&locking, &stream).await?;
+            // The lock goes last: until then nobody else may make them anew.
+            for queue in ["", ".letters", ".owner"].map(|end| format!("{stream}{end}")) {
+                let channel = connection.create_channel().await?;
+                // One that the broker has and does not serve would stay without a word.
+                if has(&channel, &queue).await? {
+                    let any = QueueDeleteOptions::default();
+                    channel.queue_delete(queue.as_str().into(), any).await?;
+                }
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
     fn keep_letter(&self, stream: &str, letter: Letter) -> Answer<bool> {
         let (connection, stream) = (self.0.clone(), stream.to_owned());
         async move { letters::keep(&connection, &stream, &letter).await }.boxed()
     }
 
-    fn sift_letters(
-        &self,
-        stream: &str,
-        listed: LetterKeys,
-        wanted: LetterKeys,
-    ) -> Answer<Vec<Letter>> {
+    fn sift_letters(&self, stream: &str, listed: LetterKeys, wanted: LetterKeys) -> Answer<Sifted> {
         let (connection, stream) = (self.0.clone(), stream.to_owned());
         async move { letters::sift(&connection, &stream, &listed, &wanted).await }.boxed()
     }

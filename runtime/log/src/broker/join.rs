@@ -12,8 +12,9 @@ use rand_core::Rng as _;
 
 use super::bundle;
 use super::line::{Line, connected};
-use super::local::{Standing, known_shard, put_facts, put_places, put_standing};
-use super::record::{Facts, Record, stream_name};
+use super::local::{Life, Standing, known_shard, put_facts, put_places, put_standing};
+use super::names::Named;
+use super::record::{Facts, Record};
 use super::transport::{
     BrokerError, BrokerSettings, Confirming, Message, Outgoing, Start, Writer, hand_over, within,
 };
@@ -31,6 +32,10 @@ const UNCERTAIN: usize = 1024;
 /// short at first, and doubles with each attempt that had no answer, for one that is merely slow.
 pub(crate) const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 
+/// A broker notes that it has a stream, or has it no more, half a second after it said so, and one that dies before that has none, whatever it confirmed. A
+/// shard that comes from elsewhere is still whole there: so its stream may be made, and noted, before anything is in it.
+pub(crate) const WRITTEN_DOWN: Duration = Duration::from_secs(1);
+
 /// What a writer needs to join.
 #[derive(Clone)]
 pub(crate) struct Joining {
@@ -38,6 +43,10 @@ pub(crate) struct Joining {
     pub settings: Arc<BrokerSettings>,
     pub store: Arc<dyn Store>,
     pub shard: ShardNo,
+    /// The stream's name.
+    pub named: Named,
+    /// Writer epochs of a stream of this name that was deleted.
+    pub above: u64,
     /// How long each answer is waited for.
     pub patience: Duration,
     pub publishing: latest::Receiver<Line>,
@@ -157,7 +166,7 @@ impl Joining {
     }
 
     fn stream(&self) -> String {
-        stream_name(&self.settings.prefix, self.shard)
+        self.settings.stream_as(self.shard, self.named)
     }
 
     fn foreign(&self, epoch: u64) -> BrokerError {
@@ -210,18 +219,21 @@ impl Joining {
         let patience = self.patience;
         let connection = connected(&mut self.publishing).await?;
         // Making a stream where the broker forgot those that it has is the end of them: docs/runbooks/broker-streams-gone.md.
-        if let Some(known) = known_shard(&*self.store)? {
-            let known = stream_name(&self.settings.prefix, known);
+        if let Some((shard, named)) = known_shard(&*self.store)? {
+            let known = self.settings.stream_as(shard, named);
             within(patience, connection.has(&known)).await?;
         }
         let make = Some(self.settings.retention);
         let publishing = within(patience, connection.write(&self.stream(), make)).await?;
+        if self.named == Named::Own || self.above > 0 {
+            self.env.sleep(WRITTEN_DOWN).await;
+        }
         let reading = connected(&mut self.reading).await?;
         let mut messages = within(patience, reading.read(&self.stream(), Start::First)).await?;
         let mut taking = Taking::new(self.shard);
         let writer = self.random();
         loop {
-            let epoch = taking.fold.epoch() + 1;
+            let epoch = taking.fold.epoch().max(self.above) + 1;
             let body = self.claim_body(writer);
             claim(&*publishing, epoch, body.clone(), patience).await?;
             let position = loop {
@@ -241,6 +253,8 @@ impl Joining {
                     epoch,
                     position,
                     writer,
+                    named: self.named,
+                    life: Life::Used,
                 };
                 let batch = taking.finish(standing, self.random().to_be_bytes());
                 settled(submit(&*self.store, batch)?).await?;

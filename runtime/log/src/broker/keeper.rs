@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::join::{FIRST_PATIENCE, JoinError, Joining, Seat};
 use super::local::{
-    Standing, drop_spilled, load_spilled, put_facts, put_places, put_spilled, put_standing,
+    Life, Standing, drop_spilled, load_spilled, put_facts, put_places, put_spilled, put_standing,
     standing,
 };
 use super::record::Record;
@@ -46,6 +46,11 @@ pub(crate) enum Command {
         record: Record,
         /// Whom to tell.
         done: oneshot::Sender<Result<(), LogError>>,
+    },
+    /// Write nothing more, and say so.
+    End {
+        /// Whom to tell.
+        done: oneshot::Sender<()>,
     },
     /// Say when no append is under way and the local store tells all there is.
     Ready {
@@ -105,10 +110,16 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     /// A keeper of the shard as the local store has it.
-    pub(crate) fn new(joining: Joining, limits: OwnerLimits) -> Result<Self, LogError> {
+    pub(crate) fn new(mut joining: Joining, limits: OwnerLimits) -> Result<Self, LogError> {
         let shard = joining.shard;
         let found = standing(&*joining.store, shard)?;
         let (standing, last) = found.unwrap_or_default();
+        let known = found.is_some() && standing.life == Life::Used;
+        if known {
+            joining.named = standing.named;
+        } else {
+            joining.above = standing.epoch;
+        }
         let rng = joining.env.rng(&format!("log keeper {}", shard.0));
         Ok(Self {
             pause: Pause::new(RETRY.0, RETRY.1),
@@ -118,7 +129,7 @@ impl Keeper {
             limits,
             shard,
             owner: Owner::new(limits, standing.through, last),
-            known: found.is_some(),
+            known,
             standing,
             held: BTreeMap::new(),
             seat: None,
@@ -169,6 +180,11 @@ impl Keeper {
                     self.confirmed(confirmed);
                 }
                 command = commands.recv(), if !self.owner.is_appending() => match command {
+                    Some(Command::End { done }) => {
+                        // Whoever asked may have gone.
+                        done.send(()).ok();
+                        return;
+                    }
                     Some(command) => self.command(command),
                     // What is on its way lies in the spill, or nobody was told that it is durable.
                     None => return,
@@ -187,6 +203,8 @@ impl Keeper {
     fn command(&mut self, command: Command) {
         match command {
             Command::Ready { done } => self.ready.push(done),
+            // Taken before it comes here.
+            Command::End { done } => drop(done),
             Command::Append { record, done } => match self.owner.append(self.joining.env.now()) {
                 Ok(number) => {
                     let record = Arc::new(record);

@@ -23,8 +23,7 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection};
 
 use super::BrokerLog;
 use super::amqp::{CHANNEL, OFFSET, has, lock, number};
-use super::record::stream_name;
-use super::transport::{BrokerError, in_time};
+use super::transport::{BrokerError, Sifted, in_time};
 use crate::{ChannelId, Letter, LetterKeys, LogError, ReadRequest, ShardNo};
 
 /// Messages of a queue: a group puts at most 64 aside in a channel, and a look through all of them takes a second or two.
@@ -62,6 +61,11 @@ impl BrokerLog {
             offset,
             sealed: Bytes::copy_from_slice(sealed),
         };
+        self.put_letter(shard, letter).await
+    }
+
+    /// Puts a copy into the queue.
+    pub(super) async fn put_letter(&self, shard: ShardNo, letter: Letter) -> Result<(), LogError> {
         let (connection, stream) = self.queue_of(shard)?;
         match in_time(connection.keep_letter(&stream, letter)).await {
             Ok(true) => Ok(()),
@@ -77,7 +81,7 @@ impl BrokerLog {
         shard: ShardNo,
         listed: LetterKeys,
         wanted: LetterKeys,
-    ) -> Result<Vec<Letter>, LogError> {
+    ) -> Result<Sifted, LogError> {
         let (connection, stream) = self.queue_of(shard)?;
         let sifted = in_time(connection.sift_letters(&stream, listed, wanted)).await;
         sifted.map_err(|error| unanswered(shard, &error))
@@ -88,8 +92,7 @@ impl BrokerLog {
         shard: ShardNo,
     ) -> Result<(std::sync::Arc<dyn super::transport::Connection>, String), LogError> {
         let connection = self.0.publishing.borrow().connection.clone();
-        let stream = stream_name(&self.0.settings.prefix, shard);
-        Ok((connection.ok_or(LogError::Busy)?, stream))
+        Ok((connection.ok_or(LogError::Busy)?, self.stream_of(shard)?))
     }
 }
 
@@ -116,10 +119,10 @@ pub(super) async fn sift(
     stream: &str,
     listed: &LetterKeys,
     wanted: &LetterKeys,
-) -> Result<Vec<Letter>, BrokerError> {
+) -> Result<Sifted, BrokerError> {
     let queue = Queue::open(connection, stream).await?;
     let (mut found, mut worn) = (Vec::new(), Vec::new());
-    let mut seen = BTreeSet::new();
+    let mut there = BTreeSet::new();
     while let Some(delivery) = queue.next().await? {
         let (tag, deliveries) = (delivery.delivery_tag, deliveries(&delivery));
         let Some(letter) = parsed(delivery) else {
@@ -127,7 +130,7 @@ pub(super) async fn sift(
             continue;
         };
         let key = (letter.channel, letter.offset);
-        if !listed.contains(&key) || !seen.insert(key) {
+        if !listed.contains(&key) || !there.insert(key) {
             queue.take_out(tag).await?;
             continue;
         }
@@ -147,7 +150,7 @@ pub(super) async fn sift(
     queue.give_back().await?;
     queue.close().await;
     found.sort_by_key(|letter| (letter.channel, letter.offset));
-    Ok(found)
+    Ok(Sifted { found, there })
 }
 
 /// The queue of one stream, on a channel of its own.

@@ -6,13 +6,14 @@
 //! |---|---|---|
 //! | `log.place` | shard u16, channel 32, last offset of a run u64 | its first offset, writer epoch, sequence of its record's first message, place in the stream at or before that: u64 each |
 //! | `log.spill` | shard u16, record u64 | the record's facts and metas ([`record`](super::record)) |
-//! | `log.stream` | shard u16 | highest record that is in the stream and settled, highest writer epoch claimed, place in the stream from which to read: u64 each; whose claims are this store's: 16 random bytes |
+//! | `log.stream` | shard u16 | highest record that is in the stream and settled, highest writer epoch claimed, place in the stream from which to read: u64 each; whose claims are this store's: 16 random bytes; unless all of it is 0: u64, 1 where its owner stands in the stream's name, 2 where the stream is to be deleted, 4 where it is |
 
 use std::ops::ControlFlow;
 
 use bytes::BytesMut;
 use pqcnet_store::{Batch, Family, ReadError, Scan, Store, View};
 
+use super::names::Named;
 use super::record::{Facts, Record, decode_spilled, encode_spilled};
 use crate::keys::{self, ABOUT, ENTRY, FIRST, GENERATION, HEAD, MARK};
 use crate::{ChannelId, LogError, ReadRequest, ShardNo};
@@ -43,6 +44,70 @@ pub(crate) struct Standing {
     pub position: u64,
     /// Stands in each of this store's claims, and in nobody else's.
     pub writer: u128,
+    /// What the stream is called.
+    pub named: Named,
+    /// Whether there is one.
+    pub life: Life,
+}
+
+/// Whether a shard has a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Life {
+    /// It has.
+    #[default]
+    Used,
+    /// The shard is elsewhere: stream and all else are to be deleted.
+    Doomed,
+    /// They are; only how far writer epochs went is known.
+    Vacant,
+}
+
+impl Standing {
+    /// A release before shards moved here reads only what is 0, and refuses the rest.
+    fn marks(&self) -> u64 {
+        let named = u64::from(self.named == Named::Own);
+        named
+            | match self.life {
+                Life::Used => 0,
+                Life::Doomed => 2,
+                Life::Vacant => 4,
+            }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let (high, low) = ((self.writer >> 64) as u64, self.writer as u64);
+        let mut value = keys::value([self.through, self.epoch, self.position, high, low]);
+        if self.marks() > 0 {
+            value.extend(self.marks().to_be_bytes());
+        }
+        value
+    }
+
+    fn decode(value: &[u8]) -> Option<Standing> {
+        let (numbers, marks) = match keys::numbers::<6>(value) {
+            Some([numbers @ .., marks]) => (numbers, marks),
+            None => (keys::numbers::<5>(value)?, 0),
+        };
+        let [through, epoch, position, high, low] = numbers;
+        let life = match marks & !1 {
+            0 => Life::Used,
+            2 => Life::Doomed,
+            4 => Life::Vacant,
+            _ => return None,
+        };
+        Some(Standing {
+            through,
+            epoch,
+            position,
+            writer: u128::from(high) << 64 | u128::from(low),
+            named: if marks & 1 == 1 {
+                Named::Own
+            } else {
+                Named::Plain
+            },
+            life,
+        })
+    }
 }
 
 /// Some entries of a channel that lie together in the stream.
@@ -67,6 +132,25 @@ fn spill_key(shard: ShardNo, record: u64) -> [u8; 10] {
     key
 }
 
+/// What is written down of a shard's stream.
+pub(crate) fn written(store: &dyn Store, shard: ShardNo) -> Result<Option<Standing>, LogError> {
+    let mut found = None;
+    let read = store.view(&mut |view| {
+        found = view.get(STREAM, &stream_key(shard))?;
+        Ok(())
+    });
+    read.map_err(storage)?;
+    let Some(value) = found else {
+        return Ok(None);
+    };
+    let standing = Standing::decode(&value);
+    let odd = || LogError::DamagedShard {
+        shard,
+        detail: "its standing has the wrong shape".to_owned(),
+    };
+    standing.map(Some).ok_or_else(odd)
+}
+
 /// Where the stream stands, and the highest spilled record; `None` when this store never had the shard.
 pub(crate) fn standing(
     store: &dyn Store,
@@ -78,11 +162,11 @@ pub(crate) fn standing(
         let Some(value) = view.get(STREAM, &stream_key(shard))? else {
             return Ok(());
         };
-        let Some([through, epoch, position, high, low]) = keys::numbers(&value) else {
+        let Some(standing) = Standing::decode(&value) else {
             damaged = Some("its standing has the wrong shape".to_owned());
             return Ok(());
         };
-        let mut last = through;
+        let mut last = standing.through;
         let (from, to) = (spill_key(shard, 0), spill_key(shard, u64::MAX));
         let range = Scan {
             from: &from,
@@ -98,12 +182,6 @@ pub(crate) fn standing(
             last += 1;
             ControlFlow::Continue(())
         })?;
-        let standing = Standing {
-            through,
-            epoch,
-            position,
-            writer: u128::from(high) << 64 | u128::from(low),
-        };
         found = Some((standing, last));
         Ok(())
     });
@@ -114,42 +192,54 @@ pub(crate) fn standing(
     }
 }
 
-/// A shard whose stream this store has written to.
-pub(crate) fn known_shard(store: &dyn Store) -> Result<Option<ShardNo>, LogError> {
+/// A shard whose stream this store has written to, and that it has.
+pub(crate) fn known_shard(store: &dyn Store) -> Result<Option<(ShardNo, Named)>, LogError> {
     let mut found = None;
     let range = Scan {
         from: &[],
         to: &[0xff; 3],
     };
     let read = store.view(&mut |view| {
-        view.scan(STREAM, range, &mut |key, _| {
-            found = key
-                .try_into()
-                .ok()
-                .map(|key| ShardNo(u16::from_be_bytes(key)));
-            ControlFlow::Break(())
+        view.scan(STREAM, range, &mut |key, value| {
+            let standing = Standing::decode(value).filter(|found| found.life == Life::Used);
+            let shard = key.try_into().ok().map(u16::from_be_bytes);
+            found = shard.zip(standing);
+            match found {
+                Some(_) => ControlFlow::Break(()),
+                None => ControlFlow::Continue(()),
+            }
         })
     });
     read.map_err(storage)?;
-    Ok(found)
+    Ok(found.map(|(shard, standing)| (ShardNo(shard), standing.named)))
 }
 
 pub(crate) fn put_standing(batch: &mut Batch, shard: ShardNo, standing: Standing) {
-    let (high, low) = ((standing.writer >> 64) as u64, standing.writer as u64);
-    let value = [
-        standing.through,
-        standing.epoch,
-        standing.position,
-        high,
-        low,
-    ];
-    batch.put(STREAM, &stream_key(shard), &keys::value(value));
+    batch.put(STREAM, &stream_key(shard), &standing.encode());
+}
+
+/// Removes everything of a shard whose stream is deleted, but its generations and how far writer epochs went.
+pub(crate) fn put_wiped(batch: &mut Batch, shard: ShardNo, doomed: Standing) {
+    let (from, to) = keys::shard_range(shard);
+    for family in [ENTRY, HEAD, FIRST, MARK, ABOUT, PLACE, SPILL] {
+        batch.delete_range(family, &from, &to);
+    }
+    let vacant = Standing {
+        epoch: doomed.epoch,
+        named: doomed.named,
+        life: Life::Vacant,
+        ..Standing::default()
+    };
+    put_standing(batch, shard, vacant);
 }
 
 /// What a record changes of heads, marks and abouts.
 pub(crate) fn put_facts(batch: &mut Batch, shard: ShardNo, facts: &Facts) {
     for run in &facts.runs {
         let key = keys::channel(shard, &run.channel);
+        if run.skips && run.first > 1 {
+            put_trim(batch, shard, &run.channel, 0, run.first - 1);
+        }
         let head = [run.head, run.forgotten_epoch, run.bytes, run.newest_ms];
         batch.put(HEAD, &key, &keys::value(head));
         for epoch in &run.forget {
@@ -350,5 +440,41 @@ pub(crate) fn storage(error: ReadError) -> LogError {
         other => LogError::Storage {
             detail: other.to_string(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The disk format: a shard whose stream has the plain name stands as it did before there was another.
+    #[test]
+    fn standings_are_pinned() {
+        let mut standing = Standing {
+            through: 1,
+            epoch: 2,
+            position: 3,
+            writer: 4 << 64 | 5,
+            ..Standing::default()
+        };
+        let mut wanted = keys::value([1, 2, 3, 4, 5]);
+        assert_eq!(standing.encode(), wanted);
+        assert_eq!(Standing::decode(&wanted), Some(standing));
+        wanted.extend(0_u64.to_be_bytes());
+        for (marks, named, life) in [
+            (1, Named::Own, Life::Used),
+            (2, Named::Plain, Life::Doomed),
+            (5, Named::Own, Life::Vacant),
+        ] {
+            (standing.named, standing.life) = (named, life);
+            wanted[47] = marks;
+            assert_eq!(standing.encode(), wanted);
+            assert_eq!(Standing::decode(&wanted), Some(standing));
+        }
+        for odd in [6, 8] {
+            wanted[47] = odd;
+            assert_eq!(Standing::decode(&wanted), None);
+        }
+        assert_eq!(Standing::decode(&wanted[..47]), None);
     }
 }

@@ -13,11 +13,13 @@
 
 mod amqp;
 mod bundle;
+mod discard;
 mod join;
 mod keeper;
 mod letters;
 mod line;
 pub mod local;
+mod names;
 mod read;
 mod record;
 pub mod transport;
@@ -40,7 +42,8 @@ pub use self::bundle::{bundle, bundled, rebundled};
 use self::join::{FIRST_PATIENCE, Joining};
 use self::keeper::{Command, Keeper};
 use self::line::{Line, keep_connected};
-use self::local::put_trim;
+use self::local::{Life, put_trim, written};
+pub use self::names::Naming;
 use self::read::Parked;
 use self::record::Record;
 pub use self::record::{encoded, reencoded, stream_name};
@@ -136,6 +139,8 @@ struct Inner {
 struct Shard {
     keeper: Option<mpsc::Sender<Command>>,
     salt: Salt,
+    /// Whoever opens or discards it.
+    gate: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl BrokerLog {
@@ -189,6 +194,8 @@ impl BrokerLog {
             settings: inner.settings.clone(),
             store: inner.store.clone(),
             shard,
+            named: inner.settings.named(shard),
+            above: 0,
             patience: FIRST_PATIENCE,
             publishing: inner.publishing.clone(),
             reading: inner.reading.clone(),
@@ -211,6 +218,15 @@ impl BrokerLog {
         ready.await.map_err(|_| over())?
     }
 
+    /// The stream of a shard; as it is, or as it is to be where there is none.
+    fn stream_of(&self, shard: ShardNo) -> Result<String, LogError> {
+        let settings = &self.0.settings;
+        Ok(match written(&*self.0.store, shard)? {
+            Some(found) if found.life != Life::Vacant => settings.stream_as(shard, found.named),
+            Some(_) | None => settings.stream(shard),
+        })
+    }
+
     fn off_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce(&dyn Store) -> Result<T, LogError> + Send + 'static,
@@ -223,7 +239,11 @@ impl ShardLog for BrokerLog {
     fn open_above(&self, shard: ShardNo, salt: Salt, floor: u32) -> Pending<Opened> {
         let call = self.0.fences.shut(shard);
         let log = self.clone();
+        let gate = self.gate(shard);
         async move {
+            let _alone = gate.lock().await;
+            // A stream that is to be deleted is gone before there is another of its name.
+            log.cleared(shard).await?;
             // Whatever an earlier generation had under way is in the stream or the spill after this, or has failed.
             log.ready(shard).await?;
             let mut salts = log.off_thread(move |s| generations(s, shard)).await?;
@@ -305,12 +325,13 @@ impl ShardLog for BrokerLog {
     }
 
     fn discard(&self, shard: ShardNo) -> Pending<()> {
-        let detail = format!("shard {} is on a broker: its stream stays", shard.0);
-        async move { Err(LogError::Storage { detail }) }.boxed()
-    }
-
-    fn is_shared(&self) -> bool {
-        true
+        self.0.fences.shut(shard);
+        let (log, gate) = (self.clone(), self.gate(shard));
+        async move {
+            let _alone = gate.lock().await;
+            log.discarded(shard).await
+        }
+        .boxed()
     }
 
     fn keeps_letters(&self) -> bool {
@@ -329,7 +350,18 @@ impl ShardLog for BrokerLog {
         wanted: LetterKeys,
     ) -> Pending<Vec<Letter>> {
         let log = self.clone();
-        async move { log.sifted(shard, listed, wanted).await }.boxed()
+        async move { Ok(log.sifted(shard, listed, wanted).await?.found) }.boxed()
+    }
+
+    fn letters_there(&self, shard: ShardNo, listed: LetterKeys) -> Pending<LetterKeys> {
+        let log = self.clone();
+        let wanted = LetterKeys::new();
+        async move { Ok(log.sifted(shard, listed, wanted).await?.there) }.boxed()
+    }
+
+    fn bring_letter(&self, shard: ShardNo, letter: Letter) -> Pending<()> {
+        let log = self.clone();
+        async move { log.put_letter(shard, letter).await }.boxed()
     }
 }
 

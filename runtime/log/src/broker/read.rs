@@ -6,7 +6,6 @@ use bytes::BytesMut;
 
 use super::BrokerLog;
 use super::local::{MAX_RUNS, Placed, placed, spilled_entries, storage};
-use super::record::stream_name;
 use super::transport::{BrokerError, EntryHead, Message, Messages, Start, in_time};
 use crate::embedded::read::bounds;
 use crate::{ChannelId, Entries, LogError, ReadRequest, ShardNo};
@@ -111,6 +110,7 @@ impl BrokerLog {
         runs: &[Placed],
         next: u64,
     ) -> Result<(Entries, u64), LogError> {
+        let stream = self.stream_of(want.shard)?;
         let busy = |error: BrokerError| {
             tracing::debug!(%error, "a read waits for the broker");
             LogError::Busy
@@ -145,7 +145,6 @@ impl BrokerLog {
                         open.close().await;
                     }
                     let from = Start::Position(run.position);
-                    let stream = stream_name(&self.0.settings.prefix, want.shard);
                     in_time(connection.read(&stream, from))
                         .await
                         .map_err(busy)?
@@ -220,6 +219,12 @@ pub(super) struct Parked {
     /// It was taken and not wanted yet.
     held: Option<Message>,
     messages: Box<dyn Messages>,
+}
+
+impl Parked {
+    pub(super) fn shard(&self) -> ShardNo {
+        self.shard
+    }
 }
 
 enum Took {

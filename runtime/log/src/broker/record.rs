@@ -1,9 +1,10 @@
 //! A batch as a record of the stream: its entries, and the facts that its last message carries.
 //!
 //! ```text
-//! facts  = 1 ‖ generation u32 ‖ salt 16 ‖ runs u32 ‖ run …                                       integers big-endian
+//! facts  = 1 (2: where a run skips) ‖ generation u32 ‖ salt 16 ‖ runs u32 ‖ run …                                       integers big-endian
 //! run    = channel 32 ‖ first u64 ‖ head u64 ‖ forgotten u64 ‖ bytes u64 ‖ newest ms u64
 //!          ‖ dropped marks u32 ‖ epoch u64 … ‖ marks u32 ‖ (epoch, sequence, offset) … ‖ about u32 (0: none, else length + 1) ‖ about
+//!          ‖ in facts of version 2: u8, 1 where nothing before its first entry is kept
 //! metas  = entries u32 ‖ (run u32, offset u64, epoch u64, sequence u64, length u32) …              in the spill, after the facts
 //! ```
 
@@ -12,9 +13,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::bundle;
+use crate::batch::NO_PRODUCER;
 use crate::{AppendBatch, ChannelId, ProducerMark, Salt, ShardNo};
 
 const VERSION: u8 = 1;
+/// With fronts that were passed over, of shards that came from elsewhere. A release before those refuses it.
+const SKIPS: u8 = 2;
 /// More runs, marks or entries than a batch can have: 8 MiB of empty payloads are fewer.
 const MAX_ITEMS: u32 = 1 << 20;
 
@@ -31,6 +35,8 @@ pub(crate) struct Run {
     pub forget: Vec<u64>,
     pub marks: Vec<ProducerMark>,
     pub about: Option<Bytes>,
+    /// What is below `first` is not kept.
+    pub skips: bool,
 }
 
 /// One entry of a record.
@@ -65,8 +71,14 @@ impl Record {
         let mut marks: BTreeMap<(usize, u64), (u64, u64)> = BTreeMap::new();
         let mut metas = Vec::with_capacity(batch.entries.len());
         let mut start = 0;
+        for (index, run) in batch.runs.iter().enumerate() {
+            let alone = run.marks.iter();
+            marks.extend(alone.map(|mark| ((index, mark.epoch), (mark.sequence, mark.offset))));
+        }
         for entry in &batch.entries {
-            marks.insert((entry.run, entry.epoch), (entry.sequence, entry.offset));
+            if (entry.epoch, entry.sequence) != NO_PRODUCER {
+                marks.insert((entry.run, entry.epoch), (entry.sequence, entry.offset));
+            }
             metas.push(Meta {
                 run: entry.run,
                 offset: entry.offset,
@@ -94,6 +106,7 @@ impl Record {
                     })
                     .collect(),
                 about: run.about,
+                skips: run.skips,
             }
         });
         Self {
@@ -125,7 +138,8 @@ impl Record {
 
 impl Facts {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
+        let skips = self.runs.iter().any(|run| run.skips);
+        let mut out = vec![if skips { SKIPS } else { VERSION }];
         put32(&mut out, self.generation as usize);
         out.extend_from_slice(&self.salt);
         put32(&mut out, self.runs.len());
@@ -155,6 +169,9 @@ impl Facts {
                 run.about.as_ref().map_or(0, |about| about.len() + 1),
             );
             out.extend_from_slice(run.about.as_deref().unwrap_or_default());
+            if skips {
+                out.push(u8::from(run.skips));
+            }
         }
         out
     }
@@ -162,7 +179,10 @@ impl Facts {
     /// The facts at the front of `bytes`, and the rest; `None` when no version of this program wrote them.
     pub(crate) fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let mut from = Reader(bytes);
-        if from.take(1)? != [VERSION] {
+        let &[version] = from.take(1)? else {
+            return None;
+        };
+        if version != VERSION && version != SKIPS {
             return None;
         }
         let generation = from.u32()?;
@@ -187,6 +207,7 @@ impl Facts {
                 0 => None,
                 more => Some(Bytes::copy_from_slice(from.take(more as usize - 1)?)),
             };
+            let skips = version == SKIPS && from.take(1)? == [1];
             runs.push(Run {
                 channel,
                 first,
@@ -197,6 +218,7 @@ impl Facts {
                 forget,
                 marks,
                 about,
+                skips,
             });
         }
         let facts = Self {
@@ -350,6 +372,43 @@ mod tests {
         assert_eq!(Facts::decode(&wanted), Some((facts, &[][..])));
     }
 
+    // The same of a copy whose front is gone: marks that came without entries, and version 2, which alone tells of fronts.
+    #[test]
+    fn facts_of_a_copy_are_pinned() {
+        let mut batch = AppendBatch::new(ShardNo(3), 1);
+        let base = Base {
+            head: 4,
+            ..Base::default()
+        };
+        let slot = batch.channel(ChannelId([0xab; 32]), base);
+        batch.skip_to_base(slot);
+        batch.push_copy(slot, 8, |_, out| out.extend_from_slice(b"one"));
+        batch.mark(
+            slot,
+            ProducerMark {
+                epoch: 9,
+                sequence: 2,
+                offset: 5,
+            },
+        );
+        let facts = Record::new(batch, [0x11; 16]).facts;
+        let mut wanted = vec![2, 0, 0, 0, 1];
+        wanted.extend([0x11; 16]);
+        wanted.extend([0, 0, 0, 1]);
+        wanted.extend([0xab; 32]);
+        for number in [5_u64, 5, 0, 3, 8] {
+            wanted.extend(number.to_be_bytes());
+        }
+        wanted.extend([0, 0, 0, 0, 0, 0, 0, 1]);
+        for number in [9_u64, 2, 5] {
+            wanted.extend(number.to_be_bytes());
+        }
+        wanted.extend([0, 0, 0, 0, 1]);
+        assert_eq!(facts.encode(), wanted);
+        assert_eq!(Facts::decode(&wanted), Some((facts, &[][..])));
+        assert_eq!(Facts::decode(&wanted[..wanted.len() - 1]), None);
+    }
+
     // What the spill keeps comes back; whatever is cut off, or of another version, is refused.
     #[test]
     fn spilled_records_come_back_whole_or_not_at_all() {
@@ -362,7 +421,7 @@ mod tests {
         for len in 0..bytes.len() {
             assert_eq!(decode_spilled(&bytes[..len]), None, "{len} bytes");
         }
-        let newer = [&[2], &bytes[1..]].concat();
+        let newer = [&[3], &bytes[1..]].concat();
         assert_eq!(decode_spilled(&newer), None);
         let texts: Vec<_> = record.entries().map(|(_, m, b)| (m.offset, b)).collect();
         assert_eq!(texts, [(5, Bytes::from_static(b"one")), (6, Bytes::new())]);

@@ -12,6 +12,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::bundle;
+use super::names::Naming;
 use crate::core::fold::Stamp;
 use crate::core::owner::OwnerLimits;
 use crate::{ChannelId, Letter, LetterKeys, Retention};
@@ -24,6 +25,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub struct BrokerSettings {
     /// Names of streams and locks begin with this; relayers of one network have it in common.
     pub prefix: String,
+    /// Whose they are; without it all shards' streams have the names that have no owner in them.
+    pub naming: Option<Naming>,
     /// Of streams that do not exist yet.
     pub retention: Retention,
     /// Limits of each shard's writer.
@@ -35,6 +38,7 @@ impl BrokerSettings {
     pub fn new(prefix: impl Into<String>) -> Self {
         Self {
             prefix: prefix.into(),
+            naming: None,
             retention: Retention::default(),
             limits: OwnerLimits::default(),
         }
@@ -116,6 +120,12 @@ pub trait Connection: Send + Sync + 'static {
     /// Reads a stream from a place on.
     fn read(&self, stream: &str, from: Start) -> Answer<Box<dyn Messages>>;
 
+    /// Deletes a stream and the queue beside it, as far as they are there. Takes the lock, and gives it up in the end.
+    ///
+    /// # Errors
+    /// [`BrokerError::Locked`], [`BrokerError::Asleep`].
+    fn delete(&self, stream: &str) -> Answer<()>;
+
     /// Puts a copy into the queue beside a stream, whose lock this connection has or takes; false when the queue has no room.
     fn keep_letter(&self, stream: &str, letter: Letter) -> Answer<bool> {
         drop(letter);
@@ -123,15 +133,19 @@ pub trait Connection: Send + Sync + 'static {
     }
 
     /// Gives what is wanted of that queue, and takes out what is not listed and what is there twice. The same lock.
-    fn sift_letters(
-        &self,
-        stream: &str,
-        listed: LetterKeys,
-        wanted: LetterKeys,
-    ) -> Answer<Vec<Letter>> {
+    fn sift_letters(&self, stream: &str, listed: LetterKeys, wanted: LetterKeys) -> Answer<Sifted> {
         drop((listed, wanted));
         no_letters(stream)
     }
+}
+
+/// What a look through the queue beside a stream came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sifted {
+    /// What was wanted and is there, ascending.
+    pub found: Vec<Letter>,
+    /// All that is there now.
+    pub there: LetterKeys,
 }
 
 fn no_letters<T: Send + 'static>(stream: &str) -> Answer<T> {

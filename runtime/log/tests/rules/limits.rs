@@ -106,7 +106,7 @@ async fn found(log: &dyn ShardLog, request: ReadRequest) -> Vec<(u64, Vec<u8>)> 
 /// Everything from the front on is there, once, in order, up to the head. A front may go on while it is read, and then by what is that old.
 async fn is_whole(log: &dyn ShardLog, channel: ChannelId, head: u64) -> Vec<u64> {
     let first = front(log, channel).await;
-    if first > 2 && !log.is_shared() {
+    if first > 2 && log.is_limited() {
         // Whoever asks for what is gone is given the front, and sees that it is not what came next.
         assert_eq!(first_after(log, channel, first - 2).await, Some(first));
     }
@@ -166,7 +166,7 @@ pub async fn the_oldest_bytes_go<F: Fixture>(make: impl FnOnce(Retention) -> F) 
     for (channel, head) in [A, B].into_iter().zip(filling.heads) {
         let jumps = is_whole(&*log, channel, head).await;
         // A log that is not asked to look lets nothing go.
-        assert!(jumps.is_empty() || log.is_shared(), "{jumps:?}");
+        assert!(jumps.is_empty() || !log.is_limited(), "{jumps:?}");
     }
     drop(log);
     let fixture = fixture.restarted().await;

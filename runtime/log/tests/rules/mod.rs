@@ -30,6 +30,8 @@ macro_rules! every_rule {
             generations_rise_and_keep_their_salts,
             trim_keeps_offsets,
             a_time_is_found,
+            a_copy_is_stored_as_it_was,
+            what_is_discarded_is_gone,
         }
     };
 }
@@ -396,4 +398,119 @@ pub async fn a_time_is_found(fixture: impl Fixture) {
         matches!(closed, Err(LogError::Damaged { offset: 4, .. })),
         "{closed:?}"
     );
+}
+
+// A copy of a channel whose front is gone and whose producers are elsewhere: entries 4 and 5 without a producer, then the marks, of which one is
+// dropped later, and the numbers as they were there. Another channel has marks and no entry left. The next entry goes on behind both.
+pub async fn a_copy_is_stored_as_it_was(fixture: impl Fixture) {
+    let log = fixture.log();
+    let generation = log.open_above(S, [0; 16], 41).await.unwrap().generation;
+    assert!(generation > 41, "{generation}");
+    let mark = |epoch, sequence, offset| ProducerMark {
+        epoch,
+        sequence,
+        offset,
+    };
+    let at = |head| Base {
+        head,
+        ..Base::default()
+    };
+    let was = Base {
+        head: 5,
+        bytes: 500,
+        forgotten_epoch: 2,
+        newest_ms: 77,
+    };
+    let mut copy = AppendBatch::new(S, generation);
+    let slot = copy.channel(A, at(3));
+    copy.skip_to_base(slot);
+    for text in [b"d", b"e"] {
+        copy.push_copy(slot, 70, |_, out| out.extend_from_slice(text));
+    }
+    copy.mark(slot, mark(3, 9, 1));
+    copy.mark(slot, mark(4, 2, 5));
+    copy.settle_as(slot, was);
+    let gone = copy.channel(B, at(9));
+    copy.skip_to_base(gone);
+    copy.mark(gone, mark(6, 9, 9));
+    copy.settle_as(gone, Base { head: 9, ..was });
+    log.append(copy).unwrap().await.unwrap();
+    let mut next = AppendBatch::new(S, generation);
+    let slot = next.channel(A, was);
+    next.push(slot, (4, 3), 80, |_, out| out.push(b'f'));
+    next.forget(slot, 3);
+    log.append(next).unwrap().await.unwrap();
+    let mut next = AppendBatch::new(S, generation);
+    let slot = next.channel(B, Base { head: 9, ..was });
+    next.push(slot, (6, 10), 80, |_, out| out.push(b'j'));
+    log.append(next).unwrap().await.unwrap();
+    drop(log);
+    let fixture = fixture.restarted().await;
+    let log = fixture.log();
+    let texts = |of: &[(u64, &str)]| of.iter().map(|(o, t)| (*o, (*t).to_owned())).collect();
+    let wanted: Vec<(u64, String)> = texts(&[(4, "d"), (5, "e"), (6, "f")]);
+    assert_eq!(read(&*log, S, A, 0).await.unwrap(), wanted);
+    assert_eq!(read(&*log, S, A, 4).await.unwrap(), wanted[1..]);
+    let wanted: Vec<(u64, String)> = texts(&[(10, "j")]);
+    assert_eq!(read(&*log, S, B, 0).await.unwrap(), wanted);
+    let a = head(&*log, S, A).await.unwrap();
+    assert_eq!(
+        (a.first, a.head, a.bytes, a.newest_ms, a.forgotten_epoch),
+        (4, 6, 501, 80, 3)
+    );
+    assert_eq!(a.producers, [mark(4, 3, 6)]);
+    let b = head(&*log, S, B).await.unwrap();
+    assert_eq!((b.first, b.head), (10, 10));
+    assert_eq!(b.producers, [mark(6, 10, 10)]);
+}
+
+/// Discards a shard; again while the log is busy, as whoever gave it away does.
+async fn discarded(log: &dyn ShardLog, shard: ShardNo) {
+    while let Err(error) = log.discard(shard).await {
+        assert_eq!(error, LogError::Busy);
+    }
+}
+
+// A shard that was given away goes: nothing of it is told or read, whoever had it open is out, and its neighbour stays. It comes again under a higher
+// generation, from its first offset on, and goes again, also right after a restart.
+pub async fn what_is_discarded_is_gone(fixture: impl Fixture) {
+    let mut fixture = fixture;
+    let (other, mut last) = (ShardNo(8), 0);
+    let log = fixture.log();
+    let beside = log.open(other, [0; 16]).await.unwrap().generation;
+    let stays = log.append(batch(other, beside, A, 0, &["stays"]));
+    stays.unwrap().await.unwrap();
+    discarded(&*log, ShardNo(9)).await;
+    drop(log);
+    for text in ["first", "second", "third"] {
+        let log = fixture.log();
+        let generation = log.open(S, [0; 16]).await.unwrap().generation;
+        assert!(generation > last, "{generation}, {last}");
+        last = generation;
+        assert_eq!(log.heads(S).await.unwrap(), []);
+        log.append(batch(S, generation, A, 0, &[text, "x"]))
+            .unwrap()
+            .await
+            .unwrap();
+        assert_eq!(read(&*log, S, A, 0).await.unwrap()[0], (1, text.to_owned()));
+        drop(log);
+        fixture = fixture.restarted().await;
+        let log = fixture.log();
+        if text == "second" {
+            let again = log.open(S, [0; 16]).await.unwrap().generation;
+            last = again;
+            discarded(&*log, S).await;
+            let refused = log.append(batch(S, again, A, 2, &["late"])).err().unwrap();
+            assert!(matches!(refused, AppendError::Fenced { .. }), "{refused}");
+        } else {
+            discarded(&*log, S).await;
+        }
+        assert_eq!(log.heads(S).await.unwrap(), []);
+        assert_eq!(read(&*log, S, A, 0).await.unwrap(), []);
+        discarded(&*log, S).await;
+        assert_eq!(
+            read(&*log, other, A, 0).await.unwrap(),
+            [(1, "stays".to_owned())]
+        );
+    }
 }

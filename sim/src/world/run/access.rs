@@ -9,15 +9,18 @@ use parking_lot::Mutex;
 use pqcnet_actor::{Env, StreamRng};
 use pqcnet_client::ClientConfig;
 use pqcnet_crypto::{NodeId, NodeKeys};
+use pqcnet_log::{BrokerSettings, ShardNo};
+use pqcnet_messages::ShardMap;
 use pqcnet_p2p::network::Address;
 use pqcnet_p2p::streams::Streams;
 use pqcnet_roles::Metering;
+use pqcnet_roles::platform::naming;
 
 use super::{DATA_PORT, World};
 use crate::broker::Shelf;
 use crate::disk::Disk;
 use crate::net::SimStreams;
-use crate::world::{NodeNo, NodeSpec, WorldError, stream_of};
+use crate::world::{NodeNo, NodeSpec, PREFIX, WorldError, stream_of};
 
 impl World {
     /// Nodes of this world.
@@ -83,6 +86,19 @@ impl World {
     /// The node with the broker on which this one's log is.
     pub fn broker_of(&self, node: NodeNo) -> Option<NodeNo> {
         self.find(self.spec(node).broker.as_ref()?.as_str())
+    }
+
+    /// What a relayer calls its stream of a shard.
+    pub fn stream_of(&self, owner: NodeNo, shard: ShardNo) -> String {
+        let mut settings = BrokerSettings::new(PREFIX);
+        let network = self.network.as_ref();
+        settings.naming = network.and_then(|network| {
+            let relayers = network.relayers();
+            let relayers = relayers.iter().map(|node| node.id);
+            let first = ShardMap::from_relayers(network.shards(), relayers).ok()?;
+            Some(naming(&first, self.id(owner)))
+        });
+        settings.stream(shard)
     }
 
     /// Where a node's broker listens.

@@ -1,5 +1,5 @@
 //! A network whose relayers hear of maps when they do, whose answers get lost and whose processes die, while what is stored
-//! moves with the shards.
+//! moves with the shards. Every other one has its log on a broker, which comes and goes.
 
 use super::tests::{first, map, node};
 use super::*;
@@ -30,6 +30,8 @@ type Disk = BTreeMap<(ShardId, ChannelId), Kept>;
 struct Relayer {
     tenure: Tenure,
     disk: Disk,
+    /// Shards whose streams are to be deleted, and nothing was yet; as on the disk. Only of logs on a broker.
+    doomed: BTreeSet<ShardId>,
     /// A copy that it makes, and from whom.
     copying: BTreeMap<ShardId, (Copying, NodeId)>,
 }
@@ -51,8 +53,31 @@ impl Relayer {
         Relayer {
             tenure: Tenure::new(node(me), first(), []).unwrap(),
             disk: Disk::new(),
+            doomed: BTreeSet::new(),
             copying: BTreeMap::new(),
         }
+    }
+
+    fn on_broker(&self) -> bool {
+        self.me().as_bytes()[0].is_multiple_of(2)
+    }
+
+    /// Removes everything of a shard, as the log does: at once, or on a broker when that is there.
+    fn discard(&mut self, shard: ShardId, broker: bool) {
+        if self.on_broker() {
+            self.doomed.insert(shard);
+            self.clear(shard, broker);
+        } else {
+            self.disk.retain(|(of, _), _| *of != shard);
+        }
+    }
+
+    /// Goes on with that. Whether the shard may be opened.
+    fn clear(&mut self, shard: ShardId, broker: bool) -> bool {
+        if broker && self.doomed.remove(&shard) {
+            self.disk.retain(|(of, _), _| *of != shard);
+        }
+        !self.doomed.contains(&shard)
     }
 
     fn me(&self) -> NodeId {
@@ -198,6 +223,8 @@ enum Step {
     Unfence(u8),
     /// A node asks whether what it gave away is on the other's disk; the answer is lost if so.
     Sweep(u8, bool),
+    /// The broker is there from now on, or not.
+    Broker(bool),
     /// A node is killed between two synced writes and starts again.
     Kill(u8),
     /// Records are stored in a channel of a shard, wherever it is.
@@ -213,6 +240,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (who.clone(), 1..40u8).prop_map(|(who, steps)| Step::Copy(who, steps)),
         1 => who.clone().prop_map(Step::Unfence),
         1 => (who.clone(), any::<bool>()).prop_map(|(who, lost)| Step::Sweep(who, lost)),
+        1 => any::<bool>().prop_map(Step::Broker),
         1 => who.prop_map(Step::Kill),
         3 => (0..SHARDS, 0..CHANNELS, 1..6u8).prop_map(|(shard, which, count)| Step::Store(shard, which, count)),
     ]
@@ -229,7 +257,7 @@ fn release(
     whom: usize,
     shard: ShardId,
     copied: Option<[u8; 32]>,
-    lost: bool,
+    (lost, broker): (bool, bool),
 ) {
     let (me, version) = (nodes[who].me(), nodes[who].tenure.map().version());
     let from = &mut nodes[whom];
@@ -255,6 +283,8 @@ fn release(
             to.copying.remove(&shard);
             to.tenure.take(shard, moves);
         }
+        // A log that can not be opened takes no copy.
+        Err(Refusal::HoldsRecords) if !to.clear(shard, broker) => {}
         Err(Refusal::HoldsRecords) => {
             let own = of_shard(&to.disk, shard).map(|(id, kept)| (id, kept.copied.clone()));
             let copy = Copying::new(own.collect(), 2);
@@ -268,12 +298,12 @@ fn release(
 }
 
 /// One node asks for all that it wants and does not copy yet.
-fn ask(nodes: &mut [Relayer], who: usize, lost: bool) {
+fn ask(nodes: &mut [Relayer], who: usize, (lost, broker): (bool, bool)) {
     for (shard, whom) in nodes[who].tenure.wanted(0) {
         if let Some(whom) = find(nodes, whom)
             && !nodes[who].copying.contains_key(&shard)
         {
-            release(nodes, who, whom, shard, None, lost);
+            release(nodes, who, whom, shard, None, (lost, broker));
         }
     }
 }
@@ -305,7 +335,7 @@ fn copy(nodes: &mut [Relayer], who: usize) {
             }
             Next::Done => {
                 let copied = nodes[who].digest(shard);
-                release(nodes, who, whom, shard, Some(copied), false);
+                release(nodes, who, whom, shard, Some(copied), (false, true));
                 continue;
             }
         }
@@ -314,7 +344,7 @@ fn copy(nodes: &mut [Relayer], who: usize) {
 }
 
 /// A former owner discards what the present one has.
-fn sweep(nodes: &mut [Relayer], who: usize, lost: bool) {
+fn sweep(nodes: &mut [Relayer], who: usize, (lost, broker): (bool, bool)) {
     let given: Vec<_> = nodes[who].tenure.given().collect();
     for (shard, to, moves) in given {
         let Some(to) = find(nodes, to) else { continue };
@@ -322,7 +352,7 @@ fn sweep(nodes: &mut [Relayer], who: usize, lost: bool) {
             && !lost
             && !nodes[who].copying.contains_key(&shard)
         {
-            nodes[who].disk.retain(|(of, _), _| *of != shard);
+            nodes[who].discard(shard, broker);
         }
     }
 }
@@ -336,7 +366,7 @@ proptest! {
         let mut nodes: Vec<Relayer> = (0..NODES).map(Relayer::new).collect();
         let mut signed = vec![map(1, [0, 1, 2])];
         let mut truth = Disk::new();
-        let mut stored = 0;
+        let (mut stored, mut broker) = (0, true);
         let mut moved: BTreeMap<ShardId, u8> = BTreeMap::new();
         for step in steps {
             match step {
@@ -349,13 +379,14 @@ proptest! {
                         tenure.enforce(heard);
                     }
                 }
-                Step::Ask(who, lost) => ask(&mut nodes, who.into(), lost),
+                Step::Ask(who, lost) => ask(&mut nodes, who.into(), (lost, broker)),
                 Step::Copy(who, steps) => (0..steps).for_each(|_| copy(&mut nodes, who.into())),
                 Step::Unfence(who) => {
                     let tenure = &mut nodes[usize::from(who)].tenure;
                     (0..SHARDS).for_each(|shard| tenure.stay(ShardId(shard)));
                 }
-                Step::Sweep(who, lost) => sweep(&mut nodes, who.into(), lost),
+                Step::Sweep(who, lost) => sweep(&mut nodes, who.into(), (lost, broker)),
+                Step::Broker(there) => broker = there,
                 Step::Kill(who) => nodes[usize::from(who)].kill(),
                 Step::Store(shard, which, count) => {
                     let shard = ShardId(shard);
@@ -375,6 +406,7 @@ proptest! {
                 let (one, another) = (having.next(), having.next());
                 prop_assert!(another.is_none(), "{shard} is at two places");
                 if let Some(owner) = one {
+                    prop_assert!(!owner.doomed.contains(&shard), "{shard} is to be deleted where it is");
                     prop_assert!(of_shard(&owner.disk, shard).eq(of_shard(&truth, shard)), "{shard} is not whole");
                     let moves = owner.tenure.moves(shard);
                     let before = moved.insert(shard, moves).unwrap_or(0);
@@ -391,7 +423,7 @@ proptest! {
         }
         for _ in 0..4 * usize::from(NODES) {
             for who in 0..nodes.len() {
-                ask(&mut nodes, who, false);
+                ask(&mut nodes, who, (false, true));
                 (0..400).for_each(|_| copy(&mut nodes, who));
             }
         }
@@ -403,7 +435,7 @@ proptest! {
             prop_assert!(of_shard(&nodes[owner].disk, shard).eq(of_shard(&truth, shard)));
         }
         for who in 0..nodes.len() {
-            sweep(&mut nodes, who, false);
+            sweep(&mut nodes, who, (false, true));
         }
         // What a copy of another time left behind at somebody who never got the shard is nobody's, and of no harm.
         for relayer in &nodes {

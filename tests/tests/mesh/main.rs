@@ -1,5 +1,7 @@
 //! The mesh in real processes: nodes find each other from one address, and what the root orders holds everywhere.
 
+mod moves;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,18 +11,15 @@ use pqcnet_actor::Env;
 use pqcnet_crypto::{MlDsaKeyPair, NodeId, NodeKeys};
 use pqcnet_link::{LinkConfig, Reason, ServiceId};
 use pqcnet_mesh::shelf::{Kind, Shelf};
-use pqcnet_messages::control::{Status, StatusReport};
 use pqcnet_messages::{
-    Channel, ChannelName, Directive, Order, Refusal, Role, ShardMap, SignedDirective,
-    SubmitDirective, Submitted,
+    Directive, Order, Refusal, Role, SignedDirective, SubmitDirective, Submitted,
 };
 use pqcnet_p2p::endpoint::Endpoint;
 use pqcnet_p2p::handshake::{Security, SecurityConfig};
 use pqcnet_p2p::network::Admission;
 use pqcnet_p2p::streams::TcpStreams;
 use pqcnet_p2p::typed::{Bindings, LinkHandle, establish};
-use pqcnet_tests::load::Load;
-use pqcnet_tests::network::{Listing, Network, Node, SHARDS};
+use pqcnet_tests::network::{Listing, Network, Node};
 
 /// Nodes of the large network.
 const NODES: usize = 30;
@@ -308,184 +307,6 @@ async fn only_the_root_orders() -> Result<()> {
     let told = refused(&network, &newcomer, Role::Operator, relayer).await?;
     assert!(told.contains("roles is over"), "{told}");
     network.stop().await
-}
-
-/// What a node tells an operator.
-async fn account(network: &Network, node: &Node) -> Result<StatusReport> {
-    let operator = link(network, &network.operator, Role::Operator, node).await?;
-    let operator = operator.map_err(anyhow::Error::msg)?;
-    let report = operator.remote::<Status>().ask(Status {}, SOON).await?;
-    operator.close(Reason::Closed);
-    Ok(report)
-}
-
-/// Waits until a relayer has exactly so many shards that work.
-async fn has_shards(network: &Network, node: &Node, count: usize) -> Result<()> {
-    let asking = async {
-        // A node that is busy copying may not answer in time.
-        let has =
-            |report: Result<StatusReport>| report.is_ok_and(|told| told.shards.len() == count);
-        while !has(account(network, node).await) {
-            tokio::time::sleep(PACE).await;
-        }
-    };
-    let asked = tokio::time::timeout(3 * GIVE_UP, asking).await;
-    asked.with_context(|| format!("{} never has {count} shards:\n{}", node.name, node.log()))
-}
-
-/// The root signs a map that gives all shards of one relayer to the other. Those without records move, the one with records does, and a
-/// client that publishes and subscribes there notices a pause at most. Both know after being killed who has what, and the next map brings
-/// everything back.
-#[tokio::test(flavor = "multi_thread")]
-async fn shards_change_hands() -> Result<()> {
-    let network = Network::listed(1, 2, Admission::Any, Listing::Operated)?;
-    network.start_all().await?;
-    let [one, two] = [1, 2].map(|number| network.node(Role::Relayer, number));
-    let each = usize::from(SHARDS) / 2;
-    for node in [one, two] {
-        has_shards(&network, node, each).await?;
-    }
-    let keys = Arc::new(NodeKeys::generate());
-    let client = network.client(&keys).await?;
-    let first = ShardMap::from_relayers(SHARDS, [one.id, two.id])?;
-    // Two channels of the first relayer, in different shards.
-    let of = |name: &ChannelName| Channel {
-        owner: keys.node_id(),
-        name: name.clone(),
-    };
-    let names = network.balanced_channels(keys.node_id(), 16)?;
-    let mut of_one = names
-        .iter()
-        .filter(|name| first.owner_of_channel(&of(name)) == one.id);
-    let kept = of_one.next().context("a channel")?;
-    let mut others = of_one.filter(|name| first.shard_of(&of(name)) != first.shard_of(&of(kept)));
-    let moving = others.next().context("a channel in another shard")?;
-    let publishes = client.publisher(kept)?;
-    assert_eq!(publishes.publish("here").await?.offset, Some(1));
-    let mut records = client.subscribe(&of(moving), 0).await?;
-
-    let all_two = ShardMap::new(2, vec![two.id; usize::from(SHARDS)])?;
-    let signed = order(&network, 2, Order::ShardMap(all_two)).sign(&network.root)?;
-    assert_eq!(submit(&network, one, signed).await?, Ok(Submitted::Applied));
-    has_shards(&network, two, usize::from(SHARDS)).await?;
-    has_shards(&network, one, 0).await?;
-    assert_eq!(
-        client.publisher(moving)?.publish("there").await?.offset,
-        Some(1)
-    );
-    assert_eq!(publishes.publish("here too").await?.offset, Some(2));
-    let record = tokio::time::timeout(GIVE_UP, records.next()).await??;
-    assert_eq!((record.offset, &record.payload[..]), (1, &b"there"[..]));
-    let of_two = account(&network, two).await?;
-    let shard = u32::from(first.shard_of(&of(moving)).0);
-    let found = of_two.shards.iter().find(|status| status.id == shard);
-    assert_eq!(found.context("the shard")?.records, 1);
-    let told = account(&network, one).await?.problems;
-    let told: Vec<&str> = told.iter().map(|problem| problem.code.as_str()).collect();
-    ensure!(!told.contains(&"shard-not-moved"), "{told:?}");
-
-    for node in [one, two] {
-        node.kill().await?;
-        node.start().await?;
-    }
-    has_shards(&network, two, usize::from(SHARDS)).await?;
-    has_shards(&network, one, 0).await?;
-    client.publisher(moving)?.publish("after").await?;
-    publishes.publish("as ever").await?;
-
-    let back = ShardMap::new(3, first.owners().to_vec())?;
-    let signed = order(&network, 3, Order::ShardMap(back)).sign(&network.root)?;
-    assert_eq!(submit(&network, two, signed).await?, Ok(Submitted::Applied));
-    has_shards(&network, one, each).await?;
-    has_shards(&network, two, each).await?;
-    assert_eq!(publishes.publish("back again").await?.offset, Some(4));
-    client.publisher(moving)?.publish("there still").await?;
-    for (offset, payload) in [(2, &b"after"[..]), (3, b"there still")] {
-        let record = tokio::time::timeout(GIVE_UP, records.next()).await??;
-        assert_eq!((record.offset, &record.payload[..]), (offset, payload));
-    }
-    network.stop().await
-}
-
-/// How often these words are in a node's log.
-fn said(node: &Node, words: &str) -> usize {
-    node.log().matches(words).count()
-}
-
-/// How long nothing was stored in each shard that a node gave away with its records.
-fn fenced_ms(node: &Node) -> Vec<u64> {
-    let log = node.log();
-    let told = log.split("fenced_ms=").skip(1);
-    let numbers = told.map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
-    let numbers = numbers.filter_map(|number| number?.parse().ok());
-    numbers.filter(|ms| *ms > 0).collect()
-}
-
-/// Four times the root moves the shards of two relayers while eight channels are published to and read: all to one, all to the other, to
-/// each what was the other's, and back. Each time one of the two, in turn the new owner and the old one, is killed once the first copy of a
-/// shard with records was made. Nothing acknowledged is lost, nothing lands twice, order is kept; the sentry, which asks by the map, is
-/// sent to whoever has a shard.
-#[tokio::test(flavor = "multi_thread")]
-async fn shards_move_under_load() -> Result<()> {
-    const MESSAGES: u64 = 1_500;
-    const STRETCH: u64 = 300;
-    let network = Arc::new(Network::listed(1, 2, Admission::Any, Listing::Operated)?);
-    network.start_all().await?;
-    let [one, two] = [1, 2].map(|number| network.node(Role::Relayer, number));
-    let sentry = network.node(Role::Sentry, 1);
-    let load = Load::start(network.clone(), 2, 4, MESSAGES).await?;
-    let (progress, all) = (load.progress.clone(), usize::from(SHARDS));
-    let first = ShardMap::from_relayers(SHARDS, [one.id, two.id])?;
-    let swapped = first
-        .owners()
-        .iter()
-        .map(|owner| if *owner == one.id { two.id } else { one.id });
-    let rounds = [
-        (vec![two.id; all], [0, all], two, two),
-        (vec![one.id; all], [all, 0], one, two),
-        (swapped.collect(), [all / 2, all / 2], two, one),
-        (first.owners().to_vec(), [all / 2, all / 2], one, one),
-    ];
-    let copied = "a shard is copied";
-    let mut last = first;
-    for (version, (owners, counts, taker, victim)) in (2..).zip(rounds) {
-        load.allow(STRETCH);
-        let some = load.lanes() * STRETCH * (version - 2) + load.lanes() * STRETCH / 4;
-        progress.reach(&progress.settled, some).await;
-        let before = said(taker, copied);
-        last = ShardMap::new(version, owners)?;
-        let signed = order(&network, version, Order::ShardMap(last.clone())).sign(&network.root)?;
-        assert_eq!(submit(&network, one, signed).await?, Ok(Submitted::Applied));
-        let what = format!("{} copies a shard under map {version}", taker.name);
-        until(&what, || Ok(said(taker, copied) > before)).await?;
-        victim.kill().await?;
-        victim.start().await?;
-        for (node, count) in [one, two].into_iter().zip(counts) {
-            has_shards(&network, node, count).await?;
-        }
-    }
-    load.allow(MESSAGES - 4 * STRETCH);
-    let verdict = load.finish_by(&last).await?;
-    let mut fenced: Vec<u64> = [one, two].into_iter().flat_map(fenced_ms).collect();
-    fenced.sort_unstable();
-    eprintln!(
-        "{verdict}\n{} shards were given with records, fenced for {:?} ms at the median, {:?} at most",
-        fenced.len(),
-        fenced.get(fenced.len() / 2),
-        fenced.last()
-    );
-    assert!(verdict.is_clean(), "{verdict}");
-    let sent = 8 * MESSAGES;
-    assert_eq!(
-        (verdict.sent, verdict.acked, verdict.failed),
-        (sent, sent, 0)
-    );
-    assert_eq!((verdict.stored, verdict.on_disk), (sent, sent));
-    ensure!(
-        said(sentry, "asked for where it is said to be") > 0,
-        "nobody was redirected"
-    );
-    Ok(())
 }
 
 /// Two nodes whose addresses nobody is told, and a bootstrap node that relays: they are linked with it and with each other, through
