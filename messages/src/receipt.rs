@@ -14,7 +14,7 @@ use crate::codec::{array, invalid, node_bytes, node_id, required, wire};
 
 const CONTEXT: &[u8] = b"pqcnet/receipt/1";
 
-/// Names one subscription of a receiver over all its links and resumptions: 16 random bytes. Zeros: of a client that
+/// Names one subscription of a receiver over all its links and resumptions, or one member of a group over all its turns: 16 random bytes. Zeros: of a client that
 /// does not countersign.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Series(pub [u8; 16]);

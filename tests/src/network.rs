@@ -559,19 +559,9 @@ impl Network {
     /// Names of `count` channels of `owner`, the relayers taking turns.
     pub fn balanced_channels(&self, owner: NodeId, count: usize) -> Result<Vec<ChannelName>> {
         let relayers: Vec<NodeId> = self.file.relayers().iter().map(|node| node.id).collect();
-        let map = ShardMap::from_relayers(self.file.shards(), relayers.iter().copied())?;
-        let mut names = Vec::new();
-        for number in 0.. {
-            if names.len() == count {
-                break;
-            }
-            let name = ChannelName::new(&format!("channel-{number}"))?;
-            let channel = Channel { owner, name };
-            if map.owner_of_channel(&channel) == relayers[names.len() % relayers.len()] {
-                names.push(channel.name);
-            }
-        }
-        Ok(names)
+        self.channels(owner, count, |map, channel, found| {
+            map.owner_of_channel(channel) == relayers[found % relayers.len()]
+        })
     }
 
     /// Names of `count` channels of `owner` that lie in this shard.
@@ -581,11 +571,21 @@ impl Network {
         shard: u16,
         count: usize,
     ) -> Result<Vec<ChannelName>> {
+        self.channels(owner, count, |map, channel, _| {
+            map.shard_of(channel).0 == shard
+        })
+    }
+
+    /// Names of the first `count` channels that are wanted, each judged by how many were found before it.
+    fn channels(
+        &self,
+        owner: NodeId,
+        count: usize,
+        wanted: impl Fn(&ShardMap, &Channel, usize) -> bool,
+    ) -> Result<Vec<ChannelName>> {
         let relayers = self.file.relayers();
-        let map = ShardMap::from_relayers(
-            self.file.shards(),
-            relayers.iter().map(|relayer| relayer.id),
-        )?;
+        let relayers = relayers.iter().map(|relayer| relayer.id);
+        let map = ShardMap::from_relayers(self.file.shards(), relayers)?;
         let mut names = Vec::new();
         for number in 0.. {
             if names.len() == count {
@@ -593,7 +593,7 @@ impl Network {
             }
             let name = ChannelName::new(&format!("channel-{number}"))?;
             let channel = Channel { owner, name };
-            if map.shard_of(&channel).0 == shard {
+            if wanted(&map, &channel, names.len()) {
                 names.push(channel.name);
             }
         }

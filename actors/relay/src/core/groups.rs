@@ -300,8 +300,9 @@ impl Groups {
         delivered: Option<u64>,
     ) -> Result<ChannelId, Refusal> {
         let (channel, group) = self.held(key)?;
-        if offset <= group.committed || delivered.is_none_or(|delivered| offset > delivered) {
-            let detail = format!("offset {offset} was not delivered, or is committed");
+        was_delivered(offset, delivered)?;
+        if offset <= group.committed {
+            let detail = format!("offset {offset} is committed");
             return Err(Refusal::Invalid(detail));
         }
         if group.has_room_for(offset) {
@@ -331,10 +332,7 @@ impl Groups {
         delivered: Option<u64>,
     ) -> Result<ChannelId, Refusal> {
         let (channel, group) = self.held(key)?;
-        if delivered.is_none_or(|delivered| offset > delivered) {
-            let detail = format!("offset {offset} was not delivered");
-            return Err(Refusal::Invalid(detail));
-        }
+        was_delivered(offset, delivered)?;
         if offset > group.committed {
             group.committed = offset;
             group.attempts = 0;
@@ -514,6 +512,17 @@ impl Groups {
             if groups.is_empty() {
                 self.channels.remove(&channel);
             }
+        }
+    }
+}
+
+/// Whether a member was given the record.
+fn was_delivered(offset: u64, delivered: Option<u64>) -> Result<(), Refusal> {
+    match delivered {
+        Some(delivered) if offset <= delivered => Ok(()),
+        Some(_) | None => {
+            let detail = format!("offset {offset} was not delivered");
+            Err(Refusal::Invalid(detail))
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use pqcnet_actor::{AskError, Cx, On, Promise, Reply};
 use pqcnet_messages::Refusal;
-use pqcnet_messages::edge::Subscribed;
+use pqcnet_messages::edge::{Committed, Subscribed};
 use pqcnet_messages::relay::{
     RelayCommit, RelayConsumed, RelayCountersign, RelayDeliver, RelayJoinGroup, RelayNack,
     RelaySubscribe, RelaySubscriptionEnded, RelayUnsubscribe,
@@ -178,24 +178,24 @@ impl On<FeedCommit> for Uplink {
         };
         let (promise, later): (Promise<FeedCommit>, _) = Reply::later();
         let offset = msg.offset;
+        type Outcome = Result<Result<Committed, Refusal>, AskError>;
+        let answered = move |_: &mut Self, outcome: Outcome, _: &mut Cx<Self>| {
+            promise.fulfil(answer(outcome));
+        };
         if msg.aside {
             let nack = RelayNack {
                 session,
                 subscription,
                 offset,
             };
-            cx.ask(&link.nack, nack, ASK_DEADLINE, move |_, outcome, _| {
-                promise.fulfil(answer(outcome));
-            });
+            cx.ask(&link.nack, nack, ASK_DEADLINE, answered);
         } else {
             let commit = RelayCommit {
                 session,
                 subscription,
                 offset,
             };
-            cx.ask(&link.commit, commit, ASK_DEADLINE, move |_, outcome, _| {
-                promise.fulfil(answer(outcome));
-            });
+            cx.ask(&link.commit, commit, ASK_DEADLINE, answered);
         }
         later
     }
