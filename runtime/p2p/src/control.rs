@@ -26,6 +26,7 @@ use crate::streams::BoxStream;
 mod carrier;
 mod chosen;
 mod driver;
+mod fused;
 pub mod gossip;
 mod handle;
 pub mod judging;

@@ -28,6 +28,7 @@ use pqcnet_crypto::NodeId;
 use tokio::sync::mpsc;
 
 use super::chosen::Chosen;
+use super::fused::Fused;
 use super::handle::{Answer, Command, ControlConfig, Dialled};
 use super::judging::{self, Court, Gossip, PeerCounters, Validator, Verdict};
 use super::peers::Peers;
@@ -90,6 +91,7 @@ pub(super) struct Driver {
     lookups: lookups::Lookups,
     relays: bool,
     max_message: usize,
+    published: gossip::Published,
     judged: mpsc::Receiver<Judged>,
     /// Given to tasks, and kept, so that the channel never ends.
     verdicts: mpsc::Sender<Judged>,
@@ -157,6 +159,7 @@ impl Driver {
             relays: config.relays,
             lookups: lookups::Lookups::new(config.lookup.map_or(0, |lookup| lookup.max_record)),
             max_message: config.gossip.map_or(0, |gossip| gossip.max_message),
+            published: gossip::Published::default(),
             judged,
             verdicts,
             swarm,
@@ -267,10 +270,15 @@ impl Driver {
                 max: self.max_message,
             });
         }
+        let (id, now) = (gossip::message_id(&topic, &message), self.env.now());
+        if self.published.holds(&id, now) {
+            return Err(ControlError::Duplicate);
+        }
         gossip
             .publish(IdentTopic::new(topic), message)
-            .map(|_| ())
-            .map_err(publish_error)
+            .map_err(publish_error)?;
+        self.published.note(id, now);
+        Ok(())
     }
 
     fn counters(&mut self) -> Vec<PeerCounters> {
@@ -433,7 +441,7 @@ impl Driver {
         self.lookups.keep(&inbound.peer);
         match self.public(&inbound.peer) {
             Some(peer) => {
-                let stream = Box::new(inbound.stream);
+                let stream = Box::new(Fused::new(inbound.stream));
                 self.queue
                     .push_back(ControlEvent::Substream(Substream { peer, stream }));
             }

@@ -41,11 +41,13 @@ use super::Offence;
 pub mod budget;
 mod handler;
 mod parameters;
+mod published;
 
 pub use budget::PATIENCE;
 use budget::{Budget, Sent};
 use handler::{Heard, Metered};
 pub use parameters::Parameters;
+pub(super) use published::Published;
 
 /// The name of the gossip protocol. It is gossipsub 1.1; a name of its own keeps other libp2p networks out.
 pub const PROTOCOL: &str = "/pqcnet/gossip/1";

@@ -12,6 +12,7 @@ use pqcnet_crypto::NodeId;
 use tokio::sync::mpsc;
 
 use super::driver::Driver;
+use super::fused::Fused;
 use super::gossip::GossipConfig;
 use super::judging::{PeerCounters, Validator};
 use super::lookup::{LookupConfig, RecordCheck};
@@ -250,7 +251,7 @@ impl ControlPlane for Libp2pControl {
             let peer = peer_id_of(&peer);
             self.tell(Command::Open { peer, answer }).await?;
             let stream = answered.await.unwrap_or(Err(OpenError::NotConnected))?;
-            Ok(Box::new(stream) as BoxStream)
+            Ok(Box::new(Fused::new(stream)) as BoxStream)
         })
     }
 
