@@ -6,11 +6,11 @@ use anyhow::{Result, ensure};
 use bytes::Bytes;
 use pqcnet_crypto::NodeKeys;
 use pqcnet_link::{Addressed, Role, ServiceId, Wire as _};
-use pqcnet_messages::{Channel, ChannelName, MAX_PAYLOAD, Refusal, edge};
+use pqcnet_messages::{Channel, ChannelName, MAX_CHANNEL_NAME, MAX_PAYLOAD, Refusal, edge, relay};
 use pqcnet_p2p::typed::LinkHandle;
 use pqcnet_protos::link::v1::{self as pb, frame::Kind};
 
-use crate::siege::{SOON, Siege, ask, frame};
+use crate::siege::{PATIENCE, SOON, Siege, ask, frame};
 
 /// A client whose every number is its own choice.
 struct Liar {
@@ -36,10 +36,17 @@ impl Liar {
             channel: self.channel.clone(),
             supersedes,
         };
-        let opened = self.link.remote().ask(open, SOON).await?;
-        Ok(opened
-            .map_err(|refusal| anyhow::anyhow!("{refusal}"))?
-            .epoch)
+        // A shard that was just started may still be opening its log.
+        let opened = async {
+            loop {
+                match self.link.remote().ask(open.clone(), SOON).await? {
+                    Ok(opened) => break Ok(opened.epoch),
+                    Err(refusal) if refusal.is_retryable() => tokio::task::yield_now().await,
+                    Err(refusal) => break Err(anyhow::anyhow!("{refusal}")),
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, opened).await?
     }
 
     /// What the relayer says to sequences `first_seq ..` of an epoch.
@@ -196,5 +203,89 @@ async fn oversized_payloads() -> Result<()> {
     );
     assert_eq!(liar.publish(epoch, 17, &["last"]).await?, Ok((17, 17)));
     siege.still_serves("oversized payloads").await?;
+    siege.lift().await
+}
+
+/// A sentry that erred passes on what it should have stopped: a payload over 64 KiB, publishes of more than 1 MiB, of 513 messages, of none, and from
+/// sequence 0. The relayer ends each of its links and says that the payload is bad; nothing of it is stored, and after the fourth the sentry is not let
+/// in for a while. The other sentry's clients notice nothing.
+///
+/// No client can make an honest sentry send such a thing: clients brought all the same kinds first, lost their own links, and the sentry's link to the
+/// relayer is the one it had, also behind the largest that is allowed, in a channel of the longest name.
+#[tokio::test(flavor = "multi_thread")]
+async fn oversized_payloads_from_a_sentry() -> Result<()> {
+    let mut siege = Siege::lay(2).await?;
+    let keys = Arc::new(NodeKeys::generate());
+    let longest = "n".repeat(MAX_CHANNEL_NAME);
+    let honest = Liar::attached(&siege, &keys, &longest).await?;
+    let (channel, epoch) = (&honest.channel, honest.epoch(None).await?);
+    let batches = || {
+        let (full, small) = (Bytes::from(vec![7; MAX_PAYLOAD]), Bytes::from_static(b"x"));
+        [
+            (1, vec![Bytes::from(vec![7; MAX_PAYLOAD + 1])]),
+            (1, [vec![full; 16], vec![small.clone()]].concat()),
+            (1, vec![small.clone(); 513]),
+            (1, Vec::new()),
+            (0, vec![small]),
+        ]
+    };
+    for (first_seq, payloads) in batches() {
+        let doomed = Liar::attached(&siege, &Arc::new(NodeKeys::generate()), "sizes").await?;
+        let publish = edge::Publish {
+            channel: doomed.channel.clone(),
+            epoch: doomed.epoch(None).await?,
+            first_seq,
+            payloads,
+        };
+        let lost = doomed.link.remote().ask(publish, SOON).await;
+        ensure!(lost.is_err(), "{lost:?}");
+        let down = doomed.link.closed().await;
+        ensure!(format!("{down:?}").contains("BadPayload"), "{down:?}");
+    }
+    let most = vec![Bytes::from(vec![7; MAX_PAYLOAD / 32]); 512];
+    let publish = edge::Publish {
+        channel: channel.clone(),
+        epoch,
+        first_seq: 1,
+        payloads: most,
+    };
+    let stored = honest.link.remote().ask(publish, SOON).await?;
+    let stored = stored.map(|stored| (stored.last_seq, stored.last_offset));
+    assert_eq!(stored, Ok((512, 512)));
+    let log = siege.relayer().log();
+    ensure!(!log.contains("bad payload"), "{log}");
+
+    let other = siege.network.node(Role::Sentry, 2);
+    other.stop().await?;
+    let identity = Arc::new(other.secrets()?.keys);
+    for (first_seq, payloads) in batches().into_iter().take(4) {
+        let link = siege.link(&identity, Role::Sentry, siege.relayer()).await?;
+        let grant = siege.grant(&keys, other.id, 0);
+        let opened = link
+            .remote()
+            .ask(relay::OpenSession { grant }, SOON)
+            .await?;
+        let opened = opened.map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
+        let publish = relay::RelayPublish {
+            session: opened.session,
+            channel: channel.clone(),
+            epoch,
+            first_seq: first_seq + 512,
+            payloads,
+        };
+        let lost = link.remote().ask(publish, SOON).await;
+        ensure!(lost.is_err(), "{lost:?}");
+        let down = link.closed().await;
+        ensure!(format!("{down:?}").contains("BadPayload"), "{down:?}");
+    }
+    siege.relayer().says("banned").await?;
+    let refused = siege.link(&identity, Role::Sentry, siege.relayer()).await;
+    ensure!(refused.is_err(), "it is let in");
+    // Nothing of all that is in the channel, and its producer goes on.
+    let stored = honest.publish(epoch, 513, &["next"]).await?;
+    assert_eq!(stored, Ok((513, 513)));
+    siege
+        .still_serves("oversized payloads from a sentry")
+        .await?;
     siege.lift().await
 }
