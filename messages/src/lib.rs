@@ -49,7 +49,9 @@ pub use directive::{
 };
 pub use flow::PauseCause;
 pub use grant::{GRANT_SKEW_MS, Grant, GrantError, MAX_GRANT_LIFETIME_MS};
-pub use group::{DeadLetter, GroupName, MAX_DEAD_LETTERS, MAX_GROUP_NAME, MemberId, Membership};
+pub use group::{
+    DeadLetter, GroupName, GroupNameError, MAX_DEAD_LETTERS, MAX_GROUP_NAME, MemberId, Membership,
+};
 pub use pqcnet_link::Role;
 pub use problem::{MAX_EXPLAINED, MAX_EXPLAINED_TEXT, Problem, Severity, UNNAMED};
 pub use receipt::{Countersigned, Receipt, ReceiptError, Series, Statement};

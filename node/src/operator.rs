@@ -3,6 +3,7 @@
 //! Every failure names the step at which it happened: the way there, the puzzle, the key agreement, the signatures, the role,
 //! or the data on the link.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,6 +130,33 @@ pub struct Operator {
     env: Env,
     security: Arc<Security>,
     network: Arc<NetworkFile>,
+    /// Whose the keys are, if the network file does not list an operator by them.
+    no_operator: Option<NoOperator>,
+}
+
+/// Keys that the network file names no operator by; whoever gave them erred, unless the root granted them the role since.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{}; nodes answer this to operators only: use an operator's keys, --keys operator.keys, \
+         and in a network of `pqcnet up` no --as",
+    whose(id, roles)
+)]
+pub struct NoOperator {
+    /// Whose keys.
+    pub id: NodeId,
+    /// What else they are listed as.
+    pub roles: BTreeSet<Role>,
+}
+
+fn whose(id: &NodeId, roles: &BTreeSet<Role>) -> String {
+    let names: Vec<&str> = roles.iter().map(|role| role.name()).collect();
+    match names.is_empty() {
+        true => format!(
+            "the network file does not list these keys ({}), as it need not list a client's",
+            id.short()
+        ),
+        false => format!("these keys ({}) are a {}'s", id.short(), names.join("+")),
+    }
 }
 
 /// A link to one node.
@@ -157,6 +185,11 @@ pub struct Reached {
 impl Operator {
     /// An operator with these keys; the network must list them as such.
     pub fn new(env: &Env, keys: Arc<NodeKeys>, network: &NetworkFile) -> Result<Operator, Failed> {
+        let id = keys.node_id();
+        let no_operator = (!network.grants(&id, Role::Operator)).then(|| NoOperator {
+            id,
+            roles: network.roles_of(&id),
+        });
         let config = SecurityConfig::new(keys, network.network_id());
         let security = Security::new(env.clone(), config).map_err(|error| {
             Failed::from(anyhow::anyhow!("no handshake configuration: {error}"))
@@ -165,7 +198,20 @@ impl Operator {
             env: env.clone(),
             security,
             network: Arc::new(network.clone()),
+            no_operator,
         })
+    }
+
+    /// What is wrong with the keys, where all nodes refused them their role: then none of the nodes is at fault.
+    pub fn is_none<'a>(
+        &self,
+        mut refused: impl Iterator<Item = Option<&'a NoAnswer>>,
+    ) -> Option<NoOperator> {
+        let by_role = |error: Option<&NoAnswer>| {
+            error.is_some_and(|error| error.refused && error.step == Step::Role)
+        };
+        let why = self.no_operator.clone()?;
+        refused.all(by_role).then_some(why)
     }
 
     /// Links to a node, or to whoever succeeded it by the root's order.
@@ -227,7 +273,11 @@ impl Operator {
         let accepted = establish(&self.env, secured.stream, node.id, config, check)
             .await
             .map_err(|error| match error.reason.reason() {
-                Some(Reason::Role | Reason::Version) => NoAnswer::refused(Step::Role, error),
+                Some(Reason::Role) => match &self.no_operator {
+                    Some(why) => NoAnswer::refused(Step::Role, format!("{error}: {why}")),
+                    None => NoAnswer::refused(Step::Role, error),
+                },
+                Some(Reason::Version) => NoAnswer::refused(Step::Role, error),
                 _ if matches!(error.reason, DownReason::Lost { .. }) => {
                     NoAnswer::unreachable(Step::Role, error)
                 }

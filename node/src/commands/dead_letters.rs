@@ -9,8 +9,17 @@ use super::publish::{channel_name, owner_id};
 use super::subscribe::group_name;
 use crate::exit::{Exit, Failed};
 
+/// What a line is, for `--help`.
+const OUTPUT: &str = "Prints a line of JSON for each record that was put aside, by offset:
+  offset       its place in the channel
+  at_ms        when it was put aside, milliseconds since 1970
+  why          \"refused\": a member said so; \"delivery limit\": no member got past it
+  attempts     how often it was given to a member that went without a commit
+  payload_hex  its payload in hexadecimal; null where neither the channel nor a broker's copy has it any more";
+
 /// Of which group, in which channel.
 #[derive(Debug, Args)]
+#[command(after_help = OUTPUT)]
 pub struct DeadLettersArgs {
     /// The channel.
     channel: String,

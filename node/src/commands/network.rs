@@ -53,7 +53,7 @@ pub struct Init {
     /// Whom sentries take as clients.
     #[arg(long, value_enum, default_value = "any")]
     clients: Clients,
-    /// A node in quotes: its role (several with `+`), the id that `pqcnet keys init` printed, and its addresses; once for
+    /// A node in quotes: its role (sentry, relayer, client or operator; several with `+`), the id that `pqcnet keys init` printed, and its addresses; once for
     /// each: `--node "relayer 0a1b… control=192.0.2.7:7410 data=192.0.2.7:7411"`, `--node "operator 2c3d…"`.
     #[arg(
         long = "node",
@@ -81,7 +81,15 @@ impl FromStr for Node {
         let (Some(roles), Some(id)) = (words.next(), words.next()) else {
             return Err("a role and an id are wanted, then control=… and data=…".to_owned());
         };
-        let role = |name: &str| name.parse::<Role>().map_err(|error| error.to_string());
+        let role = |name: &str| {
+            let role = name.parse::<Role>().map_err(|error| error.to_string())?;
+            match role {
+                Role::Sentry | Role::Relayer | Role::Client | Role::Operator => Ok(role),
+                Role::Validator | Role::Watcher | Role::Gateway => Err(format!(
+                    "this release has no program for a {role}: a node is a sentry or a relayer; clients and operators can be listed, too"
+                )),
+            }
+        };
         let mut node = NodeEntry {
             id: id.parse().map_err(|error| format!("`{id}`: {error}"))?,
             roles: roles.split('+').map(role).collect::<Result<_, _>>()?,
@@ -230,12 +238,12 @@ mod tests {
     #[test]
     fn nodes_as_given() {
         let text = format!(
-            "sentry+gateway {}  control=192.0.2.7:7410 control=ws://a.example:80 data=[::1]:7411",
+            "sentry+operator {}  control=192.0.2.7:7410 control=ws://a.example:80 data=[::1]:7411",
             id(7)
         );
         let Node(node) = text.parse().unwrap();
         assert_eq!(node.id, NodeId::from_bytes([7; 32]));
-        assert_eq!(node.roles, BTreeSet::from([Role::Sentry, Role::Gateway]));
+        assert_eq!(node.roles, BTreeSet::from([Role::Sentry, Role::Operator]));
         let shown = |list: &[Address]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(
             shown(&node.control),
@@ -245,6 +253,10 @@ mod tests {
         let wrong = |text: &str| text.parse::<Node>().unwrap_err();
         assert!(wrong("relayer").contains("a role and an id"));
         assert!(wrong(&format!("relayr {}", id(1))).contains("`relayr` is no role"));
+        for role in ["validator", "watcher", "sentry+gateway"] {
+            let told = wrong(&format!("{role} {}", id(1)));
+            assert!(told.contains("no program for a "), "{told}");
+        }
         assert!(wrong("relayer 0a1b").starts_with("`0a1b`: "));
         assert!(wrong(&format!("relayer {} 1.2.3.4:5", id(1))).contains("neither control="));
         assert!(wrong(&format!("relayer {} data=nowhere", id(1))).starts_with("`nowhere`: "));

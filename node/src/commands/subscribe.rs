@@ -8,7 +8,7 @@ use std::str::FromStr;
 use anyhow::Context as _;
 use clap::Args;
 use pqcnet_client::{
-    Channel, GroupName, Member, Record, Refusal, RequestError, SubscribeError, Subscription,
+    Channel, Client, GroupName, Member, Record, Refusal, RequestError, SubscribeError, Subscription,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -93,6 +93,7 @@ impl FromStr for FromTime {
 pub async fn run(args: &SubscribeArgs) -> Result<Exit, Failed> {
     let name = channel_name(&args.channel)?;
     let owner = owner_id(args.owner.as_deref())?;
+    let group = args.group.as_deref().map(group_name).transpose()?;
     let after = match (args.after, &args.store_offset) {
         (Some(after), _) => after,
         (None, _) if args.from_time.is_some() => 0,
@@ -113,18 +114,18 @@ pub async fn run(args: &SubscribeArgs) -> Result<Exit, Failed> {
         }
         None => after,
     };
-    let mut records = match &args.group {
+    let mut records = match &group {
         None => Source::Alone(
             client
                 .subscribe(&channel, after)
                 .await
-                .map_err(subscribe_failed)?,
+                .map_err(|error| not_started(error, &client, &channel))?,
         ),
         Some(group) => Source::Member(
             client
-                .join(&channel, &group_name(group)?, after)
+                .join(&channel, group, after)
                 .await
-                .map_err(subscribe_failed)?,
+                .map_err(|error| not_started(error, &client, &channel))?,
         ),
     };
     let mut left = args.count.unwrap_or(u64::MAX);
@@ -295,6 +296,19 @@ fn store_offset(path: &Path, offset: u64) -> Result<(), Failed> {
         .and_then(|()| fs::rename(&passing, path))
         .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(())
+}
+
+/// Why it did not start. A refusal says nothing of whether there is such a channel, and so does this.
+fn not_started(error: SubscribeError, client: &Client, channel: &Channel) -> Failed {
+    if !matches!(error, SubscribeError::Refused(Refusal::NotAllowed)) {
+        return subscribe_failed(error);
+    }
+    let (own, Channel { owner, name }) = (client.node_id(), channel);
+    let why = format!(
+        "{own} (these keys) may not read `{name}` of {owner}, or there is no such channel: the network does not tell which. \
+         Its owner lets somebody read it with `pqcnet publish {name} --reader {own} ...`"
+    );
+    Failed::new(Exit::Refused, anyhow::Error::from(error).context(why))
 }
 
 fn subscribe_failed(error: SubscribeError) -> Failed {

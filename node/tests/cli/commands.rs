@@ -196,6 +196,10 @@ fn usage_errors_are_code_two() {
     ] {
         assert_eq!(output(pqcnet(words)).0, Some(2), "{words:?}");
     }
+    let group = ["subscribe", "orders", "--group", "Billing"];
+    let (code, _, err) = output(pqcnet(&[&group[..], &["--state", path(&none)]].concat()));
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("a group's name holds only"), "{err}");
     assert!(!none.exists());
 }
 
@@ -384,6 +388,10 @@ fn a_network_is_made_by_commands() {
         (["--name", "Acme!"], "Acme!"),
         (["--node", "relayer 0a1b"], "0a1b"),
         (["--node", &nodes[2]], "twice"),
+        (
+            ["--node", &format!("watcher {operator}")],
+            "no program for a watcher",
+        ),
     ] {
         let out = ["--out", "other.toml"];
         let mut words_of = init.clone();

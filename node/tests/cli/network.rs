@@ -120,6 +120,8 @@ fn messages_go_through_and_resume() {
     ];
     let (code, text, err) = output(pqcnet(&[&stranger[..], &state].concat()));
     assert_eq!((code, text.as_str()), (Some(5), ""), "{err}");
+    assert!(err.contains("may not read `orders`"), "{err}");
+    assert!(err.contains("pqcnet publish orders --reader"), "{err}");
 
     let (code, document) = settled(&state, |code, _| code == Some(0));
     let all: serde_json::Value = serde_json::from_str(&document).unwrap();
@@ -220,6 +222,12 @@ fn exit_codes_say_what_is_wrong() {
     for step in ["route", "KEM", "signature", "role", "data"] {
         assert!(text.contains(&format!("\n  {step:<10} ")), "{step}: {text}");
     }
+    // Keys that are no operator's are at fault, not the nodes that refuse them.
+    let client = [&["status", "sentry-1", "--as", "client"][..], &state].concat();
+    let (code, text, err) = output(pqcnet(&client));
+    assert_eq!((code, text.as_str()), (Some(5), ""), "{err}");
+    assert!(err.contains("are a client's"), "{err}");
+    assert!(err.contains("use an operator's keys"), "{err}");
     let (code, _, err) = output(pqcnet(&[&["status", "sentri-1"][..], &state].concat()));
     assert_eq!(code, Some(2));
     assert!(err.contains("did you mean `sentry-1`?"), "{err}");
@@ -522,6 +530,18 @@ fn a_bundle_holds_no_secret() {
     ] {
         let sealed = fs::read(root.join(keys)).unwrap();
         assert!(!holds(&sealed[sealed.len() - 64..]), "{keys}");
+    }
+    // What is not there makes no bundle.
+    let none = root.join("none.toml");
+    for words in [
+        &["bundle", path(&none)][..],
+        &["bundle", "--state", network.state(), "--log", path(&none)],
+    ] {
+        let out = root.join("second.tar");
+        let (code, _, err) = output(pqcnet(&[words, &["--out", path(&out)]].concat()));
+        assert_eq!(code, Some(2), "{err}");
+        assert!(err.contains("none.toml"), "{err}");
+        assert!(!out.exists());
     }
     let id = relayer.id.to_string();
     for useful in [

@@ -58,7 +58,13 @@ struct Part {
 /// `pqcnet bundle`.
 pub async fn bundle(args: &BundleArgs) -> Result<Exit, Failed> {
     let folder = match &args.file {
-        Some(_) => None,
+        // One that is there and does not read as a configuration goes in with what is wrong with it.
+        Some(file) => {
+            let read = File::open(file).and_then(|mut file| file.read(&mut [0]));
+            read.with_context(|| format!("cannot read {}", file.display()))
+                .map_err(Failed::usage)?;
+            None
+        }
         None if LocalFolder::exists(&args.state) => {
             Some(LocalFolder::open(&args.state).map_err(Failed::usage)?)
         }
@@ -94,7 +100,9 @@ pub async fn bundle(args: &BundleArgs) -> Result<Exit, Failed> {
         logs.extend(own.filter(|(_, path)| path.exists()));
     }
     for (name, path) in logs {
-        let text = end_of(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = end_of(&path)
+            .with_context(|| format!("cannot read {}", path.display()))
+            .map_err(Failed::usage)?;
         parts.push(Part {
             name: format!("logs/{name}.txt"),
             text,

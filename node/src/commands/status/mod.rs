@@ -59,6 +59,10 @@ pub async fn status(args: &StatusArgs) -> Result<Exit, Failed> {
     let operator = Operator::new(&env, identity.keys.clone(), &identity.network)?;
     let nodes = chosen(&identity.network, &identity.names, args.node.as_deref())?;
     let answers = ask(&operator, &nodes).await;
+    let refused = answers.iter().map(|answer| answer.said.as_ref().err());
+    if let Some(why) = operator.is_none(refused) {
+        return Err(Failed::new(Exit::Refused, why));
+    }
     let problems = problems(&identity.network, &identity.names, &answers);
     match args.output {
         Output::Text => {
