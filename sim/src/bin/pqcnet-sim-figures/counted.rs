@@ -1,4 +1,6 @@
-//! Instructions an event, counted by valgrind's callgrind: what an event costs where memory is as near as registers.
+//! Instructions an event, and how many of its lines of memory no cache has, counted by valgrind's callgrind: what an event costs
+//! where memory is as near as registers, and how often it is not. Its caches are modelled, so that machines without counters tell
+//! the same: 32 KiB of data and of code, and 32 MiB behind both, as one core complex of the reference machine has them.
 
 use std::process::Command;
 
@@ -8,6 +10,9 @@ use crate::tell;
 
 /// Nodes and simulated seconds: enough events, and counting is a hundred times slower than running.
 const ROWS: [(usize, u64); 3] = [(100, 60), (1_000, 6), (10_000, 1)];
+/// Size, associativity and line, bytes, of the modelled caches: first level, and the last one.
+const NEAR: &str = "32768,8,64";
+const FAR: &str = "33554432,16,64";
 
 /// Tells callgrind to begin counting, or to end it; nothing where no valgrind runs the program.
 #[expect(
@@ -38,8 +43,10 @@ pub(crate) fn count(_begin: bool) {}
 
 /// Prints a row for each size, each counted in a process of its own.
 pub(crate) fn instructions() -> Result<()> {
-    tell("\n| nodes | events counted | instructions an event | beside 100 nodes |");
-    tell("|---|---|---|---|");
+    tell(
+        "\n| nodes | events counted | instructions an event | beside 100 nodes | lines an event that the first data cache does not have | that no cache has |",
+    );
+    tell("|---|---|---|---|---|---|");
     let program = std::env::current_exe().context("where is this program?")?;
     let mut first = None;
     for (nodes, seconds) in ROWS {
@@ -47,8 +54,12 @@ pub(crate) fn instructions() -> Result<()> {
         child.args([
             "--tool=callgrind",
             "--instr-atstart=no",
+            "--cache-sim=yes",
             "--callgrind-out-file=/dev/null",
         ]);
+        for (cache, shape) in [("I1", NEAR), ("D1", NEAR), ("LL", FAR)] {
+            child.arg(format!("--{cache}={shape}"));
+        }
         child
             .arg(&program)
             .args([&nodes.to_string(), "modelled", &seconds.to_string()]);
@@ -64,18 +75,29 @@ pub(crate) fn instructions() -> Result<()> {
             "{nodes} nodes: {}: {err}",
             output.status
         );
-        let collected = err.split("Collected : ").nth(1);
-        let collected = collected.and_then(|rest| rest.split_whitespace().next());
-        let collected = collected.context("callgrind counted nothing")?;
-        let count: f64 = collected.parse().context("callgrind's count")?;
         let events = out.split('|').nth(9).context("no row")?;
         let events: f64 = events.trim().parse().context("the row's events")?;
-        let each = count / events;
+        let each = total(&err, "I   refs:")? / events;
+        let near = total(&err, "D1  misses:")? / events;
+        let far = total(&err, "LL misses:")? / events;
         let few = *first.get_or_insert(each);
         tell(&format!(
-            "| {nodes} | {events} | {each:.0} | {:.2} |",
+            "| {nodes} | {events} | {each:.0} | {:.2} | {near:.0} | {far:.0} |",
             each / few
         ));
     }
     Ok(())
+}
+
+/// A total of callgrind's summary: `==1== D1  misses:    6,721,773  (  4,794,337 rd + ...`.
+fn total(summary: &str, name: &str) -> Result<f64> {
+    let rest = summary.split(name).nth(1);
+    let count = rest.and_then(|rest| rest.split_whitespace().next());
+    let count = count.with_context(|| format!("callgrind tells no {name:?}"))?;
+    let count: f64 = count
+        .replace(',', "")
+        .parse()
+        .context("callgrind's count")?;
+    ensure!(count > 0.0, "callgrind counted nothing");
+    Ok(count)
 }
