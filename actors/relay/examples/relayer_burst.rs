@@ -79,7 +79,9 @@ fn store(env: &Env, path: &std::path::Path) -> Arc<RocksStore> {
         version: keys::VERSION,
         families: keys::FAMILIES.to_vec(),
     };
-    let store = RocksStore::open(env, StoreConfig::new(path, schema));
+    let mut config = StoreConfig::new(path, schema);
+    config.growing = keys::GROWING.to_vec();
+    let store = RocksStore::open(env, config);
     Arc::new(store.unwrap_or_else(|error| panic!("{error}")))
 }
 

@@ -200,6 +200,9 @@ impl Platform for Machine {
             schema.families.push(keys::SEGMENT);
         }
         let mut config = StoreConfig::new(path, schema);
+        if self.broker.is_none() {
+            config.growing = keys::GROWING.to_vec();
+        }
         if let Some(reserve) = self.reserve_bytes {
             config.reserve_bytes = reserve;
         }

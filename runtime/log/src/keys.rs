@@ -39,6 +39,9 @@ pub const SEGMENT: Family = Family("log.segment");
 /// Every family of the log, for a store's schema.
 pub const FAMILIES: [Family; 6] = [GENERATION, ENTRY, HEAD, FIRST, MARK, ABOUT];
 
+/// Those in which nothing is replaced, for a store's configuration.
+pub const GROWING: [Family; 1] = [ENTRY];
+
 /// Key of a generation.
 pub fn generation(shard: ShardNo, generation: u32) -> [u8; 6] {
     let mut key = [0; 6];

@@ -17,7 +17,14 @@ const S: ShardNo = ShardNo(7);
 const ENTRY: usize = 32 << 10;
 
 fn log(path: &Path, limits: Retention) -> (EmbeddedLog, Arc<RocksStore>) {
+    log_with(path, limits, true)
+}
+
+fn log_with(path: &Path, limits: Retention, room: bool) -> (EmbeddedLog, Arc<RocksStore>) {
     let mut config = support::config(path);
+    if !room {
+        config.free_space = Arc::new(|_| None);
+    }
     if limits.is_limited() {
         config.schema.families.push(keys::SEGMENT);
     }
@@ -110,11 +117,19 @@ fn size(folder: &Path) -> u64 {
 // A shard that keeps 4 MiB takes 32 in two channels, one of them written ten times as often, and is opened anew twice on the way. What it
 // keeps is at most that and at least what fits without one segment; of each channel it is what lies above one offset; the rest is
 // gone from the disk too, and producers' marks are not: their next goes on.
+// Where the disk has room for merging in tiers, and where nobody knows.
 #[tokio::test]
 async fn a_shard_keeps_so_many_bytes() {
+    for room in [true, false] {
+        keeps_so_many_bytes(room).await;
+    }
+}
+
+async fn keeps_so_many_bytes(room: bool) {
     let dir = tempfile::tempdir().unwrap();
     let limit = limits(Some(4 << 20), None);
-    let (mut log, mut store) = self::log(dir.path(), limit);
+    let (mut log, mut store) = log_with(dir.path(), limit, room);
+    assert_eq!(store.merges_in_tiers(), room);
     let mut generation = opened(&log).await;
     for number in 0..1_000_u64 {
         let both = [A, B];
@@ -127,7 +142,7 @@ async fn a_shard_keeps_so_many_bytes() {
         retain(&log, generation, 1_000 + number).await;
         if number % 400 == 399 {
             drop((log, store));
-            (log, store) = self::log(dir.path(), limit);
+            (log, store) = log_with(dir.path(), limit, room);
             generation = opened(&log).await;
         }
     }

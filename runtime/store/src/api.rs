@@ -20,9 +20,9 @@ pub trait Store: Send + Sync + 'static {
         read: &mut dyn FnMut(&dyn View) -> Result<(), ReadError>,
     ) -> Result<(), ReadError>;
 
-    /// Tells that nothing is left in these ranges of a family, so that the room they took is given back soon; `all` is where work on that
-    /// may be done, beside everything else. A store that gives it back by itself does nothing.
-    fn give_back(&self, _family: Family, _emptied: &[Span], _all: Span) {}
+    /// Tells that nothing is left in these ranges of a family, about so many bytes, so that the room they took is given back soon; `all` is
+    /// where work on that may be done, beside everything else. A store that gives it back by itself does nothing.
+    fn give_back(&self, _family: Family, _emptied: (&[Span], u64), _all: Span) {}
 }
 
 /// Keys from the first, up to and without the second.

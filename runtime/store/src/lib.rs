@@ -29,6 +29,7 @@ mod check;
 mod error;
 mod folder;
 mod framing;
+mod merging;
 mod meters;
 mod queue;
 mod rocks;

@@ -11,13 +11,13 @@ use parking_lot::{Mutex, RwLock};
 use pqcnet_actor::{DedicatedThread, Env};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
-    DBCompressionType, DBPath, DBRecoveryMode, ErrorKind, LogLevel, Options, ReadOptions,
-    SnapshotWithThreadMode,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBPath,
+    DBRecoveryMode, ErrorKind, LogLevel, Options, ReadOptions, SnapshotWithThreadMode,
 };
 
 use crate::backup::{self, BackupError, Manifest};
 use crate::folder::{DB_FOLDER, Folder, io};
+use crate::merging::{self, Merging, UNMERGED};
 use crate::meters::Meters;
 use crate::queue::{Limits, Queue};
 use crate::space::{FreeSpace, free_space_of};
@@ -59,13 +59,13 @@ pub struct StoreConfig {
     /// The most that memory tables hold. The engine sets aside as much of the disk for its log, and half as much memory for blocks
     /// that were read.
     pub tables_bytes: usize,
+    /// Families in which nothing is replaced and hardly anything removed. Their files are merged in tiers while there is room for it, each
+    /// byte a few times in a store's life; [ADR 0028](../../../docs/adr/0028-merging-in-tiers.md).
+    pub growing: Vec<Family>,
 }
 
 /// What memory tables of all families hold together, unless a store's owner says otherwise.
 const TABLES_BYTES: usize = 64 << 20;
-
-/// Files a family may have that are not merged: when merging begins, when writes are slowed, and when they wait for it.
-const UNMERGED: (i32, i32, i32) = (12, 30, 48);
 
 impl StoreConfig {
     /// Defaults for a relayer: a queue of 64 MiB, groups of 4 MiB, 128 MiB kept free.
@@ -80,6 +80,7 @@ impl StoreConfig {
             reserve_bytes: 2 * TABLES_BYTES as u64,
             free_space: Arc::new(free_space_of),
             tables_bytes: TABLES_BYTES,
+            growing: Vec::new(),
         }
     }
 }
@@ -95,7 +96,7 @@ pub struct StoreStats {
     pub bytes: u64,
     /// Writes that failed.
     pub failures: u64,
-    /// Times the database was reopened after a failure.
+    /// Times the database was opened again: after a failure, or to merge in another way.
     pub reopened: u64,
 }
 
@@ -127,6 +128,7 @@ pub(crate) enum Slot {
 
 pub(crate) struct Inner {
     pub queue: Queue,
+    pub merging: Merging,
     pub ended: latest::Sender<Option<WriterEnd>>,
     pub counters: Counters,
     pub meters: Meters,
@@ -157,8 +159,11 @@ impl RocksStore {
                 detail,
             });
         }
-        let db = open_db(&folder.db, &config, true)?;
+        merging::lower_threads(env);
+        let merging = Merging::default();
+        let db = open_db(&folder.db, &config, &merging, true)?;
         let inner = Arc::new(Inner {
+            merging,
             queue: Queue::new(Limits {
                 batches: config.queue_batches,
                 bytes: config.queue_bytes,
@@ -225,6 +230,11 @@ impl RocksStore {
         })
     }
 
+    /// Whether the growing families are merged in tiers now: there is room for it.
+    pub fn merges_in_tiers(&self) -> bool {
+        self.inner.merging.in_tiers()
+    }
+
     /// The store's folder.
     pub fn path(&self) -> &Path {
         &self.inner.config.path
@@ -279,14 +289,14 @@ impl Store for RocksStore {
 
     /// Tables that lie within what is emptied go at once; of the rest, what is emptied goes as the range is compacted, on a thread of its
     /// own. What comes while that is under way is left to the next time.
-    fn give_back(&self, family: Family, emptied: &[Span], all: Span) {
+    fn give_back(&self, family: Family, (emptied, bytes): (&[Span], u64), all: Span) {
         let mut giver = self.giver.lock();
         if giver.as_ref().is_some_and(|giver| !giver.is_finished()) {
             return;
         }
         let (inner, emptied) = (self.inner.clone(), emptied.to_vec());
         let began = self.env.dedicated_thread("store-giver", move || {
-            inner.give_back(family, &emptied, &all);
+            inner.give_back(family, (&emptied, bytes), &all);
         });
         match began {
             Ok(began) => *giver = Some(began),
@@ -347,24 +357,27 @@ impl View for RocksView<'_> {
 }
 
 impl Inner {
-    fn give_back(&self, family: Family, emptied: &[Span], (from, to): &Span) {
-        let slot = self.slot.read();
-        let Slot::Open(db) = &*slot else {
-            return;
-        };
-        let Some(handle) = db.cf_handle(family.0) else {
-            return;
-        };
-        for (from, to) in emptied {
-            if let Err(error) = db.delete_file_in_range_cf(handle, from, to) {
-                tracing::warn!(%error, "tables that hold nothing any more stay for now");
-                return;
-            }
+    fn give_back(&self, family: Family, emptied: (&[Span], u64), all: &Span) {
+        if let Slot::Open(db) = &*self.slot.read()
+            && let Some(handle) = db.cf_handle(family.0)
+        {
+            let growing = self.config.growing.contains(&family);
+            self.merging.give_back((db, handle), growing, emptied, all);
         }
-        let mut options = CompactOptions::default();
-        // Flushes and the engine's own compactions go on beside it.
-        options.set_exclusive_manual_compaction(false);
-        db.compact_range_cf_opt(handle, Some(from), Some(to), &options);
+    }
+
+    /// A merge of all there is may not fit on the disk any more: from here on by levels, if there is room to open the database again.
+    pub(crate) fn merge_by_levels(&self) -> Result<(), WriteError> {
+        match room_to_open(&self.folder.db) {
+            Ok(()) => {
+                if let Slot::Open(db) = &*self.slot.read() {
+                    // Whoever gives room back would keep it from being closed.
+                    db.cancel_all_background_work(false);
+                }
+                self.reopen()
+            }
+            Err(_) => Ok(()),
+        }
     }
 
     /// Closes the database and opens it again, for reading only when writing is not possible. Without room for that it stays as it is:
@@ -377,7 +390,7 @@ impl Inner {
         let mut slot = self.slot.write();
         *slot = Slot::Closed;
         // It was there, so it is never made anew: an empty one in its place would be a silent loss.
-        match open_db(&self.folder.db, &self.config, false) {
+        match open_db(&self.folder.db, &self.config, &self.merging, false) {
             Ok(db) => {
                 *slot = Slot::Open(db);
                 self.counters.reopened.fetch_add(1, Relaxed);
@@ -399,7 +412,12 @@ impl Inner {
     }
 }
 
-fn open_db(path: &Path, config: &StoreConfig, create: bool) -> Result<DB, OpenError> {
+fn open_db(
+    path: &Path,
+    config: &StoreConfig,
+    merging: &Merging,
+    create: bool,
+) -> Result<DB, OpenError> {
     let (mut options, family) = options(config.tables_bytes);
     options.create_if_missing(create);
     // Twice the same folder, and never the second: with more than one the engine leaves off resuming by itself after a full disk, which
@@ -409,7 +427,14 @@ fn open_db(path: &Path, config: &StoreConfig, create: bool) -> Result<DB, OpenEr
         options.set_db_paths(&[first, second]);
     }
     let families = families_of(path, &config.schema).into_iter();
-    let families = families.map(|name| ColumnFamilyDescriptor::new(name, family.clone()));
+    let in_tiers = merging.choose(path, config);
+    let families = families.map(|name| {
+        let mut family = family.clone();
+        if in_tiers && config.growing.iter().any(|growing| growing.0 == name) {
+            merging::in_tiers(&mut family);
+        }
+        ColumnFamilyDescriptor::new(name, family)
+    });
     DB::open_cf_descriptors(&options, path, families).map_err(|e| open_error(config, e))
 }
 
@@ -492,7 +517,7 @@ fn options(tables_bytes: usize) -> (Options, Options) {
     // acknowledged is gone, and must stop the start instead of being skipped.
     db.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     db.set_paranoid_checks(true);
-    db.set_max_background_jobs(2);
+    db.set_max_background_jobs(merging::JOBS);
     db.set_max_open_files(512);
     // Memory tables of all families together, and the log that must be replayed after a crash (about a second).
     db.set_db_write_buffer_size(tables_bytes);

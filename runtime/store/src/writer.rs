@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use rocksdb::properties::BACKGROUND_ERRORS;
 use rocksdb::{DB, WriteBatch, WriteOptions};
 
+use crate::merging;
 use crate::queue::Queued;
 use crate::rocks::{Inner, Slot, WriterEnd, write_error};
 use crate::{Op, WriteError};
@@ -30,6 +31,7 @@ pub(crate) fn run(inner: &Inner) {
     sync.set_sync(true);
     let mut group = Vec::new();
     let mut broken = false;
+    let mut written_since = 0;
     while inner.queue.take_group(&mut group) {
         settle_unknown_families(inner, &mut group);
         if group.is_empty() {
@@ -47,6 +49,7 @@ pub(crate) fn run(inner: &Inner) {
                     .batches
                     .fetch_add(group.len() as u64, Relaxed);
                 inner.counters.bytes.fetch_add(*bytes, Relaxed);
+                written_since += *bytes;
             }
             Err(error) => {
                 // A refusal for lack of room never reached the engine, which is then as good as before.
@@ -59,7 +62,28 @@ pub(crate) fn run(inner: &Inner) {
         for queued in group.drain(..) {
             queued.settle.settle(told.clone());
         }
+        if written_since >= merging::LOOK_AGAIN {
+            written_since = 0;
+            broken |= !keep_room(inner);
+        }
     }
+}
+
+/// Goes over to merging by levels once a merge in tiers may not fit any more. False: the engine could not be brought back from that.
+fn keep_room(inner: &Inner) -> bool {
+    let short = match &*inner.slot.read() {
+        Slot::Open(db) => inner.merging.is_short(db, &inner.config),
+        Slot::ReadOnly(_) | Slot::Closed => false,
+    };
+    let moved = if short {
+        inner.merge_by_levels()
+    } else {
+        Ok(())
+    };
+    if let Err(error) = &moved {
+        tracing::warn!(path = %inner.config.path.display(), %error, "opening the store again failed");
+    }
+    moved.is_ok()
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -194,6 +194,102 @@ async fn a_full_disk_refuses_and_recovers() {
     assert_eq!(store.stats().failures, 1);
 }
 
+/// Writes a MiB under each of these numbers, and what is there has every number below the last.
+async fn grow(store: &RocksStore, numbers: std::ops::Range<u64>) {
+    let end = numbers.end;
+    for number in numbers {
+        let mut batch = Batch::new();
+        for part in 0..16_u64 {
+            let key = (number * 16 + part).to_be_bytes();
+            batch.put(A, &key, &[number as u8; 64 << 10]);
+        }
+        write(store, batch).await.unwrap();
+    }
+    holds(store, end * 16);
+}
+
+fn holds(store: &RocksStore, keys: u64) {
+    let mut next = 0;
+    let range = Scan {
+        from: b"",
+        to: &[0xff],
+    };
+    let read = store.view(&mut |view| {
+        view.scan(A, range, &mut |key, value| {
+            assert_eq!(key, u64::to_be_bytes(next));
+            assert_eq!((value[0], value.len()), ((next / 16) as u8, 64 << 10));
+            next += 1;
+            ControlFlow::Continue(())
+        })
+    });
+    read.unwrap();
+    assert_eq!(next, keys);
+}
+
+// A family that grows is merged in tiers while the disk has room for the largest merge. Room goes: within 32 MiB the store goes over to merging by levels, and no
+// write fails for it. Room comes: the next opening goes back. What a store without growing families wrote, as the former release had none,
+// is read in both ways, and the other way about.
+#[tokio::test]
+async fn room_decides_how_files_are_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let free = Arc::new(AtomicU64::new(u64::MAX));
+    let opened = |growing: &[Family]| {
+        let mut config = config(dir.path());
+        config.tables_bytes = 1 << 20;
+        config.growing = growing.to_vec();
+        let probe = free.clone();
+        config.free_space = Arc::new(move |_| Some(probe.load(SeqCst)));
+        RocksStore::open(&Env::plain(), config).unwrap()
+    };
+    let store = opened(&[]);
+    assert!(!store.merges_in_tiers());
+    grow(&store, 0..10).await;
+    drop(store);
+
+    let store = opened(&[A]);
+    assert!(store.merges_in_tiers());
+    holds(&store, 160);
+    grow(&store, 10..50).await;
+    assert!(store.merges_in_tiers());
+    free.store(1 << 20, SeqCst);
+    grow(&store, 50..90).await;
+    assert!(!store.merges_in_tiers());
+    assert_eq!((store.stats().reopened, store.stats().failures), (1, 0));
+    drop(store);
+
+    let store = opened(&[A]);
+    assert!(!store.merges_in_tiers());
+    drop(store);
+    free.store(u64::MAX, SeqCst);
+    let store = opened(&[A]);
+    assert!(store.merges_in_tiers());
+    grow(&store, 90..92).await;
+    drop(store);
+    holds(&opened(&[]), 92 * 16);
+}
+
+// Files of a growing family do not pile up: sooner or later there are fewer than before, and all that was in them is read.
+#[tokio::test]
+async fn tiers_are_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.growing = vec![A];
+    config.free_space = Arc::new(|_| Some(u64::MAX));
+    let store = RocksStore::open(&Env::plain(), config).unwrap();
+    let (mut number, mut before) = (0, 0);
+    loop {
+        grow(&store, number..number + 1).await;
+        number += 1;
+        store.flush().unwrap();
+        let now = files(dir.path(), "sst").len();
+        if now < before {
+            break;
+        }
+        before = now;
+    }
+    assert!(number > 18, "{number} files and merged already");
+}
+
 // A caller's unknown family fails its own batch and nobody else's; reading one is an error too.
 #[tokio::test]
 async fn an_unknown_family_is_the_callers_bug() {

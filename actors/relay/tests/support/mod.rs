@@ -44,6 +44,7 @@ pub fn store_config(path: &Path) -> StoreConfig {
     };
     let mut config = StoreConfig::new(path, schema);
     config.reserve_bytes = 0;
+    config.growing = keys::GROWING.to_vec();
     config
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::ShardNo;
 
 /// Of a write, what all shards that crowd out others have together: less than a synced write costs anyway, in bytes.
-pub const WRITE_BYTES: u64 = 64 << 10;
+pub const WRITE_BYTES: u64 = 32 << 10;
 /// A shard that brought less lately crowds out nobody.
 const MUCH: u64 = 1 << 20;
 /// Nor does one that brings up to so many times what the least busy brings.

@@ -254,11 +254,11 @@ impl Pass<'_> {
         let due = self.this.of(self.shard, self.generation, |of| {
             of.emptied.0 += bytes;
             let enough = of.emptied.0 >= (of.segments.kept_bytes() / 2).max(WORTH_IT);
-            enough.then(|| std::mem::take(&mut of.emptied).1)
+            enough.then(|| std::mem::take(&mut of.emptied))
         });
-        if let Some(emptied) = due.flatten() {
-            self.store
-                .give_back(ENTRY, &emptied, keys::shard_range(self.shard));
+        if let Some((bytes, emptied)) = due.flatten() {
+            let all = keys::shard_range(self.shard);
+            self.store.give_back(ENTRY, (&emptied, bytes), all);
         }
     }
 }

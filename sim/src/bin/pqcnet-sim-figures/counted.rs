@@ -50,31 +50,12 @@ pub(crate) fn instructions() -> Result<()> {
     let program = std::env::current_exe().context("where is this program?")?;
     let mut first = None;
     for (nodes, seconds) in ROWS {
-        let mut child = Command::new("valgrind");
-        child.args([
-            "--tool=callgrind",
-            "--instr-atstart=no",
-            "--cache-sim=yes",
-            "--callgrind-out-file=/dev/null",
-        ]);
-        for (cache, shape) in [("I1", NEAR), ("D1", NEAR), ("LL", FAR)] {
-            child.arg(format!("--{cache}={shape}"));
-        }
-        child
-            .arg(&program)
-            .args([&nodes.to_string(), "modelled", &seconds.to_string()]);
-        let output = child
-            .output()
-            .context("valgrind is missing: install Debian's package `valgrind`")?;
-        let (out, err) = (
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
-        );
-        ensure!(
-            output.status.success(),
-            "{nodes} nodes: {}: {err}",
-            output.status
-        );
+        let mut child = Command::new(&program);
+        child.args([&nodes.to_string(), "modelled", &seconds.to_string()]);
+        let caches = [("I1", NEAR), ("D1", NEAR), ("LL", FAR)];
+        let shapes = caches.map(|(cache, shape)| format!("--{cache}={shape}"));
+        let options = ["--cache-sim=yes".to_owned()].into_iter().chain(shapes);
+        let (out, err) = counted(&child, options)?;
         let events = out.split('|').nth(9).context("no row")?;
         let events: f64 = events.trim().parse().context("the row's events")?;
         let each = total(&err, "I   refs:")? / events;
@@ -100,4 +81,39 @@ fn total(summary: &str, name: &str) -> Result<f64> {
         .context("callgrind's count")?;
     ensure!(count > 0.0, "callgrind counted nothing");
     Ok(count)
+}
+
+/// Runs this under valgrind: what it printed, and callgrind's summary.
+fn counted(
+    command: &Command,
+    options: impl IntoIterator<Item = String>,
+) -> Result<(String, String)> {
+    let mut child = Command::new("valgrind");
+    child.args([
+        "--tool=callgrind",
+        "--instr-atstart=no",
+        "--callgrind-out-file=/dev/null",
+    ]);
+    child.args(options);
+    child.arg(command.get_program()).args(command.get_args());
+    let output = child
+        .output()
+        .context("valgrind is missing: install Debian's package `valgrind`")?;
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    );
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}: {out}{err}",
+        output.status
+    );
+    Ok((out, err))
+}
+
+/// Runs this under valgrind: what it printed, and how many instructions were counted.
+pub(crate) fn instructions_of(command: &Command) -> Result<(String, f64)> {
+    let (out, err) = counted(command, [])?;
+    let count = total(&err, "Collected :")?;
+    Ok((out, count))
 }

@@ -2,13 +2,14 @@
 //!
 //! `pqcnet-sim-figures` measures every row, each in a process of its own, so that peaks of memory do not mix;
 //! `pqcnet-sim-figures NODES CRYPTO SECONDS` measures one. `floor` is what raw actix pays for as many actors of as many bytes,
-//! `instructions` what an event takes of them at each size, `costs` what cryptography costs this machine.
+//! `instructions` what an event takes of them at each size, `metering` what a message of a relayer takes with a meter and without, `costs` what cryptography costs this machine.
 //! Every client reads a channel of its own and publishes to it; sentries and clients leave and come back all the while, by the
 //! model and at the rate of the built-in scenario `churn-30`.
 
 mod costs;
 mod counted;
 mod floor;
+mod metered;
 mod town;
 
 use std::process::{Command, ExitCode};
@@ -41,9 +42,11 @@ fn main() -> ExitCode {
         [word] if word == "costs" => costs::costs(),
         [word] if word == "floor" => floor::floor(),
         [word] if word == "instructions" => counted::instructions(),
+        [word] if word == "metering" => metered::metering(),
+        [word, load, window] if word == "metered" => metered::metered(load, window),
         [nodes, crypto, seconds] => one(nodes, crypto, seconds),
         _ => Err(anyhow::anyhow!(
-            "usage: pqcnet-sim-figures [costs | floor | instructions | NODES real|memo|modelled SECONDS]"
+            "usage: pqcnet-sim-figures [costs | floor | instructions | metering | NODES real|memo|modelled SECONDS]"
         )),
     };
     match outcome {
@@ -80,7 +83,9 @@ fn all() -> Result<()> {
         let status = child.status().context("cannot start a measurement")?;
         ensure!(status.success(), "{words:?}: {status}");
     }
-    counted::instructions()
+    counted::instructions()?;
+    tell("");
+    metered::metering()
 }
 
 fn one(nodes: &str, crypto: &str, seconds: &str) -> Result<()> {

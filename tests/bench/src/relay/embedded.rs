@@ -2,6 +2,7 @@
 //! and stored messages grow.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 use pqcnet_actor::Env;
@@ -23,6 +24,9 @@ const BATCHES: [u64; 2] = [100, 10];
 const CHANNELS: usize = 128;
 /// What a stored entry is longer than its payload: its time, and what sealing adds.
 const OVERHEAD: usize = 8 + pqcnet_relay::core::seal::OVERHEAD;
+/// Of a look whether the engine has come to rest, and how many there are at most.
+const REST: Duration = Duration::from_millis(250);
+const RESTLESS: u32 = 480;
 /// Of an entry.
 const KEY: usize = 42;
 
@@ -189,7 +193,8 @@ pub async fn by_shards(env: &Env, args: &Args) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// What a message costs when so many are stored: the next half of that, at most a million, merging of files included.
+/// What a message costs when so many are stored: the next half of that, merging of files included, also of what is left to merge when
+/// the last is delivered; what the messages before left is waited for.
 pub async fn by_level(env: &Env, args: &Args) -> Result<Vec<Row>> {
     let levels: &[u64] = match args.quick {
         true => &[10_000, 100_000],
@@ -207,8 +212,9 @@ pub async fn by_level(env: &Env, args: &Args) -> Result<Vec<Row>> {
                 break;
             }
             stored += rig.pass(small(level - stored, 100)).await?;
-            let more = small((level / 2).clamp(10_000, 1_000_000), BATCHES[0]);
-            costs.push(cost(&mut rig, more).await?);
+            rest(env).await?;
+            let more = small((level / 2).max(10_000), BATCHES[0]);
+            costs.push(settled_cost(env, &mut rig, more).await?);
             stored += more.messages;
         }
         rig.stop().await;
@@ -219,6 +225,26 @@ pub async fn by_level(env: &Env, args: &Args) -> Result<Vec<Row>> {
         Row::new(GROUP, what, *cost, "us").beside("10^4 stored", costs[0])
     });
     Ok(rows.collect())
+}
+
+/// The engine merges no more: the process took less than a fiftieth of a processor for a moment.
+async fn rest(env: &Env) -> Result<()> {
+    for _ in 0..RESTLESS {
+        let before = cpu::process()?;
+        env.sleep(REST).await;
+        if cpu::process()?.saturating_sub(before) < REST / 50 {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("the engine does not come to rest")
+}
+
+async fn settled_cost(env: &Env, rig: &mut Rig, burst: Burst) -> Result<f64> {
+    let before = cpu::process()?;
+    let count = rig.pass(burst).await?;
+    rest(env).await?;
+    let spent = cpu::process()?.saturating_sub(before);
+    Ok(spent.as_secs_f64() * 1e6 / count as f64)
 }
 
 async fn cost(rig: &mut Rig, burst: Burst) -> Result<f64> {

@@ -18,7 +18,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::GROUP;
 use crate::Args;
-use crate::cpu::{Wall, median};
+use crate::compare::Ratio;
+use crate::cpu::{self, Wall, median};
 use crate::flow::{self, Lane};
 use crate::row::Row;
 
@@ -34,6 +35,10 @@ const OTHERS_PER_SECOND: u64 = 400;
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// After so many without an acknowledgement the producers wait.
 const PATIENT_LOOKS: u32 = 200;
+/// A relayer rests that took less than a fiftieth of a processor for so long.
+const REST: Duration = Duration::from_millis(250);
+/// Looks at that; after so many it is measured all the same.
+const RESTLESS: u32 = 120;
 
 /// Where a flood comes to lie beside the quiet channels.
 const BESIDE: [(&str, u16); 2] = [
@@ -43,7 +48,7 @@ const BESIDE: [(&str, u16); 2] = [
 
 /// All others' channels are of one shard, so a flood is in theirs or in another.
 pub async fn fairness(args: &Args) -> Result<Vec<Row>> {
-    let (rounds, seconds) = if args.quick { (2, 1) } else { (6, 6) };
+    let (rounds, seconds) = if args.quick { (2, 1) } else { (7, 6) };
     let network = Network::start(1, 1).await?;
     let keys = Arc::new(NodeKeys::generate());
     let names = network.channels_of_shard(keys.node_id(), QUIET_SHARD, OTHERS)?;
@@ -57,6 +62,8 @@ pub async fn fairness(args: &Args) -> Result<Vec<Row>> {
     let mut flooded = [Vec::new(), Vec::new()];
     let mut rates = [Vec::new(), Vec::new()];
     for round in 0..rounds {
+        // What is left to merge of the flood before belongs to no channel alone.
+        rest(network.node(Role::Relayer, 1)).await?;
         let (lanes, latency) = paced(others, seconds).await?;
         quiet.push(latency);
         others = lanes;
@@ -99,8 +106,42 @@ pub async fn fairness(args: &Args) -> Result<Vec<Row>> {
             let row = Row::new(GROUP, what, of(&flooded[place], quantile), "ms");
             rows.push(row.beside("alone", of(&quiet, quantile)));
         }
+        rows.extend(rounds_apart(beside, &flooded[place], &quiet));
     }
     Ok(rows)
+}
+
+/// The p99 of each round beside the flood over that of the same round without, and how sure the middle of these is.
+fn rounds_apart(beside: &str, flooded: &[Histogram<u64>], quiet: &[Histogram<u64>]) -> Vec<Row> {
+    let p99 = |latency: &Histogram<u64>| latency.value_at_quantile(0.99) as f64;
+    let pairs = flooded.iter().zip(quiet);
+    let pairs: Vec<(f64, f64)> = pairs.map(|(on, off)| (p99(on), p99(off))).collect();
+    let Some(ratio) = Ratio::of(&pairs) else {
+        return Vec::new();
+    };
+    let parts = [
+        ("", ratio.middle),
+        (", from", ratio.from),
+        (", to", ratio.to),
+    ];
+    let row = |(part, value)| {
+        let what = format!("a flood in {beside}: p99 over that of the same round alone{part}");
+        Row::new(GROUP, what, value, "x")
+    };
+    parts.map(row).into()
+}
+
+/// Returns once the relayer has nothing to do any more.
+async fn rest(relayer: &Node) -> Result<()> {
+    let pid = relayer.pid()?;
+    for _ in 0..RESTLESS {
+        let before = cpu::of_threads(pid, |_| true)?;
+        tokio::time::sleep(REST).await;
+        if cpu::of_threads(pid, |_| true)?.saturating_sub(before) < REST / 50 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// A client in a process of its own that floods a channel when told.

@@ -74,7 +74,9 @@ impl Rig {
             version: keys::VERSION,
             families: keys::FAMILIES.to_vec(),
         };
-        let store = Arc::new(RocksStore::open(env, StoreConfig::new(path, schema))?);
+        let mut config = StoreConfig::new(path, schema);
+        config.growing = keys::GROWING.to_vec();
+        let store = Arc::new(RocksStore::open(env, config)?);
         let log: Arc<dyn ShardLog> = Arc::new(EmbeddedLog::new(env, store.clone()));
         let storage_key = Arc::new(StorageMasterKey::generate());
         let me = NodeId::from_bytes(RELAYER);
