@@ -17,7 +17,7 @@ use pqcnet_tests::report::{create, pair, verified};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::siege::{SOON, Siege};
+use crate::siege::{PATIENCE, SOON, Siege};
 
 /// More than any test here is sent.
 const ROOM: usize = 1024;
@@ -114,9 +114,17 @@ impl Member {
                 member: self.id,
             },
         };
-        let joined = self.link.remote().ask(join, SOON).await?;
-        joined.map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
-        Ok(())
+        // A session that is new at the relayer may not be open there yet: every client tries again.
+        let joined = async {
+            loop {
+                match self.link.remote().ask(join.clone(), SOON).await? {
+                    Ok(_) => break Ok(()),
+                    Err(refusal) if refusal.is_retryable() => tokio::task::yield_now().await,
+                    Err(refusal) => break Err(anyhow::anyhow!("{refusal}")),
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, joined).await?
     }
 
     /// Waits for all records, from the first on, under this subscription.
@@ -160,6 +168,20 @@ async fn report(
         said = words => match said? {},
     };
     verified(&relayer.folder().join("network.toml"), &path).await
+}
+
+/// What there is of the members' channel in one list of a report: the honest client's stand there, too.
+fn of_members<'a>(said: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> {
+    let all = said[list].as_array().into_iter().flatten();
+    all.filter(|entry| entry["channel"]["name"] == "work")
+}
+
+/// What members are found to have signed for.
+fn receipted(said: &Value) -> (u64, u64) {
+    let signed = of_members(said, "lines").map(|line| pair(&line["receipted"]));
+    signed.fold((0, 0), |sum, (frames, bytes)| {
+        (sum.0 + frames, sum.1 + bytes)
+    })
 }
 
 /// How many receipts the relayer has refused.
@@ -248,8 +270,8 @@ async fn a_member_forges_its_receipts() -> Result<()> {
             ensure!(attempt < ATTEMPTS, "{receipt:?} was not looked at");
             let words = first.says(1, receipt.as_ref());
             let said = report(&siege, &mut number, words).await?;
-            assert_eq!(said["receipts"], Value::Array(Vec::new()));
-            assert_eq!(pair(&said["sums"]["receipted"]), (0, 0));
+            assert_eq!(of_members(&said, "receipts").count(), 0);
+            assert_eq!(receipted(&said), (0, 0));
             if refused(&siege) > before || receipt.is_none() {
                 break;
             }
@@ -259,7 +281,7 @@ async fn a_member_forges_its_receipts() -> Result<()> {
         ensure!(attempt < ATTEMPTS, "an honest receipt is not taken");
         let words = first.says(1, Some(&honest));
         let said = report(&siege, &mut number, words).await?;
-        if pair(&said["sums"]["receipted"]) == (4, 40) {
+        if receipted(&said) == (4, 40) {
             break;
         }
     }
@@ -268,7 +290,7 @@ async fn a_member_forges_its_receipts() -> Result<()> {
         ensure!(attempt < ATTEMPTS, "the second account was not looked at");
         let words = first.says(1, Some(&overlapping));
         let said = report(&siege, &mut number, words).await?;
-        assert_eq!(pair(&said["sums"]["receipted"]), (4, 40));
+        assert_eq!(receipted(&said), (4, 40));
         if refused(&siege) > before {
             break;
         }
@@ -293,15 +315,11 @@ async fn a_member_forges_its_receipts() -> Result<()> {
             Ok(said)
         };
         let said = report(&siege, &mut number, words).await?;
-        if pair(&said["sums"]["receipted"]) == (17, 170) {
+        if receipted(&said) == (17, 170) {
             break said;
         }
     };
-    let lines = said["lines"].as_array().context("no lines")?;
-    let given = lines
-        .iter()
-        .filter(|line| line["channel"]["name"] == "work");
-    let given = given.filter(|line| line["qos"] == "delivered");
+    let given = of_members(&said, "lines").filter(|line| line["qos"] == "delivered");
     let given: Vec<_> = given.map(|line| pair(&line["volume"])).collect();
     assert_eq!(given, [(10, 100), (10, 100)]);
     ensure!(first.ended.try_recv().is_err(), "it stands by");
