@@ -189,7 +189,7 @@ impl Relayer {
         let mut lanes = Vec::new();
         for (lane, channel) in names.into_iter().enumerate() {
             let worker = of_lane(lane);
-            let epoch = epoch(&worker.of(), &channel).await?;
+            let epoch = epoch(&env, &worker.of(), &channel).await?;
             let mut series = [0; 16];
             series[..8].copy_from_slice(&(lane as u64 + 1).to_be_bytes());
             let follow = Follow {
@@ -255,7 +255,7 @@ impl Relayer {
     }
 }
 
-async fn epoch(worker: &Ref<IssueEpoch>, channel: &Channel) -> Result<u64> {
+async fn epoch(env: &Env, worker: &Ref<IssueEpoch>, channel: &Channel) -> Result<u64> {
     loop {
         let ask = IssueEpoch {
             customer: channel.owner,
@@ -264,8 +264,8 @@ async fn epoch(worker: &Ref<IssueEpoch>, channel: &Channel) -> Result<u64> {
         };
         match worker.ask(ask, WITHIN).await? {
             Ok(opened) => return Ok(opened.epoch),
-            // The shard opens still.
-            Err(Refusal::Unavailable) => tokio::task::yield_now().await,
+            // The shard opens still, and time passes only while nobody works.
+            Err(Refusal::Unavailable) => env.sleep(TICK).await,
             Err(refusal) => return Err(anyhow!("{refusal}")),
         }
     }
