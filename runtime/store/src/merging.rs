@@ -187,8 +187,8 @@ mod tests {
     }
 
     // The system tells what place the threads have by whose names merging goes, and that of this one.
-    #[test]
-    fn merging_threads_give_way() {
+    #[tokio::test]
+    async fn merging_threads_give_way() {
         lower_threads(&Env::plain());
         let own = nice_of(Path::new("/proc/thread-self")).unwrap();
         let tasks = fs::read_dir("/proc/self/task").unwrap();

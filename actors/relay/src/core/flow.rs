@@ -54,7 +54,7 @@ impl Default for FlowLimits {
         Self {
             // What one publisher of ours has on its way at most is less; twice as much leaves room for others.
             channel_bytes: Marks::new(3 << 20, 3 << 19),
-            // One largest payload; less than half of what a synced write costs anyway, in bytes.
+            // Less than a quarter of what a synced write costs anyway, in bytes; a larger payload goes alone.
             share_bytes: 32 << 10,
             // Some seconds of the fastest channel: a reader that is merely jittery never gets there.
             lag_records: Marks::new(1 << 20, 1 << 19),

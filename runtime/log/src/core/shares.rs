@@ -14,8 +14,9 @@ use crate::ShardNo;
 
 /// Of a write, what all shards that crowd out others have together: less than a synced write costs anyway, in bytes.
 pub const WRITE_BYTES: u64 = 32 << 10;
-/// A shard that brought less lately crowds out nobody.
-const MUCH: u64 = 1 << 20;
+/// A shard that brought less lately crowds out nobody. Far less than a flood still brings where dozens of them share a write, or it would be
+/// let go whenever it was held back.
+const MUCH: u64 = 1 << 17;
 /// Nor does one that brings up to so many times what the least busy brings.
 const CROWDS: u64 = 8;
 /// For so long what was brought is remembered, in two halves.
