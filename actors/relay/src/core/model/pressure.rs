@@ -336,7 +336,11 @@ fn a_batch_is_held_to_what_the_log_asks() {
     sim.until(Duration::from_millis(20));
     assert!(told(&sim, asked));
     let share = usize::try_from(ShardLimits::default().flow.share_bytes).unwrap();
-    assert!(share > most && sim.writes[before] >= share, "{:?}", sim.writes);
+    assert!(
+        share > most && sim.writes[before] >= share,
+        "{:?}",
+        sim.writes
+    );
     assert_eq!(sim.disk.entries[&channel_id(&much)].len(), 128);
 }
 
