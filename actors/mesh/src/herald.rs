@@ -419,6 +419,19 @@ impl Herald {
         self.keep_record(cx);
         self.tell_bans(cx);
         self.look_soon(cx);
+        self.compare(cx);
+    }
+
+    /// Asks one neighbour, any, for what gossip did not bring: gossip is forwarded once, to whoever is there then.
+    fn compare(&mut self, cx: &mut Cx<Self>) {
+        if self.links.is_empty() {
+            return;
+        }
+        let at = cx.rng().next_u64() % self.links.len() as u64;
+        let link = self.links.keys().nth(usize::try_from(at).unwrap_or(0));
+        if let Some(link) = link.copied() {
+            self.pull_in_turn(link, cx);
+        }
     }
 }
 

@@ -29,6 +29,8 @@ struct Page {
     fingerprint: [u8; 8],
     /// Not from this node's own disk.
     heard: bool,
+    /// Gossip that brought it was told to take it further.
+    forwarded: bool,
 }
 
 /// The book. Whatever comes in has been verified, and its node is a member of the network.
@@ -76,9 +78,19 @@ impl Book {
             signed,
             fingerprint,
             heard,
+            forwarded: false,
         };
         self.pages.insert(node, page);
         outcome
+    }
+
+    /// Whether gossip is to take this advert further: if it is what the book has of its node, and was not forwarded yet. It may have
+    /// come by a pull before its gossip did, and those behind this node have only the gossip.
+    pub fn forward(&mut self, signed: &SignedAdvert) -> bool {
+        let page = self.pages.get_mut(&signed.advert.node_id());
+        page.is_some_and(|page| {
+            page.signed == *signed && !std::mem::replace(&mut page.forwarded, true)
+        })
     }
 
     /// Whether one as young is known: then its signature need not be checked.
@@ -178,6 +190,23 @@ mod tests {
         assert_eq!(book.hear(advert(1, 11, LEASE)), Heard::Own);
         assert!(book.is_known(&advert(1, 99, LEASE)));
         assert_eq!((book.len(), book.is_empty()), (1, false));
+    }
+
+    /// Scenario: an advert that came by a pull is forwarded when its gossip comes, once; so is a younger one; an older one, and one
+    /// that differs from what was checked, are not.
+    #[test]
+    fn forwarded_once() {
+        let mut book = Book::new(id(1));
+        assert!(!book.forward(&advert(2, 10, LEASE)));
+        book.hear(advert(2, 10, LEASE));
+        let mut forged = advert(2, 10, LEASE);
+        forged.advert.control.clear();
+        assert!(!book.forward(&forged));
+        assert!(book.forward(&advert(2, 10, LEASE)));
+        assert!(!book.forward(&advert(2, 10, LEASE)));
+        book.hear(advert(2, 11, LEASE));
+        assert!(!book.forward(&advert(2, 10, LEASE)));
+        assert!(book.forward(&advert(2, 11, LEASE)));
     }
 
     /// Scenario: what was on the disk is known, but not heard; an advert younger than it is.

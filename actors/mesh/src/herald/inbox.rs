@@ -39,6 +39,14 @@ impl On<PullAdverts> for Herald {
 }
 
 impl Herald {
+    /// Gossip that is right, but not news, since a pull was quicker, goes on to those who have not pulled.
+    fn forward(&mut self, signed: &SignedAdvert) -> Judgement {
+        match self.book.forward(signed) {
+            true => Judgement::Forward,
+            false => Judgement::Keep,
+        }
+    }
+
     /// A newcomer's word, which it could not gossip yet, goes to whoever this node gossips with.
     fn pass_on(&mut self, advert: Bytes, cx: &mut Cx<Self>) {
         let published = (self.config.publish)(ADVERTS, advert);
@@ -64,15 +72,17 @@ impl On<JudgeAdvert> for Herald {
             return Reply::Now(Judgement::Keep);
         }
         if !self.considers(&signed) {
-            return Reply::Now(Judgement::Keep);
+            return Reply::Now(self.forward(&signed));
         }
         let (promise, reply) = Reply::later();
         self.check(vec![signed], cx, |herald, (mut right, all), cx| {
-            let new = right.pop().is_some_and(|signed| herald.hear(signed, cx));
-            promise.fulfil(match (new, all) {
-                (_, false) => Judgement::Wrong,
-                (true, true) => Judgement::Forward,
-                (false, true) => Judgement::Keep,
+            promise.fulfil(match right.pop() {
+                Some(signed) => {
+                    herald.hear(signed.clone(), cx);
+                    herald.forward(&signed)
+                }
+                None if all => Judgement::Keep,
+                None => Judgement::Wrong,
             });
         });
         reply

@@ -289,6 +289,34 @@ fn one_link_makes_nodes_known() {
     });
 }
 
+/// Scenario: a pull brings a third node's advert before gossip does: the gossip goes on to others all the same, once. Gossip of the next
+/// one passes this node by: within half a minute it has it of a neighbour.
+#[test]
+fn no_advert_is_missed_for_good() {
+    simulate(|| async {
+        let world = World::new();
+        let (one, other) = (start(&world, 0, "one"), start(&world, 1, "other"));
+        one.env.sleep(S).await;
+        let third = world.signed(2, other.env.wall_ms());
+        assert_eq!(other.judge_advert(third.clone()).await, Judgement::Forward);
+        one.link(&other, world.id(1));
+        one.env.sleep(2 * S).await;
+        assert_eq!(one.view().heard, 2);
+        assert_eq!(one.judge_advert(third.clone()).await, Judgement::Forward);
+        assert_eq!(one.judge_advert(third).await, Judgement::Keep);
+
+        let next = world.signed(3, other.env.wall_ms());
+        assert_eq!(other.judge_advert(next.clone()).await, Judgement::Forward);
+        one.env.sleep(S).await;
+        assert_eq!(one.view().heard, 2);
+        one.env.sleep(30 * S).await;
+        assert_eq!(one.view().heard, 3);
+        assert_eq!(one.judge_advert(next).await, Judgement::Forward);
+        one.running.stop().await;
+        other.running.stop().await;
+    });
+}
+
 /// Scenario: adverts of a stranger, of a revoked node, with a broken signature, from the future, and this node's own with a
 /// time ahead of its clock.
 #[test]
