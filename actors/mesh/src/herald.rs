@@ -25,9 +25,10 @@ use rand::Rng as _;
 
 use crate::authority::{Authority, Bans};
 use crate::core::announcer::{Announcer, LEASE_MS};
-use crate::core::book::{Book, Heard};
+use crate::core::book::{Book, Heard, Routes};
 use crate::core::circle::Circle;
 use crate::core::scores::{MAX_SCORED, Offence, ScoreConfig, Scores};
+use crate::core::standing::Standings;
 use crate::gossip::{
     ADVERTS, DialFailed, JudgeAdvert, Judgement, Keep, Misbehaved, NotSent, PeerLinked,
     PeerUnlinked, Publish, Sighted,
@@ -50,20 +51,11 @@ const SEND_AGAIN: Duration = Duration::from_secs(1);
 /// Nodes that were seen on the LAN; a LAN has fewer.
 const MAX_SIGHTED: usize = 256;
 
-/// Where to find a node: its own word if it was heard of, else the network file's.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Route {
-    /// Its control plane.
-    pub control: Vec<Address>,
-    /// Its direct streams.
-    pub data: Vec<Address>,
-}
-
 /// What the mesh looks like from here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
     /// Where nodes are; of those that were heard of.
-    pub routes: BTreeMap<NodeId, Route>,
+    pub routes: Arc<Routes>,
     /// Nodes in the peer book.
     pub known: usize,
     /// Of these, heard of since this node started.
@@ -133,6 +125,7 @@ pub struct Herald {
     /// Members that were seen on the LAN, by whom: nobody's word but the LAN's.
     sighted: BTreeMap<NodeId, Address>,
     book: Book,
+    known: Known,
     scores: Scores,
     circle: Circle,
     links: BTreeMap<u64, (NodeId, Ref<PullAdverts>)>,
@@ -142,6 +135,25 @@ pub struct Herald {
     look: Alarm<Self>,
     look_due: Option<Duration>,
     speak: Alarm<Self>,
+}
+
+/// What follows from the book, the LAN and the standings, and is made anew when one of them has changed only.
+#[derive(Default)]
+struct Known {
+    /// Whom this node may link with.
+    candidates: BTreeSet<NodeId>,
+    /// Where nodes are.
+    routes: Arc<Routes>,
+    standings: Option<Arc<Standings>>,
+    as_of: Option<AsOf>,
+    /// Changes on the LAN, of bans, and whatever only time changes.
+    outside: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct AsOf {
+    moves: u64,
+    outside: u64,
 }
 
 impl Herald {
@@ -156,6 +168,7 @@ impl Herald {
             recorded: false,
             sighted: BTreeMap::new(),
             book: Book::new(me),
+            known: Known::default(),
             scores: Scores::new(ScoreConfig::default()),
             circle: Circle::new(me, config.bootstrap.iter().copied()),
             links: BTreeMap::new(),
@@ -297,14 +310,18 @@ impl Herald {
             Heard::New => tracing::info!(peer = %node, known = self.book.len(), "found"),
             Heard::Own => self.announcer.surpass(issued_at_ms, cx.now()),
             Heard::Full => tracing::warn!(peer = %node, "the peer book is full"),
-            Heard::Younger | Heard::Known => {}
+            Heard::Moved | Heard::Revived | Heard::Younger | Heard::Known => {}
         }
-        let new = matches!(heard, Heard::New | Heard::Younger);
-        if new {
-            self.disk.behind = true;
+        match heard {
+            Heard::New | Heard::Moved => self.disk.behind = true,
+            Heard::Revived | Heard::Younger => self.disk.on_refreshed(self.book.len()),
+            Heard::Known | Heard::Full | Heard::Own => return false,
         }
-        self.look_soon(cx);
-        new
+        // Most adverts say the same as the one before: nobody need look for that.
+        if heard != Heard::Younger || self.disk.behind {
+            self.look_soon(cx);
+        }
+        true
     }
 
     // ---- scores ----
@@ -317,6 +334,7 @@ impl Herald {
         if let Some(until) = banned {
             let minutes = until.saturating_sub(cx.now()).as_secs().div_ceil(60);
             tracing::warn!(%peer, minutes, "banned");
+            self.known.outside += 1;
             self.tell_bans(cx);
             self.look_soon(cx);
         }
@@ -346,9 +364,10 @@ impl Herald {
     /// Looks at everything that has changed: whom to link with, what to show, what to write.
     fn look(&mut self, cx: &mut Cx<Self>) {
         self.look_due = None;
-        let candidates = self.candidates();
+        self.note_known();
         let now = cx.now();
-        let peers = self.circle.choose(&candidates, now, || cx.rng().next_u64());
+        let candidates = &self.known.candidates;
+        let peers = self.circle.choose(candidates, now, || cx.rng().next_u64());
         self.config.wanted.send_if_modified(|wanted| {
             let changed = **wanted != peers;
             *wanted = Arc::new(peers);
@@ -357,18 +376,35 @@ impl Herald {
         if let Some(next) = self.circle.next_look(now) {
             self.look_at(next, cx);
         }
-        self.show(candidates.len(), cx);
+        self.show(cx);
         self.save(cx);
     }
 
+    /// Finds out anew what of others has changed; what has not costs nothing, however many they are.
+    fn note_known(&mut self) {
+        let standings = self.config.authority.standings();
+        let as_of = AsOf {
+            moves: self.book.moves(),
+            outside: self.known.outside,
+        };
+        let same =
+            (self.known.standings.as_ref()).is_some_and(|held| Arc::ptr_eq(held, &standings));
+        if same && self.known.as_of == Some(as_of) {
+            return;
+        }
+        self.known.candidates = self.candidates(&standings);
+        self.known.routes = Arc::new(self.routes());
+        self.known.standings = Some(standings);
+        self.known.as_of = Some(as_of);
+    }
+
     /// Members with an address that are not banned.
-    fn candidates(&self) -> BTreeSet<NodeId> {
+    fn candidates(&self, standings: &Standings) -> BTreeSet<NodeId> {
         let me = self.config.keys.node_id();
         let listed = self.config.network.nodes().iter();
         let listed = listed.filter(|entry| !entry.control.is_empty());
-        let booked = self.book.iter();
-        let booked = booked.filter(|(_, signed)| !signed.advert.control.is_empty());
-        let standings = self.config.authority.standings();
+        let booked = self.book.routes();
+        let booked = booked.filter(|(_, route)| !route.control.is_empty());
         // Whoever this node succeeded is nobody to link with: it is the same node.
         (listed.map(|entry| entry.id))
             .chain(booked.map(|(node, _)| node))
@@ -378,30 +414,28 @@ impl Herald {
             .collect()
     }
 
-    fn show(&self, others: usize, cx: &Cx<Self>) {
-        let read = |texts: &[String]| texts.iter().filter_map(|at| at.parse().ok()).collect();
-        let routes = self.book.iter().map(|(node, signed)| {
-            let route = Route {
-                control: read(&signed.advert.control),
-                data: read(&signed.advert.data),
-            };
-            (node, route)
-        });
-        let known = self.book.len();
-        let mut routes: BTreeMap<NodeId, Route> = routes.collect();
+    fn routes(&self) -> Routes {
+        let booked = self.book.routes();
+        let mut routes: Routes = booked
+            .map(|(node, route)| (node, Arc::clone(route)))
+            .collect();
         for (node, at) in &self.sighted {
             let route = routes.entry(*node).or_default();
             if !route.control.contains(at) {
-                route.control.push(at.clone());
+                Arc::make_mut(route).control.push(at.clone());
             }
         }
+        routes
+    }
+
+    fn show(&self, cx: &Cx<Self>) {
         let view = Arc::new(View {
-            routes,
-            known,
+            routes: Arc::clone(&self.known.routes),
+            known: self.book.len(),
             heard: self.book.heard(cx.wall_ms()),
             linked: self.circle.linked(),
             banned: self.scores.bans(cx.now()).len(),
-            short_of: self.circle.short_of(others),
+            short_of: self.circle.short_of(self.known.candidates.len()),
             announced: self.announced,
         });
         self.config.view.send_if_modified(|shown| {
@@ -416,6 +450,8 @@ impl Herald {
         let swept = (self.book).sweep(cx.wall_ms(), |node| authority.is_member(node));
         self.disk.behind |= swept;
         self.sighted.retain(|node, _| authority.is_member(*node));
+        // Leases and bans end by themselves.
+        self.known.outside += 1;
         self.keep_record(cx);
         self.tell_bans(cx);
         self.look_soon(cx);

@@ -24,8 +24,9 @@ mod registrar;
 pub mod shelf;
 
 pub use authority::{Authority, Bans, Rulings};
+pub use core::book::{Route, Routes};
 pub use core::standing::{Standing, Standings, Unusable};
 pub use dialler::{Dial, Dialler, DiallerConfig, Linked, NotLinked, User, Wanted};
-pub use herald::{Announce, Herald, HeraldConfig, Route, View};
+pub use herald::{Announce, Herald, HeraldConfig, View};
 pub use registrar::{Registrar, RegistrarConfig, load_directives};
 pub use shelf::{Shelf, ShelfError};

@@ -332,12 +332,12 @@ pub(crate) fn record_check(
 pub(crate) async fn teach(control: Arc<dyn ControlPlane>, mut view: latest::Receiver<Arc<View>>) {
     let mut taught: BTreeMap<NodeId, Vec<Address>> = BTreeMap::new();
     loop {
-        let seen = view.borrow_and_update().clone();
+        let routes = view.borrow_and_update().routes.clone();
         let gone: Vec<NodeId> = (taught.keys().copied())
-            .filter(|node| !seen.routes.contains_key(node))
+            .filter(|node| !routes.contains_key(node))
             .collect();
         let forgotten = gone.into_iter().map(|node| (node, Vec::new()));
-        let known = seen.routes.iter();
+        let known = routes.iter();
         let known = known.map(|(node, route)| (*node, route.control.clone()));
         for (node, at) in forgotten.chain(known) {
             if taught.get(&node) == Some(&at) {
@@ -351,8 +351,11 @@ pub(crate) async fn teach(control: Arc<dyn ControlPlane>, mut view: latest::Rece
                 false => taught.insert(node, at),
             };
         }
-        if view.changed().await.is_err() {
-            return;
+        // Most views differ in something else.
+        while Arc::ptr_eq(&view.borrow_and_update().routes, &routes) {
+            if view.changed().await.is_err() {
+                return;
+            }
         }
     }
 }

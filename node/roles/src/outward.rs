@@ -219,7 +219,12 @@ impl Outward {
 
     /// Where a node may be: as it advertises, then as the network file says.
     fn route(&self, peer: &NodeId) -> Route {
-        let mut route = self.view.borrow().routes.get(peer).cloned();
+        let mut route = self
+            .view
+            .borrow()
+            .routes
+            .get(peer)
+            .map(|route| (**route).clone());
         if let Some(entry) = self.network.node(peer) {
             let route = route.get_or_insert_default();
             for (known, listed) in [

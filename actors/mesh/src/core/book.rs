@@ -1,9 +1,11 @@
 //! The peer book: the youngest advert of every node of the network that was heard of.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use pqcnet_crypto::NodeId;
-use pqcnet_messages::{MAX_HAVE, MAX_PULLED, Pulled, SignedAdvert};
+use pqcnet_messages::{Advert, MAX_HAVE, MAX_PULLED, Pulled, SignedAdvert};
+use pqcnet_p2p::network::Address;
 
 /// How long an address is worth trying after its advert is over: a node that was away longer is looked up anew.
 pub const KEEP_MS: u64 = 30 * 24 * 3600 * 1000;
@@ -13,7 +15,11 @@ pub const KEEP_MS: u64 = 30 * 24 * 3600 * 1000;
 pub enum Heard {
     /// The first of its node.
     New,
-    /// Younger than the one that was known.
+    /// Younger than the one that was known, and from elsewhere.
+    Moved,
+    /// Of a node that was known from this node's disk only.
+    Revived,
+    /// Younger than the one that was known; where the node is has not changed.
     Younger,
     /// Known, or older than what is known.
     Known,
@@ -23,10 +29,35 @@ pub enum Heard {
     Own,
 }
 
+/// Where to find a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Route {
+    /// Its control plane.
+    pub control: Vec<Address>,
+    /// Its direct streams.
+    pub data: Vec<Address>,
+}
+
+impl Route {
+    fn of(advert: &Advert) -> Route {
+        let read = |texts: &[String]| texts.iter().filter_map(|at| at.parse().ok()).collect();
+        Route {
+            control: read(&advert.control),
+            data: read(&advert.data),
+        }
+    }
+}
+
+/// Routes by node; many hold the same ones.
+pub type Routes = BTreeMap<NodeId, Arc<Route>>;
+
+/// What is asked of every page at every pull stands here; the advert itself, some six KiB with its keys, elsewhere.
 #[derive(Clone, Debug)]
 struct Page {
-    signed: SignedAdvert,
+    signed: Box<SignedAdvert>,
     fingerprint: [u8; 8],
+    expires_at_ms: u64,
+    route: Arc<Route>,
     /// Not from this node's own disk.
     heard: bool,
     /// Gossip that brought it was told to take it further.
@@ -38,6 +69,8 @@ struct Page {
 pub struct Book {
     me: NodeId,
     pages: BTreeMap<NodeId, Page>,
+    /// Grows whenever [`Book::routes`] changes.
+    moves: u64,
 }
 
 impl Book {
@@ -46,6 +79,7 @@ impl Book {
         Book {
             me,
             pages: BTreeMap::new(),
+            moves: 0,
         }
     }
 
@@ -69,14 +103,30 @@ impl Book {
             Some(page) if page.signed.advert.issued_at_ms >= signed.advert.issued_at_ms => {
                 return Heard::Known;
             }
-            Some(_) => Heard::Younger,
+            Some(page) => {
+                let (former, latter) = (&page.signed.advert, &signed.advert);
+                let stayed = (&former.control, &former.data) == (&latter.control, &latter.data);
+                match stayed {
+                    false => Heard::Moved,
+                    true if heard && !page.heard => Heard::Revived,
+                    true => Heard::Younger,
+                }
+            }
             None if self.pages.len() >= MAX_HAVE => return Heard::Full,
             None => Heard::New,
         };
-        let fingerprint = signed.fingerprint();
+        let route = match known {
+            Some(page) if outcome != Heard::Moved => Arc::clone(&page.route),
+            Some(_) | None => {
+                self.moves += 1;
+                Arc::new(Route::of(&signed.advert))
+            }
+        };
         let page = Page {
-            signed,
-            fingerprint,
+            fingerprint: signed.fingerprint(),
+            expires_at_ms: signed.advert.expires_at_ms(),
+            route,
+            signed: Box::new(signed),
             heard,
             forwarded: false,
         };
@@ -89,7 +139,7 @@ impl Book {
     pub fn forward(&mut self, signed: &SignedAdvert) -> bool {
         let page = self.pages.get_mut(&signed.advert.node_id());
         page.is_some_and(|page| {
-            page.signed == *signed && !std::mem::replace(&mut page.forwarded, true)
+            *page.signed == *signed && !std::mem::replace(&mut page.forwarded, true)
         })
     }
 
@@ -104,22 +154,34 @@ impl Book {
 
     /// A node's advert.
     pub fn get(&self, node: &NodeId) -> Option<&SignedAdvert> {
-        self.pages.get(node).map(|page| &page.signed)
+        self.pages.get(node).map(|page| &*page.signed)
     }
 
     /// Every advert, by node.
     pub fn iter(&self) -> impl Iterator<Item = (NodeId, &SignedAdvert)> {
-        self.pages.iter().map(|(node, page)| (*node, &page.signed))
+        self.pages.iter().map(|(node, page)| (*node, &*page.signed))
+    }
+
+    /// Where every node is.
+    pub fn routes(&self) -> impl Iterator<Item = (NodeId, &Arc<Route>)> {
+        self.pages.iter().map(|(node, page)| (*node, &page.route))
+    }
+
+    /// How often [`Book::routes`] has changed.
+    pub fn moves(&self) -> u64 {
+        self.moves
     }
 
     /// Forgets nodes that are members no more, and those of whom nothing was heard for [`KEEP_MS`]. Says whether there were any.
     pub fn sweep(&mut self, wall_ms: u64, is_member: impl Fn(NodeId) -> bool) -> bool {
         let before = self.pages.len();
         self.pages.retain(|node, page| {
-            let end = page.signed.advert.expires_at_ms().saturating_add(KEEP_MS);
+            let end = page.expires_at_ms.saturating_add(KEEP_MS);
             wall_ms < end && is_member(*node)
         });
-        self.pages.len() != before
+        let swept = self.pages.len() != before;
+        self.moves += u64::from(swept);
+        swept
     }
 
     /// Nodes in the book.
@@ -147,13 +209,14 @@ impl Book {
 
     /// The first of the adverts that still hold and that a peer with these fingerprints lacks; its own it has.
     pub fn lacking(&self, peer: NodeId, have: &[[u8; 8]], wall_ms: u64) -> Pulled<SignedAdvert> {
-        let have: BTreeSet<&[u8; 8]> = have.iter().collect();
+        let mut have = have.to_vec();
+        have.sort_unstable();
         let mut lacking = self.pages.iter().filter(|(node, page)| {
-            **node != peer && page.holds(wall_ms) && !have.contains(&page.fingerprint)
+            **node != peer && page.holds(wall_ms) && have.binary_search(&page.fingerprint).is_err()
         });
         let items = lacking.by_ref().take(MAX_PULLED);
         Pulled {
-            items: items.map(|(_, page)| page.signed.clone()).collect(),
+            items: items.map(|(_, page)| (*page.signed).clone()).collect(),
             more: lacking.next().is_some(),
         }
     }
@@ -161,7 +224,7 @@ impl Book {
 
 impl Page {
     fn holds(&self, wall_ms: u64) -> bool {
-        wall_ms < self.signed.advert.expires_at_ms()
+        wall_ms < self.expires_at_ms
     }
 }
 
@@ -217,8 +280,28 @@ mod tests {
         assert_eq!((book.len(), book.heard(10)), (1, 0));
         assert_eq!(book.hear(advert(2, 10, LEASE)), Heard::Known);
         assert_eq!(book.heard(10), 0);
-        assert_eq!(book.hear(advert(2, 20, LEASE)), Heard::Younger);
-        assert_eq!((book.heard(20), book.heard(20 + LEASE)), (1, 0));
+        assert_eq!(book.hear(advert(2, 20, LEASE)), Heard::Revived);
+        assert_eq!(book.hear(advert(2, 21, LEASE)), Heard::Younger);
+        assert_eq!((book.heard(21), book.heard(21 + LEASE)), (1, 0));
+    }
+
+    /// Scenario: a node says the same again, then that it is elsewhere, then it is forgotten: routes change but for the first.
+    #[test]
+    fn moved() {
+        let mut book = Book::new(id(1));
+        book.hear(advert(2, 10, LEASE));
+        let (moves, here) = (book.moves(), book.routes().next().unwrap().1.clone());
+        assert_eq!(book.hear(advert(2, 11, LEASE)), Heard::Younger);
+        assert_eq!(book.moves(), moves);
+        assert!(Arc::ptr_eq(book.routes().next().unwrap().1, &here));
+        let mut elsewhere = advert(2, 12, LEASE);
+        elsewhere.advert.data = vec!["127.0.0.1:9".to_owned()];
+        assert_eq!(book.hear(elsewhere), Heard::Moved);
+        assert_eq!(book.moves(), moves + 1);
+        let (_, there) = book.routes().next().unwrap();
+        assert_eq!(there.data, ["127.0.0.1:9".parse().unwrap()]);
+        assert!(book.sweep(12, |_| false));
+        assert_eq!((book.moves(), book.routes().count()), (moves + 2, 0));
     }
 
     /// Scenario: one node left the network, one was silent for over thirty days, one for a little less.

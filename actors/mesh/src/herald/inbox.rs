@@ -120,7 +120,8 @@ impl On<Sighted> for Herald {
         let room = self.sighted.len() < MAX_SIGHTED || self.sighted.contains_key(&msg.peer);
         let other = msg.peer != self.config.keys.node_id();
         if room && other && self.config.authority.is_member(msg.peer) {
-            self.sighted.insert(msg.peer, msg.at);
+            let before = self.sighted.insert(msg.peer, msg.at.clone());
+            self.known.outside += u64::from(before.as_ref() != Some(&msg.at));
             self.look_soon(cx);
         }
         Reply::Now(())

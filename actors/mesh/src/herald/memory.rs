@@ -16,9 +16,21 @@ pub(super) struct Disk {
     pub(super) read: bool,
     pub(super) saving: bool,
     pub(super) behind: bool,
+    /// Adverts that say the same as those on the disk, but are younger.
+    refreshed: usize,
 }
 
+/// A book is written for nodes that are new or elsewhere, or when one in so many has been refreshed: writing costs as much as the whole
+/// book, and of what is the same a node that starts anew is told by its neighbours.
+const REFRESHED_OF: usize = 4;
+
 impl Disk {
+    /// An advert of a book of so many was replaced by a younger one that says the same.
+    pub(super) fn on_refreshed(&mut self, book: usize) {
+        self.refreshed += 1;
+        self.behind |= self.refreshed * REFRESHED_OF >= book;
+    }
+
     /// Begins a write, if one is due.
     fn begin(&mut self) -> bool {
         let begins = self.read && self.behind && !self.saving;
@@ -36,6 +48,7 @@ impl Herald {
         let wait = SAVE_AFTER + SAVE_EACH.saturating_mul(nodes);
         cx.after(wait, |herald, cx| {
             herald.disk.behind = false;
+            herald.disk.refreshed = 0;
             let items: Vec<Bytes> = (herald.book.iter())
                 .map(|(_, signed)| signed.to_wire())
                 .collect();

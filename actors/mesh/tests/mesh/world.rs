@@ -227,14 +227,14 @@ impl Mesh {
     }
 
     pub(crate) fn routes(&self) -> BTreeMap<NodeId, Vec<String>> {
-        let routes = self.view().routes.into_iter();
-        let text = |(node, route): (NodeId, pqcnet_mesh::Route)| {
+        let view = self.view();
+        let text = |(node, route): (&NodeId, &Arc<pqcnet_mesh::Route>)| {
             (
-                node,
+                *node,
                 route.control.iter().map(ToString::to_string).collect(),
             )
         };
-        routes.map(text).collect()
+        view.routes.iter().map(text).collect()
     }
 
     /// As bad as it takes to be banned.
