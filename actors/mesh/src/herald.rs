@@ -144,16 +144,12 @@ struct Known {
     candidates: BTreeSet<NodeId>,
     /// Where nodes are.
     routes: Arc<Routes>,
+    /// What the candidates follow from, unless a lease or a ban may have begun or ended since.
     standings: Option<Arc<Standings>>,
-    as_of: Option<AsOf>,
-    /// Changes on the LAN, of bans, and whatever only time changes.
-    outside: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct AsOf {
-    moves: u64,
-    outside: u64,
+    /// Changes of the book and on the LAN that are in all this.
+    as_of: Option<(u64, u64)>,
+    /// Changes on the LAN.
+    sightings: u64,
 }
 
 impl Herald {
@@ -334,7 +330,7 @@ impl Herald {
         if let Some(until) = banned {
             let minutes = until.saturating_sub(cx.now()).as_secs().div_ceil(60);
             tracing::warn!(%peer, minutes, "banned");
-            self.known.outside += 1;
+            self.known.standings = None;
             self.tell_bans(cx);
             self.look_soon(cx);
         }
@@ -383,19 +379,17 @@ impl Herald {
     /// Finds out anew what of others has changed; what has not costs nothing, however many they are.
     fn note_known(&mut self) {
         let standings = self.config.authority.standings();
-        let as_of = AsOf {
-            moves: self.book.moves(),
-            outside: self.known.outside,
-        };
-        let same =
-            (self.known.standings.as_ref()).is_some_and(|held| Arc::ptr_eq(held, &standings));
-        if same && self.known.as_of == Some(as_of) {
-            return;
+        let as_of = Some((self.book.moves(), self.known.sightings));
+        let moved = self.known.as_of != as_of;
+        let held = self.known.standings.as_ref();
+        if moved || held.is_none_or(|held| !Arc::ptr_eq(held, &standings)) {
+            self.known.candidates = self.candidates(&standings);
+            self.known.standings = Some(standings);
         }
-        self.known.candidates = self.candidates(&standings);
-        self.known.routes = Arc::new(self.routes());
-        self.known.standings = Some(standings);
-        self.known.as_of = Some(as_of);
+        if moved {
+            self.known.routes = Arc::new(self.routes());
+            self.known.as_of = as_of;
+        }
     }
 
     /// Members with an address that are not banned.
@@ -449,9 +443,11 @@ impl Herald {
         let authority = self.config.authority.clone();
         let swept = (self.book).sweep(cx.wall_ms(), |node| authority.is_member(node));
         self.disk.behind |= swept;
+        let sighted = self.sighted.len();
         self.sighted.retain(|node, _| authority.is_member(*node));
+        self.known.sightings += u64::from(self.sighted.len() != sighted);
         // Leases and bans end by themselves.
-        self.known.outside += 1;
+        self.known.standings = None;
         self.keep_record(cx);
         self.tell_bans(cx);
         self.look_soon(cx);

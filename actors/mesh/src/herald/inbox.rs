@@ -121,7 +121,7 @@ impl On<Sighted> for Herald {
         let other = msg.peer != self.config.keys.node_id();
         if room && other && self.config.authority.is_member(msg.peer) {
             let before = self.sighted.insert(msg.peer, msg.at.clone());
-            self.known.outside += u64::from(before.as_ref() != Some(&msg.at));
+            self.known.sightings += u64::from(before.as_ref() != Some(&msg.at));
             self.look_soon(cx);
         }
         Reply::Now(())
