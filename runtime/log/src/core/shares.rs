@@ -14,45 +14,21 @@ use crate::ShardNo;
 
 /// Of a write, what all shards that crowd out others have together: less than a synced write costs anyway, in bytes.
 pub const WRITE_BYTES: u64 = 32 << 10;
-/// A shard that brought less lately crowds out nobody.
-const MUCH: u64 = 1 << 16;
+/// A shard that brought less lately crowds out nobody. Far less than a flood still brings where dozens of them share a write, or it would be
+/// let go whenever it was held back.
+const MUCH: u64 = 1 << 17;
 /// Nor does one that brings up to so many times what the least busy brings.
 const CROWDS: u64 = 8;
-/// For so long what was brought is remembered, in two halves: short, since a flood is not known for one before it has brought many times what
-/// others did in that time.
-const RECENT: Duration = Duration::from_millis(100);
-/// One that brought little each time counts as present for so long after it.
-const PRESENT: Duration = Duration::from_secs(1);
-/// That is little, so often on end: the last of much may be little, too.
-const LITTLE: (u64, u32) = (WRITE_BYTES / 8, 3);
-/// One that is held back and fills its share goes on to be for so long, however little that is.
-const HELD: Duration = Duration::from_millis(500);
+/// For so long what was brought is remembered, in two halves.
+const RECENT: Duration = Duration::from_millis(500);
 /// Who crowds out others is looked into again after so long; with every batch it would cost a look at every shard.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// What is known of one shard.
-#[derive(Debug, Default)]
-struct Brought {
-    /// Bytes in this window and the one before.
-    bytes: [u64; 2],
-    /// When it last brought some.
-    at: Duration,
-    /// Batches of little on end.
-    little: u32,
-    /// Until when it counts as one that is held back and has more.
-    more_until: Duration,
-    crowds: bool,
-}
+/// Bytes of one shard, in this window and the one before.
+type Brought = [u64; 2];
 
-impl Brought {
-    fn recent(&self) -> u64 {
-        self.bytes[0] + self.bytes[1]
-    }
-
-    /// It brings something these days, if only now and then.
-    fn is_present(&self) -> bool {
-        self.recent() > 0 || self.little >= LITTLE.1
-    }
+fn recent(brought: &Brought) -> u64 {
+    brought[0] + brought[1]
 }
 
 /// The shares of one log's writes.
@@ -60,8 +36,8 @@ impl Brought {
 pub struct Shares {
     shards: BTreeMap<ShardNo, Brought>,
     window_end: Duration,
-    /// What each may bring that crowds out others.
-    share: Option<u64>,
+    /// At and above it a shard crowds out others, and what it may then bring.
+    verdict: Option<(u64, u64)>,
     judged_until: Duration,
 }
 
@@ -69,61 +45,33 @@ impl Shares {
     /// A shard brings so many bytes.
     pub fn note(&mut self, now: Duration, shard: ShardNo, bytes: u64) {
         self.turn(now);
-        let share = self.of(shard);
         let brought = self.shards.entry(shard).or_default();
-        let new = brought.recent() == 0;
-        brought.bytes[0] += bytes;
-        brought.at = now;
-        brought.little = match bytes <= LITTLE.0 {
-            true => brought.little.saturating_add(1),
-            false => 0,
-        };
-        if brought.little == LITTLE.1 && brought.more_until <= now {
-            // What it brought before is over, and hides no flood elsewhere.
-            brought.bytes = [bytes, 0];
-        }
-        if share.is_some_and(|share| bytes >= share / 2) {
-            brought.more_until = now + HELD;
-        }
-        if new || bytes > WRITE_BYTES || now >= self.judged_until {
+        let new = recent(brought) == 0;
+        brought[0] += bytes;
+        if new || now >= self.judged_until {
             self.judge(now);
         }
     }
 
     /// What a shard's next batch may hold; `None`: as much as there is.
     pub fn of(&self, shard: ShardNo) -> Option<u64> {
-        let crowds = self.shards.get(&shard).is_some_and(|own| own.crowds);
-        self.share.filter(|_| crowds)
+        let (from, share) = self.verdict?;
+        let own = self.shards.get(&shard).map_or(0, recent);
+        (own >= from).then_some(share)
     }
 
-    /// Who crowds out others: whoever brings much, and many times what the least busy brings; and those that did, are held back and have more,
-    /// as long as somebody brings less than all of them.
+    /// Who crowds out others: whoever brings much, and many times what somebody else brings.
     fn judge(&mut self, now: Duration) {
         self.judged_until = now + LOOK_AGAIN;
-        let held = |own: &Brought| own.more_until > now;
-        let present = || self.shards.values().filter(|own| own.is_present());
-        // What they bring that are held back says nothing of how busy they are.
-        let free = present().filter(|own| !held(own)).map(Brought::recent);
-        let Some(least) = free.min() else {
-            self.share = None;
-            return;
-        };
-        let from = MUCH.max(least.saturating_mul(CROWDS));
-        let of_held: u64 = present().filter(|own| held(own)).map(Brought::recent).sum();
-        let (mut crowding, mut others) = (0, false);
-        for own in self.shards.values_mut() {
-            let stays = own.more_until > now && least <= of_held;
-            own.crowds = stays || own.recent() >= from;
-            if !own.crowds {
-                own.more_until = Duration::ZERO;
-            }
-            crowding += u64::from(own.crowds);
-            others |= !own.crowds && own.is_present();
-        }
-        self.share = (crowding > 0 && others).then(|| WRITE_BYTES / crowding);
+        let least = self.shards.values().map(recent).filter(|own| *own > 0);
+        let from = MUCH.max(least.min().unwrap_or(0).saturating_mul(CROWDS));
+        let crowding = self.shards.values().filter(|own| recent(own) >= from);
+        let crowding = crowding.count() as u64;
+        let others = self.shards.len() as u64 > crowding;
+        self.verdict = (crowding > 0 && others).then(|| (from, WRITE_BYTES / crowding));
     }
 
-    /// Begins a new window when it is time. Who brought nothing for long is forgotten.
+    /// Begins a new window when it is time. Who brought nothing in either is forgotten.
     fn turn(&mut self, now: Duration) {
         if now < self.window_end {
             return;
@@ -132,8 +80,8 @@ impl Shares {
         self.window_end = now + RECENT;
         self.judged_until = now;
         self.shards.retain(|_, brought| {
-            brought.bytes = [0, if long_ago { 0 } else { brought.bytes[0] }];
-            brought.at + PRESENT > now
+            *brought = [0, if long_ago { 0 } else { brought[0] }];
+            brought[1] > 0
         });
     }
 }
@@ -251,95 +199,27 @@ mod tests {
     #[test]
     fn nobody_is_held_back_where_nobody_is_crowded_out() {
         let mut shares = Shares::default();
-        // Every 10 ms each brings 20 to 144 KiB.
+        // Every 50 ms each brings 80 to 576 KiB.
         let bring = |shares: &mut Shares, at: u32| {
             for shard in 0..32 {
-                shares.note(MS * at, ShardNo(shard), u64::from(shard + 5) << 12);
+                shares.note(MS * at, ShardNo(shard), u64::from(shard + 5) << 14);
             }
             (0..32)
                 .map(|shard| shares.of(ShardNo(shard)))
                 .collect::<Vec<_>>()
         };
-        for at in 0..200 {
-            assert_eq!(bring(&mut shares, at * 10), [None; 32], "{at}");
+        for at in 0..40 {
+            assert_eq!(bring(&mut shares, at * 50), [None; 32]);
         }
         shares.note(MS * 2000, ShardNo(99), RECORD);
         assert_eq!(shares.of(ShardNo(99)), None);
         assert!(bring(&mut shares, 2000)[20..].iter().all(Option::is_some));
-        for at in 201..320 {
-            bring(&mut shares, at * 10);
+        for at in 41..61 {
+            bring(&mut shares, at * 50);
         }
-        assert_eq!(bring(&mut shares, 3200), [None; 32]);
+        assert_eq!(bring(&mut shares, 3100), [None; 32]);
         shares.note(MS * 9000, ShardNo(1), 64 << 20);
         assert_eq!(shares.of(ShardNo(1)), None);
         assert_eq!(shares.shards.len(), 1);
-    }
-
-    // One shard brings a record each 400 ms, far less often than what was brought is remembered: a flood elsewhere, 1 MiB as often as a
-    // slow disk takes it, has one write before it is known, and is held back as long as the other is there; a second after that no more.
-    #[test]
-    fn one_that_is_seldom_there_counts() {
-        let mut shares = Shares::default();
-        let (quiet, flood) = (ShardNo(0), ShardNo(7));
-        let mut unheld = Vec::new();
-        for at in 0..6000 {
-            if at % 400 == 0 && at <= 4000 {
-                shares.note(MS * at, quiet, RECORD);
-                assert_eq!(shares.of(quiet), None);
-            }
-            if at >= 1010 && at % 20 == 10 {
-                let share = shares.of(flood);
-                shares.note(MS * at, flood, share.unwrap_or(1 << 20));
-                if share.is_none() {
-                    unheld.push(at);
-                }
-            }
-        }
-        assert_eq!(unheld[0], 1010);
-        assert!(unheld[1] >= 5000 && unheld[1] <= 5300, "{unheld:?}");
-        assert_eq!(unheld.len(), 1 + (5990 - unheld[1] as usize) / 20 + 1);
-    }
-
-    // A flood shares a shard with a channel that brings a record each 2 ms, and ends. Another begins elsewhere at that moment: it is held
-    // back after 10 ms, for all that the first shard brought much just before.
-    #[test]
-    fn a_flood_that_is_over_hides_none() {
-        let mut shares = Shares::default();
-        let (first, second) = (ShardNo(0), ShardNo(1));
-        for at in (0..2000).step_by(2) {
-            let flood = if at < 1000 { 64 << 10 } else { 0 };
-            shares.note(MS * at, first, RECORD + flood);
-            assert_eq!(shares.of(first), None);
-            if at >= 1000 {
-                shares.note(MS * at, second, shares.of(second).unwrap_or(1 << 20));
-                assert_eq!(shares.of(second).is_some(), at >= 1004, "{at}");
-            }
-        }
-    }
-
-    // Eight floods beside a quiet shard have a write of 20 ms in 40, and 4 KiB of it each: less than what makes a flood, and they stay held
-    // back. One that has no more to bring is not held back after a while, and the quiet one is not when it brings as much as all of them.
-    #[test]
-    fn what_is_held_back_is_not_let_go_for_it() {
-        let mut shares = Shares::default();
-        let (quiet, floods) = (ShardNo(0), 1..9);
-        for at in (0..6000).step_by(40) {
-            shares.note(MS * at, quiet, RECORD);
-            for flood in floods.clone().filter(|flood| at < 3000 || *flood > 1) {
-                let share = shares.of(ShardNo(flood));
-                assert_eq!(share.is_some(), at > 0, "{flood} at {at}");
-                shares.note(MS * at, ShardNo(flood), share.unwrap_or(1 << 20));
-            }
-        }
-        assert_eq!(shares.of(ShardNo(1)), None);
-        for at in (6000..7000).step_by(40) {
-            let share = shares.of(quiet);
-            shares.note(MS * at, quiet, share.unwrap_or(64 << 10));
-            for flood in 2..9 {
-                let share = shares.of(ShardNo(flood));
-                shares.note(MS * at, ShardNo(flood), share.unwrap_or(64 << 10));
-            }
-        }
-        assert!((0..9).all(|shard| shares.of(ShardNo(shard)).is_none()));
     }
 }
