@@ -64,8 +64,6 @@ pub struct StoreConfig {
     pub growing: Vec<Family>,
 }
 
-/// A table goes to the disk in pieces of so many bytes.
-const TABLE_PIECE: u64 = 128 << 10;
 /// What memory tables of all families hold together, unless a store's owner says otherwise.
 const TABLES_BYTES: usize = 64 << 20;
 
@@ -524,10 +522,8 @@ fn options(tables_bytes: usize) -> (Options, Options) {
     // Memory tables of all families together, and the log that must be replayed after a crash (about a second).
     db.set_db_write_buffer_size(tables_bytes);
     db.set_max_total_wal_size(2 * tables_bytes as u64);
-    // Spreads write-back, so a sync never waits for a whole memory table that the kernel held back, nor for much of one: the engine writes a
-    // table, and has it written back, a buffer at a time, and a MiB at once is as long as several syncs.
-    db.set_bytes_per_sync(TABLE_PIECE);
-    db.set_writable_file_max_buffer_size(TABLE_PIECE);
+    // Spreads write-back, so a sync never waits for a whole memory table that the kernel held back.
+    db.set_bytes_per_sync(1 << 20);
     db.set_wal_bytes_per_sync(1 << 20);
     // The engine's own log, which takes no line any more once it could not be written: an assertion ends the process at the next. So only
     // opening writes to it, with room ([`room_to_open`]); what happens later comes with each operation's error.

@@ -24,7 +24,6 @@ use super::channel::{ChannelState, channel_id};
 use super::delivery::{Delivered, Delivery};
 use super::flow::{Flow, Signal};
 use super::groups::Groups;
-use super::pace::Pace;
 use super::pending::{Forming, Pending, Stored};
 use super::seal::ShardKeys;
 use super::subscription::SubscriptionKey;
@@ -80,8 +79,6 @@ pub struct Shard<T> {
     flow: Flow,
     /// What the log asks the next batch to be held to, so that other shards' writes stay short.
     write_share: Option<u64>,
-    /// When they have their next share.
-    pace: Pace,
     /// Publishes of channels that crowd out others, and wait for their share.
     queues: BTreeMap<ChannelId, VecDeque<fair::Queued<T>>>,
     groups: Groups,
@@ -128,7 +125,6 @@ impl<T> Shard<T> {
             delivery: Delivery::new(shard, limits.delivery),
             flow: Flow::new(limits.flow),
             write_share: None,
-            pace: Pace::default(),
             queues: BTreeMap::new(),
             groups: Groups::new(),
             look_at_members_at: None,
@@ -404,7 +400,6 @@ impl<T> Shard<T> {
         match result {
             Ok(()) => {
                 self.reopen_after = REOPEN_AFTER.0;
-                self.pace.written(now);
                 if let Some(done) = self.in_flight.take() {
                     self.settle(now, done);
                 }
@@ -440,9 +435,6 @@ impl<T> Shard<T> {
                 self.stalled = Some((batch, at));
             }
         }
-        if self.shares_again_at().is_some_and(|at| at <= now) {
-            self.flush(now);
-        }
         if self.read_again_at.is_some_and(|at| at <= now) {
             self.read_again_at = None;
             self.delivery.retry_reads();
@@ -470,7 +462,6 @@ impl<T> Shard<T> {
             Phase::Opening | Phase::Ready { .. } => self.stalled.as_ref().map(|(_, at)| *at),
         };
         let others = [
-            self.shares_again_at(),
             self.read_again_at,
             self.look_again_at,
             self.look_at_members_at,

@@ -211,8 +211,7 @@ fn one_flood_leaves_others_their_latency() {
         drowned > calm * 3,
         "the load is none: {calm} µs, {drowned} µs"
     );
-    // A share is 64 records, and there is one for each two or three writes of the others: 4.2 ms.
-    assert!(stored >= 8_000, "the flood is starved: {stored} records");
+    assert!(stored >= 10_000, "the flood is starved: {stored} records");
 }
 
 /// A producer brings three records a millisecond for each that its subscriber takes. Returns the most that was held, and how
@@ -334,10 +333,7 @@ fn a_batch_is_held_to_what_the_log_asks() {
     );
     sim.shard.held_to(None);
     let before = sim.writes.len();
-    // A share each 4.6 ms at most: a write, and as long without one.
-    for ms in 5..40 {
-        sim.until(Duration::from_millis(ms));
-    }
+    sim.until(Duration::from_millis(20));
     assert!(told(&sim, asked));
     let share = usize::try_from(ShardLimits::default().flow.share_bytes).unwrap();
     assert!(
@@ -346,66 +342,6 @@ fn a_batch_is_held_to_what_the_log_asks() {
         sim.writes
     );
     assert_eq!(sim.disk.entries[&channel_id(&much)].len(), 128);
-}
-
-// A flood of 512 KiB beside a channel that brings a record each 3 ms, and without. Beside it no write with a share begins before as much time has
-// passed since the last was over as that took, writes of the others alone begin at once, and a flood alone has one write behind the other.
-#[test]
-fn a_flood_has_every_other_moment() {
-    const STEP: Duration = Duration::from_micros(50);
-    for beside in [true, false] {
-        let mut sim = Sim::new(ShardLimits::default());
-        let (much, little) = (named("much"), named("little"));
-        let (of_much, of_little) = (sim.epoch(&much), sim.epoch(&little));
-        sim.publish(&little, (of_little, 1), 1, 10);
-        if !beside {
-            sim.until(Duration::from_secs(2));
-        }
-        let began = sim.now;
-        let asks = [1, 257].map(|first| sim.publish(&much, (of_much, first), 256, 1 << 10));
-        // From when to when each write with a share was on its way.
-        let mut shares: Vec<(Duration, Duration)> = Vec::new();
-        let mut record = 1;
-        for step in 1..4000 {
-            let at = began + STEP * step;
-            sim.until(at);
-            if beside && step % 60 == 0 {
-                record += 1;
-                let idle = sim.writing.is_none();
-                sim.publish(&little, (of_little, record), 1, 10);
-                assert!(!idle || sim.writing.is_some(), "it waits for nothing");
-            }
-            if let Some((batch, done)) = &sim.writing
-                && batch.byte_len() > 8 << 10
-                && shares.last().is_none_or(|(_, last)| last < done)
-            {
-                let takes =
-                    SYNC + Duration::from_micros(batch.byte_len() as u64 / BYTES_A_MICROSECOND);
-                shares.push((*done - takes, *done));
-            }
-        }
-        let told: Vec<u64> = sim.answers.iter().map(|(to, ..)| *to).collect();
-        assert!(asks.iter().all(|ask| told.contains(ask)), "all is stored");
-        let pauses = shares
-            .windows(2)
-            .map(|two| (two[1].0 - two[0].1, two[0].1 - two[0].0));
-        let pauses: Vec<(Duration, Duration)> = pauses.collect();
-        if beside {
-            assert!(pauses.len() >= 15, "{shares:?}");
-            for (pause, took) in pauses {
-                // The record's write may be in the way, 1 ms.
-                assert!(
-                    pause >= took && pause <= took + STEP + SYNC * 2,
-                    "{pause:?} after {took:?}"
-                );
-            }
-        } else {
-            assert!(
-                pauses.iter().all(|(pause, _)| pause.is_zero()),
-                "{pauses:?}"
-            );
-        }
-    }
 }
 
 // A publish of ten records of which the first share is being written, and one behind it, when the relayer drains: nobody may believe that

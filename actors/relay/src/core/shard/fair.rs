@@ -86,9 +86,7 @@ impl<T> Shard<T> {
     }
 
     /// Gives each channel that waits its share of the forming batch; all it has, if it crowds nobody out any more.
-    pub(super) fn share_out(&mut self, now: Duration) -> bool {
-        let open = self.pace.is_open(now);
-        let mut any = false;
+    pub(super) fn share_out(&mut self, now: Duration) {
         let waiting: Vec<ChannelId> = self.queues.keys().copied().collect();
         let each = self
             .write_share
@@ -101,13 +99,6 @@ impl<T> Shard<T> {
                 Some(each) if self.flow.is_much(now, &id, 0) => each,
                 Some(_) | None => u64::MAX,
             };
-            if share < u64::MAX {
-                if !open {
-                    continue;
-                }
-                self.pace.shared();
-            }
-            any = true;
             let mut taken = 0;
             while taken < share
                 && let Some(publish) = self.queues.get_mut(&id).and_then(|q| q.pop_front())
@@ -118,14 +109,6 @@ impl<T> Shard<T> {
                 self.queues.remove(&id);
             }
         }
-        any
-    }
-
-    /// When those that wait have their next share; `None` where nothing waits, or what is on its way decides.
-    pub(super) fn shares_again_at(&self) -> Option<Duration> {
-        let waits = !self.queues.is_empty() && self.in_flight.is_none();
-        let ready = matches!(self.phase, super::Phase::Ready { .. });
-        (waits && ready).then(|| self.pace.again_at())
     }
 
     /// As much of a publish as fits, at least one record; returns its bytes.
