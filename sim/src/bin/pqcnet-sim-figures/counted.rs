@@ -3,6 +3,7 @@
 //! the same: 32 KiB of data and of code, and 32 MiB behind both, as one core complex of the reference machine has them.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -14,13 +15,34 @@ const ROWS: [(usize, u64); 3] = [(100, 60), (1_000, 6), (10_000, 1)];
 const NEAR: &str = "32768,8,64";
 const FAR: &str = "33554432,16,64";
 
-/// Tells callgrind to begin counting, or to end it; nothing where no valgrind runs the program.
+/// Whether it counts.
+static COUNTING: AtomicBool = AtomicBool::new(false);
+
+/// Begins counting, or ends it; nothing where no valgrind runs the program.
+pub(crate) fn count(begin: bool) {
+    COUNTING.store(begin, Relaxed);
+    tell_callgrind(begin);
+}
+
+/// Does something that is not counted.
+pub(crate) fn uncounted<T>(what: impl FnOnce() -> T) -> T {
+    let counting = COUNTING.load(Relaxed);
+    if counting {
+        tell_callgrind(false);
+    }
+    let done = what();
+    if counting {
+        tell_callgrind(true);
+    }
+    done
+}
+
 #[expect(
     unsafe_code,
     reason = "valgrind's client request is a sequence of instructions that does nothing elsewhere"
 )]
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn count(begin: bool) {
+fn tell_callgrind(begin: bool) {
     const TOOL: u64 = ((b'C' as u64) << 24) | ((b'T' as u64) << 16);
     let request = [TOOL + if begin { 4 } else { 5 }, 0, 0, 0, 0, 0];
     // SAFETY: on a processor this rotates rdi by 128 bits in all and exchanges rbx with itself; valgrind reads `request`.
@@ -39,7 +61,7 @@ pub(crate) fn count(begin: bool) {
 
 /// No other processor has been looked at.
 #[cfg(not(target_arch = "x86_64"))]
-pub(crate) fn count(_begin: bool) {}
+fn tell_callgrind(_begin: bool) {}
 
 /// Prints a row for each size, each counted in a process of its own.
 pub(crate) fn instructions() -> Result<()> {

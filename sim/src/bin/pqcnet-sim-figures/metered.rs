@@ -3,7 +3,7 @@
 //!
 //! Links, sealing towards clients and the disk's engine are in neither count, so a message is cheaper here than in a relayer, and the
 //! part that metering has of it larger. A receiver's own
-//! signature, one a channel and window, is the client's work and counted all the same.
+//! signature, one a channel and window, is the client's work and not counted; that the relayer verifies it is.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -28,7 +28,7 @@ use pqcnet_relay::{ShardWorker, ShardWorkerConfig, Tenure};
 use pqcnet_sim::disk::{Disk, DiskConfig};
 use pqcnet_store::{Batch, Schema};
 
-use crate::counted::{count, instructions_of};
+use crate::counted::{count, instructions_of, uncounted};
 use crate::tell;
 
 const SHARDS: u16 = 32;
@@ -336,7 +336,7 @@ impl On<RelayCountersign> for Reader {
             bytes,
             signed_at_ms: cx.wall_ms(),
         };
-        let receipt = statement.sign(receiver);
+        let receipt = uncounted(|| statement.sign(receiver));
         Reply::Now(Ok(Countersigned { receipt }))
     }
 }
