@@ -27,6 +27,7 @@ use crate::authority::{Authority, Bans};
 use crate::core::announcer::{Announcer, LEASE_MS};
 use crate::core::book::{Book, Heard, Routes};
 use crate::core::circle::Circle;
+use crate::core::one_of;
 use crate::core::scores::{MAX_SCORED, Offence, ScoreConfig, Scores};
 use crate::core::standing::Standings;
 use crate::gossip::{
@@ -456,12 +457,7 @@ impl Herald {
 
     /// Asks one neighbour, any, for what gossip did not bring: gossip is forwarded once, to whoever is there then.
     fn compare(&mut self, cx: &mut Cx<Self>) {
-        if self.links.is_empty() {
-            return;
-        }
-        let at = cx.rng().next_u64() % self.links.len() as u64;
-        let link = self.links.keys().nth(usize::try_from(at).unwrap_or(0));
-        if let Some(link) = link.copied() {
+        if let Some(link) = one_of(&self.links, || cx.rng().next_u64()) {
             self.pull_in_turn(link, cx);
         }
     }

@@ -30,6 +30,7 @@ use pqcnet_p2p::network::NetworkFile;
 use rand::Rng as _;
 
 use crate::core::directives::{Directives, Full};
+use crate::core::one_of;
 use crate::core::scores::Offence;
 use crate::core::standing::Standings;
 use crate::gossip::{
@@ -324,12 +325,7 @@ impl Registrar {
     }
 
     fn pull_from_somebody(&mut self, cx: &mut Cx<Self>) {
-        if self.links.is_empty() {
-            return;
-        }
-        let at = cx.rng().next_u64() % self.links.len() as u64;
-        let link = self.links.keys().nth(usize::try_from(at).unwrap_or(0));
-        if let Some(link) = link.copied() {
+        if let Some(link) = one_of(&self.links, || cx.rng().next_u64()) {
             self.pull(link, 0, cx);
         }
     }

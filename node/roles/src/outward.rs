@@ -219,12 +219,8 @@ impl Outward {
 
     /// Where a node may be: as it advertises, then as the network file says.
     fn route(&self, peer: &NodeId) -> Route {
-        let mut route = self
-            .view
-            .borrow()
-            .routes
-            .get(peer)
-            .map(|route| (**route).clone());
+        let routes = self.view.borrow().routes.clone();
+        let mut route = routes.get(peer).map(|route| Route::clone(route));
         if let Some(entry) = self.network.node(peer) {
             let route = route.get_or_insert_default();
             for (known, listed) in [

@@ -248,16 +248,22 @@ fn a_node_speaks() {
     });
 }
 
+/// Two nodes without a link; gossip has brought the second the advert of a third.
+async fn two_and_a_third(world: &World) -> (Mesh, Mesh, SignedAdvert) {
+    let (one, other) = (start(world, 0, "one"), start(world, 1, "other"));
+    one.env.sleep(S).await;
+    let third = world.signed(2, other.env.wall_ms());
+    assert_eq!(other.judge_advert(third.clone()).await, Judgement::Forward);
+    (one, other, third)
+}
+
 /// Scenario: two nodes link: one ask makes each known to the other; a third, known to the second only, is known to the first
 /// as well, and the newcomer's word is passed on. The peer book is there after a restart, as addresses to try.
 #[test]
 fn one_link_makes_nodes_known() {
     simulate(|| async {
         let world = World::new();
-        let (one, other) = (start(&world, 0, "one"), start(&world, 1, "other"));
-        one.env.sleep(S).await;
-        let third = world.signed(2, other.env.wall_ms());
-        assert_eq!(other.judge_advert(third.clone()).await, Judgement::Forward);
+        let (one, other, third) = two_and_a_third(&world).await;
         assert_eq!(other.judge_advert(third).await, Judgement::Keep);
         one.link(&other, world.id(1));
         one.env.sleep(2 * S).await;
@@ -295,10 +301,7 @@ fn one_link_makes_nodes_known() {
 fn no_advert_is_missed_for_good() {
     simulate(|| async {
         let world = World::new();
-        let (one, other) = (start(&world, 0, "one"), start(&world, 1, "other"));
-        one.env.sleep(S).await;
-        let third = world.signed(2, other.env.wall_ms());
-        assert_eq!(other.judge_advert(third.clone()).await, Judgement::Forward);
+        let (one, other, third) = two_and_a_third(&world).await;
         one.link(&other, world.id(1));
         one.env.sleep(2 * S).await;
         assert_eq!(one.view().heard, 2);

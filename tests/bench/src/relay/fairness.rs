@@ -35,7 +35,8 @@ const OTHERS_PER_SECOND: u64 = 400;
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// After so many without an acknowledgement the producers wait.
 const PATIENT_LOOKS: u32 = 200;
-/// Seconds at the beginning of a flood that have rows of their own, too: it is known for one only once it has brought enough.
+/// Seconds at the beginning of a flood that are in the rows of the whole only, not in those of what follows: it is known for one only once
+/// it has brought enough.
 const BEGINS: u64 = 1;
 /// A relayer rests that took less than a fiftieth of a processor for so long.
 const REST: Duration = Duration::from_millis(250);
