@@ -14,12 +14,7 @@
 CARGO ?= cargo
 PROFILE_DIR = $${CARGO_TARGET_DIR:-target}
 
-# Debian's RocksDB where it is installed; elsewhere the crate compiles its bundled source.
-ROCKSDB_SO := $(firstword $(wildcard /usr/lib/*/librocksdb.so))
-ifneq ($(and $(ROCKSDB_SO),$(wildcard /usr/include/rocksdb/c.h)),)
-export ROCKSDB_LIB_DIR ?= $(patsubst %/,%,$(dir $(ROCKSDB_SO)))
-export ROCKSDB_INCLUDE_DIR ?= /usr/include
-endif
+BUILD = deploy/scripts/with-rocksdb.sh $(CARGO)
 
 .PHONY: help demo test lint bench soak soak-broker upgrade-test try-units fuzz fmt ui deps test-deps
 
@@ -34,56 +29,56 @@ test-deps:
 
 # --locked: a clean clone builds what was tested.
 demo: deps
-	@$(CARGO) build --locked --release -p pqcnet-node --bins
+	@$(BUILD) build --locked --release -p pqcnet-node --bins
 	@"$(PROFILE_DIR)/release/pqcnet" demo $(if $(INPUT),--input "$(INPUT)")
 
 test: test-deps
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		$(CARGO) nextest run --locked --workspace; \
+		$(BUILD) nextest run --locked --workspace; \
 	else \
-		$(CARGO) test --locked --workspace --lib --bins --tests; \
+		$(BUILD) test --locked --workspace --lib --bins --tests; \
 	fi
-	@$(CARGO) test --locked --workspace --doc --quiet
+	@$(BUILD) test --locked --workspace --doc --quiet
 
 lint: deps
 	@$(CARGO) fmt --all --check
-	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@$(BUILD) clippy --locked --workspace --all-targets -- -D warnings
 
 ifeq ($(GROUP),sim)
 bench: deps
-	@$(CARGO) run --locked --release -p pqcnet-sim --bin pqcnet-sim-figures
-	@$(CARGO) bench --locked -p pqcnet-sim --bench gossip
+	@$(BUILD) run --locked --release -p pqcnet-sim --bin pqcnet-sim-figures
+	@$(BUILD) bench --locked -p pqcnet-sim --bench gossip
 else
 # The relay's group and its part `broker` start a RabbitMQ.
 bench: $(if $(filter-out relay broker,$(GROUP)),deps,test-deps)
-	@$(CARGO) build --locked --release -p pqcnet-node -p pqcnet-bench --bins
-	@$(CARGO) run --locked --release -p pqcnet-bench -- $(if $(GROUP),$(GROUP),all)
+	@$(BUILD) build --locked --release -p pqcnet-node -p pqcnet-bench --bins
+	@$(BUILD) run --locked --release -p pqcnet-bench -- $(if $(GROUP),$(GROUP),all)
 endif
 
 # The same tests' long versions; they start the release binaries.
 soak: deps
-	@$(CARGO) build --locked --release -p pqcnet-node --bins
-	@SOAK_KILLS="$(or $(KILLS),250)" $(CARGO) test --locked --release -p pqcnet-tests --tests -- --ignored --nocapture
-	@$(CARGO) test --locked --release -p pqcnet-qstp --lib -- --ignored --exact --nocapture \
+	@$(BUILD) build --locked --release -p pqcnet-node --bins
+	@SOAK_KILLS="$(or $(KILLS),250)" $(BUILD) test --locked --release -p pqcnet-tests --tests -- --ignored --nocapture
+	@$(BUILD) test --locked --release -p pqcnet-qstp --lib -- --ignored --exact --nocapture \
 		tests::ledger::ten_million_seals_repeat_nothing
-	@$(CARGO) build --locked --release -p pqcnet-sim-program
+	@$(BUILD) build --locked --release -p pqcnet-sim-program
 	@"$(PROFILE_DIR)/release/pqcnet-sim" seeds mixed-32 --count $(or $(SEEDS),10000) --jobs $$(nproc)
 
 soak-broker: test-deps
-	@$(CARGO) build --locked --release -p pqcnet-node --bins
-	@SOAK_BROKER_KILLS="$(or $(BROKER_KILLS),15)" $(CARGO) test --locked --release -p pqcnet-tests --test broker -- \
+	@$(BUILD) build --locked --release -p pqcnet-node --bins
+	@SOAK_BROKER_KILLS="$(or $(BROKER_KILLS),15)" $(BUILD) test --locked --release -p pqcnet-tests --test broker -- \
 		--ignored --exact --nocapture soak
 
 upgrade-test: deps
-	@$(CARGO) build --locked -p pqcnet-node --bins
-	@$(CARGO) test --locked -p pqcnet-tests --test upgrade -- --ignored --nocapture
+	@$(BUILD) build --locked -p pqcnet-node --bins
+	@$(BUILD) test --locked -p pqcnet-tests --test upgrade -- --ignored --nocapture
 
 try-units: deps
-	@$(CARGO) build --locked --release -p pqcnet-node --bins
+	@$(BUILD) build --locked --release -p pqcnet-node --bins
 	@deploy/scripts/try-units.sh "$(PROFILE_DIR)/release"
 
 fuzz: deps
-	@deploy/scripts/fuzz.sh "$(or $(MINUTES),20)" $(TARGETS)
+	@deploy/scripts/with-rocksdb.sh deploy/scripts/fuzz.sh "$(or $(MINUTES),20)" $(TARGETS)
 
 fmt:
 	@$(CARGO) fmt --all
