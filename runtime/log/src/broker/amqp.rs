@@ -1,6 +1,7 @@
 //! AMQP 0.9.1 through lapin: what a RabbitMQ is to the log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -29,6 +30,11 @@ const PREFETCH: u16 = 64;
 /// Read messages acknowledged together.
 const ACK_EVERY: u64 = 16;
 
+/// What the name of a stream's queue of letters ends with.
+const LETTERS: &str = ".letters";
+/// Before such a queue goes, the broker has so long to begin serving it. One that goes while it begins takes the part of RabbitMQ 3.10 with
+/// it that moves messages to another queue at least once, for all queues: from then on, until the broker starts anew, none that is made takes a message.
+const LETTERS_BEGIN: Duration = Duration::from_secs(2);
 const EPOCH: &str = "writer-epoch";
 const SEQUENCE: &str = "writer-sequence";
 const RECORD: &str = "record";
@@ -159,10 +165,13 @@ impl Connection for AmqpConnection {
             let locking = connection.create_channel().await?;
             lock(&locking, &stream).await?;
             // The lock goes last: until then nobody else may make them anew.
-            for queue in ["", ".letters", ".owner"].map(|end| format!("{stream}{end}")) {
+            for queue in ["", LETTERS, ".owner"].map(|end| format!("{stream}{end}")) {
                 let channel = connection.create_channel().await?;
                 // One that the broker has and does not serve would stay without a word.
                 if has(&channel, &queue).await? {
+                    if queue.ends_with(LETTERS) {
+                        tokio::time::sleep(LETTERS_BEGIN).await;
+                    }
                     let any = QueueDeleteOptions::default();
                     channel.queue_delete(queue.as_str().into(), any).await?;
                 }
