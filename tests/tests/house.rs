@@ -430,3 +430,24 @@ fn the_dependency_script_stops_on_another_system() {
     assert_eq!(output.stdout, list.stdout);
     assert!(String::from_utf8_lossy(&list.stdout).contains("librocksdb-dev"));
 }
+
+// Scenario: a build goes against the installed RocksDB, found when it begins, and against another where somebody named one.
+#[test]
+fn a_build_finds_the_rocksdb_that_is_installed() {
+    let script = root().join("deploy/scripts/with-rocksdb.sh");
+    let folder_for = |named: Option<&str>| {
+        let mut command = Command::new(&script);
+        command.args(["sh", "-c", "printf %s \"$ROCKSDB_LIB_DIR\""]);
+        command.env_remove("ROCKSDB_LIB_DIR");
+        if let Some(named) = named {
+            command.env("ROCKSDB_LIB_DIR", named);
+        }
+        String::from_utf8(command.output().expect("the script").stdout).expect("a path")
+    };
+    let header = Path::new("/usr/include/rocksdb/c.h").exists();
+    let found = folder_for(None);
+    assert_eq!(Path::new(&found).join("librocksdb.so").exists(), header);
+    if header {
+        assert_eq!(folder_for(Some("/elsewhere")), "/elsewhere");
+    }
+}
