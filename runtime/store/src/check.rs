@@ -8,7 +8,8 @@ use rocksdb::{ColumnFamily, DB, ReadOptions};
 
 use crate::folder::{self, Reading, io};
 use crate::framing::{self, Walked};
-use crate::rocks::{RocksView, Schema, open_to_check};
+use crate::opening::open_to_check;
+use crate::rocks::{RocksView, Schema};
 use crate::{OpenError, View};
 
 /// Damage that is told; more than this is a disk to replace, not a list to read.

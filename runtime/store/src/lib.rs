@@ -31,6 +31,7 @@ mod folder;
 mod framing;
 mod merging;
 mod meters;
+mod opening;
 mod queue;
 mod rocks;
 mod space;
