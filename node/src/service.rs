@@ -266,6 +266,7 @@ async fn start(
             backups: config.backups.clone(),
             customer_channels: config.customer_channels,
             lag_records: config.lag_records,
+            flood_rests: config.flood_rests,
             strangers: strangers(),
             metering: config.metering,
             facts,

@@ -240,8 +240,8 @@ impl ShardWorker {
     fn append(&mut self, batch: AppendBatch, cx: &mut Cx<Self>) {
         let failed = match self.log.append(batch) {
             Ok(appending) => {
-                self.core.held_to(self.log.share(self.shard));
                 cx.spawn(appending, |worker, result, cx| {
+                    worker.core.held_to(worker.log.share(worker.shard));
                     worker.core.on_appended(cx.now(), result);
                     worker.drive(cx);
                 });
@@ -343,6 +343,7 @@ impl On<Admit> for ShardWorker {
         let waiting = (Bounds::default().request as usize).saturating_sub(free);
         self.core.waiting(waiting as u64);
         let now = (cx.now(), cx.wall_ms());
+        self.core.held_to(self.log.share(self.shard));
         self.core.publish(now, new, Waiting::Publish(publishing));
         self.drive(cx);
         reply

@@ -38,6 +38,8 @@ pub struct Care {
     pub customer_channels: usize,
     /// Records that a subscriber may fall behind before its channel's publishers are asked to wait; 0: they never are.
     pub lag_records: u64,
+    /// How many times as long as its write took a channel rests that crowds others out.
+    pub flood_rests: u32,
     /// Strangers that may wait for a handshake at once, at both planes together.
     pub strangers: usize,
     /// How a relayer meters; `None`: not at all.
@@ -73,6 +75,7 @@ impl Default for Care {
             backups: PathBuf::from("backups"),
             customer_channels: ShardLimits::default().customer_channels,
             lag_records: FlowLimits::default().lag_records.high,
+            flood_rests: FlowLimits::default().rests,
             strangers: GuardConfig::default().waiting,
             metering: Some(Metering::default()),
             facts: Vec::new(),

@@ -88,6 +88,7 @@ pub async fn relayer(
                 0 => Marks::NEVER,
                 high => Marks::new(high, high / 2),
             },
+            rests: ground.care.flood_rests,
             ..FlowLimits::default()
         },
         ..ShardLimits::default()

@@ -276,6 +276,12 @@ pub const KEYS: &[Key] = &[
         "Records that a subscriber which kept up may fall behind before its channel's publishers are asked to wait; 0: never.",
     ),
     key(
+        "limits.flood_rests",
+        Type::Number(0, 100),
+        Some("4"),
+        "A channel that crowds others out rests so many times as long as its write took; 0: it does not, and carries most.",
+    ),
+    key(
         "metering.window_seconds",
         Type::Number(0, 86_400),
         Some("60"),

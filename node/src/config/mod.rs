@@ -73,6 +73,8 @@ pub struct NodeConfig {
     pub customer_channels: usize,
     /// Records that a subscriber may fall behind before its channel's publishers are asked to wait.
     pub lag_records: u64,
+    /// How many times as long as its write took a channel rests that crowds others out.
+    pub flood_rests: u32,
     /// How a relayer meters, if it does.
     pub metering: Option<Metering>,
     /// Where its meter is served over gRPC, if anywhere.
@@ -315,6 +317,7 @@ impl NodeConfig {
             },
             customer_channels: read.value("limits.customer_channels")?,
             lag_records: read.value("limits.lag_records")?,
+            flood_rests: read.value("limits.flood_rests")?,
             metering: match limit(read.value("metering.window_seconds")?) {
                 Some(seconds) => Some(Metering {
                     window: Duration::from_secs(seconds),

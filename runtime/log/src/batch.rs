@@ -62,6 +62,7 @@ pub struct AppendBatch {
     pub(crate) buffer: Vec<u8>,
     pub(crate) entries: Vec<Entry>,
     pub(crate) runs: Vec<Run>,
+    pub(crate) crowding: u64,
     by_channel: BTreeMap<ChannelId, usize>,
 }
 
@@ -86,6 +87,7 @@ impl AppendBatch {
             buffer: Vec::new(),
             entries: Vec::new(),
             runs: Vec::new(),
+            crowding: 0,
             by_channel: BTreeMap::new(),
         }
     }
@@ -229,6 +231,11 @@ impl AppendBatch {
             };
             (run.channel, head)
         })
+    }
+
+    /// So many of its bytes are of channels that crowd out others of the shard.
+    pub fn crowding(&mut self, bytes: u64) {
+        self.crowding += bytes;
     }
 
     /// Whether this batch drops a producer's mark.

@@ -14,12 +14,12 @@ use pqcnet_store::{Batch, Store, SubmitError};
 use self::read::{bounds, generations, heads, read};
 use self::retain::{Retaining, hand_on, noted};
 use self::write::{encode, settled, submit};
-use crate::core::shares::Shares;
+use crate::core::shares::{Bringing, Shares};
 use crate::fence::Fences;
 use crate::keys::{self, ABOUT, ENTRY, FIRST, GENERATION, HEAD, MARK};
 use crate::{
     AppendBatch, AppendError, ChannelHead, ChannelId, Entries, LogError, Opened, Pending,
-    ReadRequest, Retention, Salt, ShardLog, ShardNo,
+    ReadRequest, Retention, Salt, ShardLog, ShardNo, Share,
 };
 
 /// A [`ShardLog`] in a [`Store`] whose schema has [`keys::FAMILIES`].
@@ -130,8 +130,11 @@ impl ShardLog for EmbeddedLog {
                 });
             }
         };
-        let bytes = batch.byte_len() as u64;
-        self.shares.lock().note(self.env.now(), batch.shard, bytes);
+        let brings = Bringing {
+            bytes: batch.byte_len() as u64,
+            crowding: batch.crowding,
+        };
+        self.shares.lock().note(self.env.now(), batch.shard, brings);
         let under_way = self.fences.under_way(&batch);
         let retaining = self.retaining.clone();
         let (shard, generation) = (batch.shard, batch.generation);
@@ -146,7 +149,7 @@ impl ShardLog for EmbeddedLog {
         .boxed())
     }
 
-    fn share(&self, shard: ShardNo) -> Option<u64> {
+    fn share(&self, shard: ShardNo) -> Option<Share> {
         self.shares.lock().of(shard)
     }
 

@@ -31,5 +31,5 @@ pub use embedded::EmbeddedLog;
 pub use error::{AppendError, LogError};
 pub use types::{
     ChannelHead, ChannelId, Entries, Letter, LetterKeys, Opened, Pending, ProducerMark,
-    ReadRequest, Retention, Salt, ShardLog, ShardNo,
+    ReadRequest, Retention, Salt, ShardLog, ShardNo, Share,
 };

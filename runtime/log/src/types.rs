@@ -67,6 +67,15 @@ impl Retention {
     }
 }
 
+/// What a shard's next batch is to be held to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// The most bytes of entries.
+    pub bytes: u64,
+    /// The shard crowds out others; if not, it is only not to begin to.
+    pub crowds: bool,
+}
+
 /// A durable, ordered log of sealed entries for many shards.
 pub trait ShardLog: Send + Sync + 'static {
     /// Starts a new generation of `shard`: refuses every earlier one from this call on, waits until what those had
@@ -84,9 +93,8 @@ pub trait ShardLog: Send + Sync + 'static {
     /// Appends a batch, whole or not at all. Resolves once it is durable. One append a shard may be under way.
     fn append(&self, batch: AppendBatch) -> Result<Pending<()>, AppendError>;
 
-    /// The most bytes of entries that the shard's next batch is to hold, so that other shards' writes stay short. `None`: as much as
-    /// there is. It is asked after each [`append`](Self::append).
-    fn share(&self, _shard: ShardNo) -> Option<u64> {
+    /// What the shard's next batch is to be held to, so that other shards' writes stay short. `None`: as much as there is.
+    fn share(&self, _shard: ShardNo) -> Option<Share> {
         None
     }
 

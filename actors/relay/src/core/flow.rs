@@ -41,6 +41,8 @@ pub struct FlowLimits {
     pub channel_bytes: Marks,
     /// In one write, of a channel that crowds out others.
     pub share_bytes: u64,
+    /// After a write with such a share nothing of the channel is written for so many times as long as that took.
+    pub rests: u32,
     /// Records that the furthest behind of those that kept up lacks.
     pub lag_records: Marks,
     /// Payload bytes of all channels.
@@ -56,6 +58,8 @@ impl Default for FlowLimits {
             channel_bytes: Marks::new(3 << 20, 3 << 19),
             // Less than a quarter of what a synced write costs anyway, in bytes; a larger payload goes alone.
             share_bytes: 32 << 10,
+            // What leaves others their p99, measured in docs/performance.md; none is what carries most.
+            rests: 4,
             // Some seconds of the fastest channel: a reader that is merely jittery never gets there.
             lag_records: Marks::new(1 << 20, 1 << 19),
             // Below the bound where publishes are refused.

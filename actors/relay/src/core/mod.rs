@@ -2,7 +2,7 @@
 //!
 //! [`shard::Shard`] ties together: [`producers`] (who may append what next), [`pending`] (what is on its way to the
 //! disk), [`delivery`] (who gets what when, over [`subscription`] and [`tail`]), [`seal`] (how entries look at rest). [`flow`] says when
-//! producers are to stop, [`groups`] who of a consumer group has a channel. [`traces`] keeps
+//! producers are to stop, [`pace`] when those that crowd out others have their next share, [`groups`] who of a consumer group has a channel. [`traces`] keeps
 //! deliveries in the trace of their publish. [`volume`] counts for the meter. [`tenure`] says which shards are this relayer's,
 //! [`moving`] brings them here.
 
@@ -11,6 +11,7 @@ pub mod delivery;
 pub mod flow;
 pub mod groups;
 pub mod moving;
+pub mod pace;
 pub mod pending;
 pub mod producers;
 pub mod seal;

@@ -108,6 +108,7 @@ fn limits() -> ShardLimits {
         flow: FlowLimits {
             channel_bytes: Marks::new(400, 150),
             share_bytes: 40,
+            rests: 1,
             lag_records: Marks::new(6, 2),
             shard_bytes: Marks::new(500, 200),
             waiting: Marks::NEVER,

@@ -17,13 +17,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use pqcnet_crypto::NodeId;
-use pqcnet_log::{AppendBatch, ChannelHead, ChannelId, Entries, LogError, Opened, ShardNo};
+use pqcnet_log::{AppendBatch, ChannelHead, ChannelId, Entries, LogError, Opened, ShardNo, Share};
 use pqcnet_messages::{Channel, Refusal, Series};
 
 use super::channel::{ChannelState, channel_id};
 use super::delivery::{Delivered, Delivery};
 use super::flow::{Flow, Signal};
 use super::groups::Groups;
+use super::pace::Pace;
 use super::pending::{Forming, Pending, Stored};
 use super::seal::ShardKeys;
 use super::subscription::SubscriptionKey;
@@ -78,7 +79,9 @@ pub struct Shard<T> {
     delivery: Delivery,
     flow: Flow,
     /// What the log asks the next batch to be held to, so that other shards' writes stay short.
-    write_share: Option<u64>,
+    write_share: Option<Share>,
+    /// When they have their next share.
+    pace: Pace,
     /// Publishes of channels that crowd out others, and wait for their share.
     queues: BTreeMap<ChannelId, VecDeque<fair::Queued<T>>>,
     groups: Groups,
@@ -125,6 +128,7 @@ impl<T> Shard<T> {
             delivery: Delivery::new(shard, limits.delivery),
             flow: Flow::new(limits.flow),
             write_share: None,
+            pace: Pace::default(),
             queues: BTreeMap::new(),
             groups: Groups::new(),
             look_at_members_at: None,
@@ -337,9 +341,9 @@ impl<T> Shard<T> {
         self.flow.waiting(requests);
     }
 
-    /// The most payload bytes that the next batch is to hold of channels that bring much; `None`: as many as there are.
-    pub fn held_to(&mut self, bytes: Option<u64>) {
-        self.write_share = bytes;
+    /// What the next batch is to hold of channels that bring much, at most; `None`: as much as there is.
+    pub fn held_to(&mut self, share: Option<Share>) {
+        self.write_share = share;
     }
 
     /// See [`Delivery::link_blocked`].
@@ -400,6 +404,7 @@ impl<T> Shard<T> {
         match result {
             Ok(()) => {
                 self.reopen_after = REOPEN_AFTER.0;
+                self.pace.written(now, self.limits.flow.rests);
                 if let Some(done) = self.in_flight.take() {
                     self.settle(now, done);
                 }
@@ -435,6 +440,9 @@ impl<T> Shard<T> {
                 self.stalled = Some((batch, at));
             }
         }
+        if self.shares_again_at().is_some_and(|at| at <= now) {
+            self.flush(now);
+        }
         if self.read_again_at.is_some_and(|at| at <= now) {
             self.read_again_at = None;
             self.delivery.retry_reads();
@@ -462,6 +470,7 @@ impl<T> Shard<T> {
             Phase::Opening | Phase::Ready { .. } => self.stalled.as_ref().map(|(_, at)| *at),
         };
         let others = [
+            self.shares_again_at(),
             self.read_again_at,
             self.look_again_at,
             self.look_at_members_at,

@@ -9,6 +9,7 @@ fn limits() -> FlowLimits {
     FlowLimits {
         channel_bytes: Marks::new(100, 40),
         share_bytes: 30,
+        rests: 1,
         lag_records: Marks::new(50, 20),
         shard_bytes: Marks::new(160, 60),
         waiting: Marks::new(10, 3),

@@ -86,29 +86,49 @@ impl<T> Shard<T> {
     }
 
     /// Gives each channel that waits its share of the forming batch; all it has, if it crowds nobody out any more.
-    pub(super) fn share_out(&mut self, now: Duration) {
+    pub(super) fn share_out(&mut self, now: Duration) -> bool {
+        let open = self.pace.is_open(now);
+        let mut any = false;
         let waiting: Vec<ChannelId> = self.queues.keys().copied().collect();
+        let held = self.write_share.is_some_and(|share| share.crowds);
         let each = self
             .write_share
-            .map(|all| all / waiting.len().max(1) as u64);
+            .map(|share| share.bytes / waiting.len().max(1) as u64);
         for id in waiting {
+            let crowds = self.flow.crowds(now, &id, 0);
             let share = match each {
-                _ if self.flow.crowds(now, &id, 0) => {
-                    each.unwrap_or(u64::MAX).min(self.flow.share())
-                }
+                _ if crowds => each.unwrap_or(u64::MAX).min(self.flow.share()),
                 Some(each) if self.flow.is_much(now, &id, 0) => each,
                 Some(_) | None => u64::MAX,
             };
+            if crowds || (held && share < u64::MAX) {
+                if !open {
+                    continue;
+                }
+                self.pace.shared();
+            }
+            any = true;
             let mut taken = 0;
             while taken < share
                 && let Some(publish) = self.queues.get_mut(&id).and_then(|q| q.pop_front())
             {
                 taken += self.take_part(now, id, publish, share - taken);
             }
+            if let (true, Some(next)) = (crowds, &mut self.next) {
+                next.batch.crowding(taken);
+            }
             if self.queues.get(&id).is_some_and(|queue| queue.is_empty()) {
                 self.queues.remove(&id);
             }
         }
+        any
+    }
+
+    /// When those that wait have their next share; `None` where nothing waits, or what is on its way decides.
+    pub(super) fn shares_again_at(&self) -> Option<Duration> {
+        let waits = !self.queues.is_empty() && self.in_flight.is_none();
+        let ready = matches!(self.phase, super::Phase::Ready { .. });
+        (waits && ready).then(|| self.pace.again_at())
     }
 
     /// As much of a publish as fits, at least one record; returns its bytes.

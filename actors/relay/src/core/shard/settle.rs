@@ -9,6 +9,7 @@ use pqcnet_messages::metering::Volume;
 use super::{Effect, Phase, REOPEN_AFTER, Shard};
 use crate::core::channel::{About, ChannelState, NewReaders, channel_id};
 use crate::core::delivery::{Delivered, Problem};
+use crate::core::pace::Pace;
 use crate::core::pending::{Forming, Pending};
 
 impl<T> Shard<T> {
@@ -18,14 +19,10 @@ impl<T> Shard<T> {
             return;
         }
         // What was stored before, or is refused, takes of a share and gives the disk nothing: nobody would come back for the rest.
-        while !self.queues.is_empty() {
-            self.share_out(now);
-            if self.next.is_some() {
-                break;
-            }
-        }
+        while self.share_out(now) && self.next.is_none() {}
         if let Some(Forming { batch, pending }) = self.next.take() {
             self.effects.push_back(Effect::Append(batch));
+            self.pace.sent(now);
             self.in_flight = Some(pending);
         }
     }
@@ -101,6 +98,7 @@ impl<T> Shard<T> {
         self.stalled = None;
         self.pending_bytes = 0;
         self.flow.lost();
+        self.pace = Pace::default();
         self.keys.end();
         self.phase = Phase::Failed {
             retry_at: now + self.reopen_after,
