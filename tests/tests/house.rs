@@ -450,4 +450,10 @@ fn a_build_finds_the_rocksdb_that_is_installed() {
     if header {
         assert_eq!(folder_for(Some("/elsewhere")), "/elsewhere");
     }
+    // Whatever make builds goes through it: what make itself knows dates from before it installed anything.
+    let makefile = fs::read_to_string(root().join("Makefile")).expect("a Makefile");
+    let builds = ["build", "test", "clippy", "run", "bench", "nextest run"];
+    for build in builds.map(|build| format!("$(CARGO) {build}")) {
+        assert!(!makefile.contains(&build), "`{build}`");
+    }
 }

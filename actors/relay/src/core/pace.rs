@@ -1,7 +1,7 @@
 //! When channels that crowd out others have their next share of a write. Spec: docs/spec/relay.md §8.
 //!
 //! ```text
-//!   a write with a share of theirs ─▶ durable after T ─▶ four times T without them ─▶ the next
+//!   a write with a share of theirs ─▶ durable after T ─▶ so many times T without them ─▶ the next
 //! ```
 //!
 //! However short a write is, one after the other leaves the disk and the processors to a flood. So it rests between them, while only
