@@ -36,7 +36,7 @@ pub struct GuardConfig {
     pub starts_per_s: u32,
     /// The same after a quiet time.
     pub starts_burst: u32,
-    /// Prefixes remembered; newcomers beyond it share one entry.
+    /// Prefixes whose starts are remembered; newcomers beyond it share one rate.
     pub prefixes: usize,
     /// CPU that handshakes may take each second, over all cores, before strangers must solve a puzzle.
     pub cpu_per_s: Duration,
@@ -75,7 +75,7 @@ pub enum Prefix {
     V4([u8; 3]),
     /// An IPv6 /48.
     V6([u8; 6]),
-    /// A carrier without addresses, and newcomers when the table is full.
+    /// A carrier without addresses; and the rate of newcomers when the table of rates is full.
     Shared,
 }
 
@@ -157,12 +157,6 @@ struct Place {
     answered: bool,
 }
 
-#[derive(Debug)]
-struct Source {
-    starts: Bucket,
-    half_open: usize,
-}
-
 /// A level in nanoseconds or in starts × 10^9; it may go below zero by what was spent over budget.
 #[derive(Debug)]
 struct Bucket {
@@ -204,8 +198,11 @@ impl Bucket {
 #[derive(Debug)]
 pub struct Guard {
     config: GuardConfig,
-    sources: BTreeMap<Prefix, Source>,
+    /// Starts of whoever spoke, until they are as good as forgotten.
+    starts: BTreeMap<Prefix, Bucket>,
     places: BTreeMap<u64, Place>,
+    /// Places by prefix; none at zero.
+    held: BTreeMap<Prefix, usize>,
     /// By the time since which each is in its state, the oldest first.
     waiting: BTreeSet<(Duration, u64)>,
     answered: BTreeSet<(Duration, u64)>,
@@ -226,8 +223,9 @@ impl Guard {
         let counts = GuardCounts::default();
         Guard {
             config,
-            sources: BTreeMap::new(),
+            starts: BTreeMap::new(),
             places: BTreeMap::new(),
+            held: BTreeMap::new(),
             waiting: BTreeSet::new(),
             answered: BTreeSet::new(),
             last: 0,
@@ -244,14 +242,12 @@ impl Guard {
         now: Duration,
         from: Option<IpAddr>,
     ) -> Result<(Ticket, Option<u64>), Refused> {
-        let prefix = self.known(now, from.map_or(Prefix::Shared, Prefix::of));
-        let most = self.config.half_open_per_prefix;
-        let source = self.source(now, prefix);
-        if source.half_open >= most {
+        let prefix = from.map_or(Prefix::Shared, Prefix::of);
+        let held = self.held.get(&prefix).copied().unwrap_or(0);
+        if held >= self.config.half_open_per_prefix {
             self.counts.refused += 1;
             return Err(Refused::HalfOpenPrefix);
         }
-        source.half_open += 1;
         let full = self.waiting.len() >= self.config.waiting.max(1);
         let silent = if full { self.waiting.first() } else { None };
         let displaced = silent.map(|(_, id)| *id);
@@ -266,6 +262,7 @@ impl Guard {
             answered: false,
         };
         self.places.insert(id, place);
+        *self.held.entry(prefix).or_default() += 1;
         self.waiting.insert((now, id));
         self.counts.half_open += 1;
         self.counts.opened += 1;
@@ -331,18 +328,21 @@ impl Guard {
             self.waiting.remove(&key);
         }
         self.counts.half_open -= 1;
-        if let Some(source) = self.sources.get_mut(&place.prefix) {
-            source.half_open -= 1;
+        if let Some(held) = self.held.get_mut(&place.prefix) {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&place.prefix);
+            }
         }
     }
 
     /// Its first message came in. A puzzle is harder the deeper the budget is overdrawn, a bit for each burst.
     pub fn admit(&mut self, now: Duration, ticket: &Ticket) -> Verdict {
         self.cpu.refill(now);
-        let source = self.source(now, ticket.prefix);
-        source.starts.refill(now);
-        source.starts.spend(UNIT);
-        let starts = (source.starts.level, source.starts.burst);
+        let starts = self.starts_of(now, ticket.prefix);
+        starts.refill(now);
+        starts.spend(UNIT);
+        let starts = (starts.level, starts.burst);
         let over = [starts, (self.cpu.level, self.cpu.burst)]
             .into_iter()
             .filter(|(level, _)| *level < 0)
@@ -378,33 +378,23 @@ impl Guard {
         self.counts
     }
 
-    /// The entry to count a prefix in: its own, or the shared one when the table is full of busier ones.
-    fn known(&mut self, now: Duration, prefix: Prefix) -> Prefix {
-        if self.sources.contains_key(&prefix) || self.sources.len() < self.config.prefixes {
-            return prefix;
-        }
-        // A sweep reads the whole table, so a flood of prefixes gets one each second and not one each connection.
-        if now >= self.swept_at + Duration::from_secs(1) {
+    /// The starts of a prefix: its own, or the shared ones while the table is full of busier ones.
+    fn starts_of(&mut self, now: Duration, prefix: Prefix) -> &mut Bucket {
+        let full = !self.starts.contains_key(&prefix) && self.starts.len() >= self.config.prefixes;
+        // A sweep reads the whole table, so a flood of prefixes gets one each second and not one each start.
+        if full && now >= self.swept_at + Duration::from_secs(1) {
             self.swept_at = now;
-            self.sources.retain(|_, source| {
-                source.starts.refill(now);
-                source.half_open > 0 || !source.starts.is_full()
+            self.starts.retain(|_, starts| {
+                starts.refill(now);
+                !starts.is_full()
             });
         }
-        if self.sources.len() < self.config.prefixes {
-            prefix
-        } else {
-            Prefix::Shared
-        }
-    }
-
-    fn source(&mut self, now: Duration, prefix: Prefix) -> &mut Source {
+        let known = !full || self.starts.len() < self.config.prefixes;
+        let prefix = if known { prefix } else { Prefix::Shared };
         let per_s = i128::from(self.config.starts_per_s) * UNIT;
         let burst = i128::from(self.config.starts_burst) * UNIT;
-        self.sources.entry(prefix).or_insert_with(|| Source {
-            starts: Bucket::full(per_s, burst, now),
-            half_open: 0,
-        })
+        let fresh = || Bucket::full(per_s, burst, now);
+        self.starts.entry(prefix).or_insert_with(fresh)
     }
 }
 

@@ -76,7 +76,7 @@ fn waiting_places() {
         half_open: 0,
     };
     assert_eq!(guard.counts(), counts);
-    assert!(guard.waiting.is_empty() && guard.places.is_empty());
+    assert!(guard.waiting.is_empty() && guard.places.is_empty() && guard.held.is_empty());
 }
 
 /// Handshakes that were computed for are refused beyond their number, until one has kept its place for too long.
@@ -122,6 +122,49 @@ fn prefixes_together_leave_places() {
         }
         assert_eq!(guard.counts().half_open, 0);
     }
+}
+
+/// Silent strangers from more prefixes than rates are remembered of, who come again as soon as they are gone: each is
+/// counted by its own name, so that none of them stands in for anybody else, and an honest peer is let in throughout.
+#[test]
+fn prefixes_beyond_the_table() {
+    let config = GuardConfig::default();
+    let many = (config.waiting + config.half_open) as u32;
+    assert!(many as usize > config.prefixes + config.half_open_per_prefix);
+    let mut guard = Guard::new(config, s(0));
+    let address = |n: u32| {
+        Some(IpAddr::from(std::net::Ipv4Addr::from(
+            (10 << 24) + (n << 8) + 1,
+        )))
+    };
+    let mut held: BTreeMap<u64, Ticket> = BTreeMap::new();
+    for second in 0..5 {
+        for n in 0..many {
+            let (ticket, displaced) = guard.open(s(second), address(n)).unwrap();
+            held.insert(ticket.id(), ticket);
+            if let Some(ticket) = displaced.and_then(|id| held.remove(&id)) {
+                guard.close(ticket);
+            }
+        }
+        let (ticket, _) = guard.open(s(second), ip("192.0.2.1")).unwrap();
+        assert_eq!(guard.admit(s(second), &ticket), Verdict::Accept);
+        assert_eq!(guard.answer(s(second), &ticket), Ok(None));
+        guard.close(ticket);
+        assert!(guard.held.len() <= many as usize);
+    }
+    assert_eq!(guard.counts().refused, 0);
+}
+
+/// Whoever speaks from more prefixes than are remembered costs a newcomer a puzzle and not its place.
+#[test]
+fn a_full_table_is_a_puzzle() {
+    let mut guard = Guard::new(config(), s(0));
+    for n in 0..40 {
+        start(&mut guard, s(0), &format!("192.0.{n}.1"));
+    }
+    let honest = start(&mut guard, s(0), "198.51.100.1");
+    assert_eq!(honest, Verdict::Challenge { bits: 12 });
+    assert_eq!(guard.starts.len(), 4);
 }
 
 /// A prefix over its rate is challenged, harder the longer it goes on; others are not, and time heals.
@@ -193,14 +236,14 @@ fn table_is_bounded() {
         start(&mut guard, s(0), "192.0.5.1"),
         Verdict::Challenge { bits: 10 }
     );
-    assert!(guard.sources.len() <= 4);
+    assert!(guard.starts.len() <= 4);
     for n in 6..9 {
         assert_eq!(
             start(&mut guard, s(9), &format!("192.0.{n}.1")),
             Verdict::Accept
         );
     }
-    assert!(guard.sources.len() <= 4);
+    assert!(guard.starts.len() <= 4);
 }
 
 /// A clock that stands still or steps back neither panics nor refills.
