@@ -1,5 +1,6 @@
 //! Which shard a channel lives in, and which relayer owns it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use pqcnet_crypto::{NodeId, sha256};
@@ -76,6 +77,33 @@ impl ShardMap {
             .map(|shard| relayers[shard % relayers.len()])
             .collect();
         ShardMap::new(1, owners)
+    }
+
+    /// This map with these relayers alone: whose shard it is stays so where it is one of them, and what is left goes to whichever of them has least,
+    /// the lowest id first. The same relayers give the same map, so one that leaves and comes back has its shards again.
+    ///
+    /// # Errors
+    /// No relayers.
+    pub fn among(
+        &self,
+        version: u64,
+        relayers: impl IntoIterator<Item = NodeId>,
+    ) -> Result<ShardMap, ShardMapError> {
+        let mut has: BTreeMap<NodeId, usize> =
+            relayers.into_iter().map(|relayer| (relayer, 0)).collect();
+        for owner in &self.owners {
+            has.entry(*owner).and_modify(|shards| *shards += 1);
+        }
+        let mut owners = self.owners.clone();
+        for owner in &mut owners {
+            if !has.contains_key(owner) {
+                let least = has.iter_mut().min_by_key(|(_, shards)| **shards);
+                let (relayer, shards) = least.ok_or(ShardMapError::NoRelayers)?;
+                *owner = *relayer;
+                *shards += 1;
+            }
+        }
+        ShardMap::new(version, owners)
     }
 
     /// Rises whenever an owner changes.
@@ -181,5 +209,20 @@ mod tests {
             ShardMap::new(1, many),
             Err(ShardMapError::TooManyShards(65537))
         );
+    }
+
+    // Eight shards of four relayers: without the second its two go to the others in turn, and everybody else's stay; with it back the map is
+    // the first again, but for its version. One alone has all, and nobody cannot.
+    #[test]
+    fn among_moves_only_what_has_to() {
+        let [a, b, c, d] = [1, 2, 3, 4].map(node);
+        let first = ShardMap::from_relayers(8, [a, b, c, d]).unwrap();
+        let without = first.among(7, [d, c, a]).unwrap();
+        assert_eq!(without.owners(), [a, a, c, d, a, c, c, d]);
+        assert_eq!(without.version(), 7);
+        let back = first.among(8, [a, b, c, d]).unwrap();
+        assert_eq!((back.owners(), back.version()), (first.owners(), 8));
+        assert_eq!(first.among(9, [b]).unwrap().owners(), [b; 8]);
+        assert_eq!(first.among(9, []), Err(ShardMapError::NoRelayers));
     }
 }

@@ -6,6 +6,7 @@
 #[path = "../../runtime/log/tests/support/amqp_proxy.rs"]
 pub mod amqp_proxy;
 pub mod browser;
+pub mod command;
 pub mod disk;
 pub mod hosts;
 pub mod load;

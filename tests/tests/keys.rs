@@ -2,42 +2,15 @@
 //! an operator types.
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use pqcnet_crypto::{NodeId, NodeKeys};
 use pqcnet_messages::{ChannelName, Role};
 use pqcnet_p2p::network::Admission;
+use pqcnet_tests::command::{pqcnet, run};
 use pqcnet_tests::network::{Listing, Network};
-use pqcnet_tests::process::binary;
-
-/// Runs `pqcnet …` in a folder; its code and what it printed.
-fn run(folder: &Path, arguments: &[&str]) -> Result<(Option<i32>, String)> {
-    let output = Command::new(binary("pqcnet")?)
-        .args(arguments)
-        .current_dir(folder)
-        .output()?;
-    let told = [output.stdout, output.stderr].concat();
-    Ok((output.status.code(), String::from_utf8(told)?))
-}
-
-/// The same of a command that must end well; what it printed as data.
-fn pqcnet(folder: &Path, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(binary("pqcnet")?)
-        .args(arguments)
-        .current_dir(folder)
-        .output()?;
-    let printed = String::from_utf8(output.stdout)?;
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(
-        output.status.success(),
-        "{arguments:?}: {:?}\n{printed}\n{told}",
-        output.status.code()
-    );
-    Ok(printed)
-}
 
 /// Runs `pqcnet keys …` in a folder; what it printed.
 fn keys(folder: &Path, arguments: &[&str]) -> Result<String> {

@@ -66,7 +66,8 @@ impl IdentityArgs {
         })
     }
 
-    fn names(&self) -> Names {
+    /// What the nodes of a network made by `pqcnet up` are called.
+    pub fn names(&self) -> Names {
         if self.network.is_some() || !LocalFolder::exists(&self.state) {
             return Names::default();
         }

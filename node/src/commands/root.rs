@@ -18,6 +18,8 @@ pub enum Root {
     Init(Init),
     /// Say what a node may be from now on.
     Grant(orders::Grant),
+    /// Say which relayers have the shards from now on; records move while traffic flows.
+    Shards(orders::Shards),
     /// Hand a directive to a running node that `--out` wrote, here or on the machine with the root key.
     Submit(orders::Submit),
 }
@@ -40,6 +42,7 @@ pub fn run(command: &Root) -> Result<Exit, Failed> {
     match command {
         Root::Init(init) => make(init),
         Root::Grant(grant) => on_network(orders::grant(grant)),
+        Root::Shards(shards) => on_network(orders::shards(shards)),
         Root::Submit(submit) => on_network(orders::submit(submit)),
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use pqcnet_actor::Env;
 use pqcnet_crypto::{MlDsaKeyPair, NodeId, NodeKeys};
 use pqcnet_link::{LinkConfig, Reason, ServiceId};

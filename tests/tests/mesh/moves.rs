@@ -1,8 +1,10 @@
 //! Shards that change hands in real processes, with logs in the relayers' stores and on a broker.
 
 use pqcnet_client::GroupName;
+use pqcnet_link::Wire as _;
 use pqcnet_messages::control::{Status, StatusReport};
 use pqcnet_messages::{Channel, ChannelName, ShardMap};
+use pqcnet_tests::command::{pqcnet, run};
 use pqcnet_tests::ledger::Verdict;
 use pqcnet_tests::load::Load;
 use pqcnet_tests::network::SHARDS;
@@ -31,6 +33,54 @@ async fn has_shards(network: &Network, node: &Node, count: usize) -> Result<()> 
     };
     let asked = tokio::time::timeout(3 * GIVE_UP, asking).await;
     asked.with_context(|| format!("{} never has {count} shards:\n{}", node.name, node.log()))
+}
+
+/// Has the root give the shards out, as an operator does.
+fn give_out(network: &Network, among: &[&str]) -> Result<()> {
+    let office = network.office();
+    let root = ["--root", "root.keys", "--root-key-file", "unlock.key"];
+    let order = [&["root", "shards"], among, &root, &office.arguments()].concat();
+    pqcnet(&office.folder, &order)?;
+    Ok(())
+}
+
+/// What `pqcnet root shards` says of relayers that there are not, or that are all left out; nobody is asked for anything.
+#[tokio::test]
+async fn shards_are_given_to_relayers() -> Result<()> {
+    let network = Network::listed(1, 2, Admission::Any, Listing::Operated)?;
+    let office = network.office();
+    let root = ["--root", "root.keys", "--root-key-file", "unlock.key"];
+    let [one, two] = [1, 2].map(|number| network.node(Role::Relayer, number).id.to_string());
+    let sentry = network.node(Role::Sentry, 1).id.to_string();
+    for (among, told) in [
+        (
+            &["--without", &sentry][..],
+            "no relayer of the network file",
+        ),
+        (&["--among", ""], "ids of 2 relayers begin with ``"),
+        (
+            &["--without", &one, "--without", &two],
+            "nobody would have the shards",
+        ),
+        (&["--without", &one, "--among", &two], "cannot be used with"),
+    ] {
+        let order = [&["root", "shards"], among, &root, &office.arguments()].concat();
+        let (code, said) = run(&office.folder, &order)?;
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(told), "{said}");
+    }
+    let written = ["--among", &two, "--out", "map", "--lease", "30"];
+    give_out(&network, &written)?;
+    let signed = std::fs::read(office.folder.join("map"))?;
+    let signed = SignedDirective::from_wire(signed.into())?;
+    let network_id = network.file.network_id().0;
+    assert_eq!(signed.verify(&network_id, network.file.root()), Ok(()));
+    let Order::ShardMap(map) = &signed.directive.order else {
+        bail!("{}", signed.directive);
+    };
+    assert!(map.owners().iter().all(|owner| owner.to_string() == two));
+    assert_eq!(signed.directive.lease_ms, 30 * 86_400_000);
+    network.stop().await
 }
 
 /// The root signs a map that gives all shards of one relayer to the other. Those without records move, the one with records does, and a
@@ -76,9 +126,7 @@ async fn changed_hands(network: Network) -> Result<()> {
     assert_eq!(publishes.publish("here").await?.offset, Some(1));
     let mut records = client.subscribe(&of(moving), 0).await?;
 
-    let all_two = ShardMap::new(2, vec![two.id; usize::from(SHARDS)])?;
-    let signed = order(&network, 2, Order::ShardMap(all_two)).sign(&network.root)?;
-    assert_eq!(submit(&network, one, signed).await?, Ok(Submitted::Applied));
+    give_out(&network, &["--without", &one.id.short()])?;
     has_shards(&network, two, usize::from(SHARDS)).await?;
     has_shards(&network, one, 0).await?;
     assert_eq!(
@@ -105,9 +153,7 @@ async fn changed_hands(network: Network) -> Result<()> {
     client.publisher(moving)?.publish("after").await?;
     publishes.publish("as ever").await?;
 
-    let back = ShardMap::new(3, first.owners().to_vec())?;
-    let signed = order(&network, 3, Order::ShardMap(back)).sign(&network.root)?;
-    assert_eq!(submit(&network, two, signed).await?, Ok(Submitted::Applied));
+    give_out(&network, &[])?;
     has_shards(&network, one, each).await?;
     has_shards(&network, two, each).await?;
     assert_eq!(publishes.publish("back again").await?.offset, Some(4));

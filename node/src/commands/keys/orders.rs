@@ -1,4 +1,4 @@
-//! `pqcnet keys revoke`, `keys succeed`, `root grant` and `root submit`: directives, signed with the network's root key and handed to a running node,
+//! `pqcnet keys revoke`, `keys succeed`, `root grant`, `root shards` and `root submit`: directives, signed with the network's root key and handed to a running node,
 //! which keeps them and passes them on.
 
 use std::io::Read as _;
@@ -10,7 +10,7 @@ use pqcnet_actor::Env;
 use pqcnet_crypto::{MlDsaKeyPair, NodeId};
 use pqcnet_link::Wire as _;
 use pqcnet_messages::{
-    Directive, MAX_REASON, Order, Role, SignedDirective, SubmitDirective, Submitted,
+    Directive, MAX_REASON, Order, Role, ShardMap, SignedDirective, SubmitDirective, Submitted,
 };
 use pqcnet_p2p::network::NetworkFile;
 
@@ -89,6 +89,22 @@ pub struct Grant {
     root: Root,
 }
 
+/// Which relayers have the shards from now on.
+#[derive(Debug, Args)]
+pub struct Shards {
+    /// A relayer that has none any more: a name, or the beginning of an id. Once for each; the others have them.
+    #[arg(long, value_name = "NODE", conflicts_with = "among")]
+    without: Vec<String>,
+    /// Instead: a relayer that has some, once for each, and nobody else. Neither: as the network file has it.
+    #[arg(long, value_name = "NODE")]
+    among: Vec<String>,
+    /// How many days it holds; 0 is without end. After them nobody stores anything until the root signs the next.
+    #[arg(long, value_name = "DAYS", default_value = "0", value_parser = clap::value_parser!(u16))]
+    lease: u16,
+    #[command(flatten)]
+    root: Root,
+}
+
 /// A directive that was written down.
 #[derive(Debug, Args)]
 pub struct Submit {
@@ -109,6 +125,68 @@ pub async fn grant(args: &Grant) -> Result<Exit, Failed> {
     };
     let lease_ms = u64::from(args.lease) * super::DAY_MS;
     args.root.give_for(order, lease_ms).await
+}
+
+/// Gives the shards out.
+pub async fn shards(args: &Shards) -> Result<Exit, Failed> {
+    let network = args.root.network()?;
+    let names = args.root.who.names();
+    let map = given_out(&network, &names, args, wall_ms())?;
+    for relayer in network.relayers() {
+        let shards: Vec<String> = map.owned_by(relayer.id).map(|s| s.to_string()).collect();
+        let shards = match shards.is_empty() {
+            true => "none".to_owned(),
+            false => shards.join(" "),
+        };
+        eprintln!("{}: shards {shards}", names.full(&relayer.id));
+    }
+    let lease_ms = u64::from(args.lease) * super::DAY_MS;
+    args.root.give_for(Order::ShardMap(map), lease_ms).await
+}
+
+/// The network file's map, with the relayers that are meant.
+fn given_out(
+    network: &NetworkFile,
+    names: &Names,
+    args: &Shards,
+    version: u64,
+) -> Result<ShardMap, Failed> {
+    let relayers: Vec<NodeId> = network.relayers().into_iter().map(|node| node.id).collect();
+    let meant = |wanted: &[String]| {
+        let one = |wanted: &String| one_of(&relayers, names, wanted);
+        wanted.iter().map(one).collect::<Result<Vec<_>, _>>()
+    };
+    let (without, among) = (meant(&args.without)?, meant(&args.among)?);
+    let has = |relayer: &NodeId| {
+        !without.contains(relayer) && (among.is_empty() || among.contains(relayer))
+    };
+    let first = ShardMap::from_relayers(network.shards(), relayers.iter().copied());
+    let map = first.and_then(|first| first.among(version, relayers.iter().copied().filter(has)));
+    map.map_err(|error| Failed::usage(anyhow::anyhow!("nobody would have the shards: {error}")))
+}
+
+/// The one relayer that a name or the beginning of an id means.
+fn one_of(relayers: &[NodeId], names: &Names, wanted: &str) -> Result<NodeId, Failed> {
+    let called = |id: &&NodeId| names.name(id) == Some(wanted);
+    let begins = |id: &&NodeId| id.to_string().starts_with(wanted);
+    if let Some(id) = relayers.iter().find(called) {
+        return Ok(*id);
+    }
+    let meant: Vec<&NodeId> = relayers.iter().filter(begins).collect();
+    match meant[..] {
+        [id] => Ok(*id),
+        [] => {
+            let known: Vec<String> = relayers.iter().map(|id| names.full(id)).collect();
+            Err(Failed::usage(anyhow::anyhow!(
+                "no relayer of the network file is called `{wanted}` and no id of one begins with it; relayers: {}",
+                known.join(", ")
+            )))
+        }
+        [..] => Err(Failed::usage(anyhow::anyhow!(
+            "ids of {} relayers begin with `{wanted}`: give more of it",
+            meant.len()
+        ))),
+    }
 }
 
 /// Hands a directive in that was signed elsewhere. Whether the root signed it is for the node to say, and it does.
