@@ -278,8 +278,8 @@ pub const KEYS: &[Key] = &[
     key(
         "limits.flood_rests",
         Type::Number(0, 100),
-        Some("4"),
-        "A channel that crowds others out rests so many times as long as its write took; 0: it does not, and carries most.",
+        Some("8"),
+        "A channel that crowds others out rests so many times as long as a write takes; 0: it does not, and carries most.",
     ),
     key(
         "metering.window_seconds",

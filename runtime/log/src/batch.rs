@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -63,6 +64,8 @@ pub struct AppendBatch {
     pub(crate) entries: Vec<Entry>,
     pub(crate) runs: Vec<Run>,
     pub(crate) crowding: u64,
+    /// In microseconds: a batch is handed about in errors, and they are to be small.
+    patience: u32,
     by_channel: BTreeMap<ChannelId, usize>,
 }
 
@@ -88,6 +91,7 @@ impl AppendBatch {
             entries: Vec::new(),
             runs: Vec::new(),
             crowding: 0,
+            patience: 0,
             by_channel: BTreeMap::new(),
         }
     }
@@ -236,6 +240,16 @@ impl AppendBatch {
     /// So many of its bytes are of channels that crowd out others of the shard.
     pub fn crowding(&mut self, bytes: u64) {
         self.crowding += bytes;
+    }
+
+    /// It may wait for so long for a batch of somebody else to be written with, where the log is one that writes them together.
+    pub fn may_wait(&mut self, patience: Duration) {
+        self.patience = u32::try_from(patience.as_micros()).unwrap_or(u32::MAX);
+    }
+
+    /// How long it may wait so; zero: not at all.
+    pub fn patience(&self) -> Duration {
+        Duration::from_micros(u64::from(self.patience))
     }
 
     /// Whether this batch drops a producer's mark.

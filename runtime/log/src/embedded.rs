@@ -134,12 +134,20 @@ impl ShardLog for EmbeddedLog {
             bytes: batch.byte_len() as u64,
             crowding: batch.crowding,
         };
-        self.shares.lock().note(self.env.now(), batch.shard, brings);
+        let began = self.env.now();
+        self.shares.lock().note(began, batch.shard, brings);
         let under_way = self.fences.under_way(&batch);
         let retaining = self.retaining.clone();
         let (shard, generation) = (batch.shard, batch.generation);
+        let timed = batch
+            .patience()
+            .is_zero()
+            .then(|| (self.env.clone(), self.shares.clone()));
         Ok(async move {
             let result = settled(commit).await;
+            if let Some((env, shares)) = timed {
+                shares.lock().wrote(env.now().saturating_sub(began));
+            }
             if let (Some(retaining), Ok(())) = (retaining, &result) {
                 retaining.settled(shard, generation);
             }

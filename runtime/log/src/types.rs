@@ -74,6 +74,8 @@ pub struct Share {
     pub bytes: u64,
     /// The shard crowds out others; if not, it is only not to begin to.
     pub crowds: bool,
+    /// How long a batch that waits for nobody takes lately until it is durable; zero where none has yet.
+    pub write: Duration,
 }
 
 /// A durable, ordered log of sealed entries for many shards.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 /// A column family, named by the room that owns its keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,6 +61,7 @@ pub struct Batch {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
     families: Vec<Family>,
+    patience: Duration,
 }
 
 /// Its size and never its bytes: a refused batch may end up in somebody's error text.
@@ -83,8 +85,19 @@ impl Batch {
         Self {
             bytes: Vec::with_capacity(bytes),
             entries: Vec::with_capacity(entries),
-            families: Vec::new(),
+            ..Self::default()
         }
+    }
+
+    /// It may wait for so long for another batch to be written with, since one more synced write costs everybody else more than a longer
+    /// one does. A store may write it at once all the same.
+    pub fn may_wait(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// How long it may wait for another batch; zero: not at all.
+    pub fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// Sets a key.

@@ -1,6 +1,14 @@
 //! The bounded queue between callers and the writer thread.
+//!
+//! ```text
+//!   in a hurry ──▶ taken at once, with all that waits
+//!   may wait   ──▶ taken with the next that is in a hurry, or when its patience is over
+//! ```
+//!
+//! All leave in the order in which they came.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -27,7 +35,21 @@ pub(crate) struct Queued {
 struct State {
     waiting: VecDeque<Queued>,
     bytes: usize,
+    /// Of what waits, what waits for nobody.
+    hurried: usize,
+    /// When the patience of what may wait is over.
+    due: Duration,
     closed: bool,
+}
+
+impl State {
+    /// What waits is to be written, or for how long it may wait still.
+    fn ripe(&self, now: Duration) -> Result<(), Duration> {
+        if self.hurried > 0 || self.closed || now >= self.due {
+            return Ok(());
+        }
+        Err(self.due - now)
+    }
 }
 
 pub(crate) struct Queue {
@@ -45,7 +67,7 @@ impl Queue {
         }
     }
 
-    pub(crate) fn push(&self, batch: Batch) -> Result<Commit, SubmitError> {
+    pub(crate) fn push(&self, now: Duration, batch: Batch) -> Result<Commit, SubmitError> {
         let bytes = batch.byte_len();
         if bytes > self.limits.bytes {
             return Err(SubmitError::TooLarge(batch));
@@ -58,6 +80,12 @@ impl Queue {
             return Err(SubmitError::Busy(batch));
         }
         let (settle, commit) = commit_channel();
+        let due = now.saturating_add(batch.patience());
+        state.due = match state.waiting.is_empty() {
+            true => due,
+            false => state.due.min(due),
+        };
+        state.hurried += usize::from(batch.patience().is_zero());
         state.bytes += bytes;
         state.waiting.push_back(Queued { batch, settle });
         drop(state);
@@ -65,14 +93,23 @@ impl Queue {
         Ok(commit)
     }
 
-    /// Fills `group` with the oldest batches; waits for one. False when closed and empty.
-    pub(crate) fn take_group(&self, group: &mut Vec<Queued>) -> bool {
+    /// Fills `group` with the oldest batches; waits for one that is to be written. False when closed and empty.
+    pub(crate) fn take_group(&self, now: impl Fn() -> Duration, group: &mut Vec<Queued>) -> bool {
         let mut state = self.state.lock();
-        while state.waiting.is_empty() {
-            if state.closed {
-                return false;
+        loop {
+            if state.waiting.is_empty() {
+                if state.closed {
+                    return false;
+                }
+                self.filled.wait(&mut state);
+                continue;
             }
-            self.filled.wait(&mut state);
+            match state.ripe(now()) {
+                Ok(()) => break,
+                Err(more) => {
+                    self.filled.wait_for(&mut state, more);
+                }
+            }
         }
         let mut taken = 0;
         while let Some(next) = state.waiting.front() {
@@ -80,10 +117,14 @@ impl Queue {
             if !group.is_empty() && taken + bytes > self.limits.group_bytes {
                 break;
             }
+            let hurried = usize::from(next.batch.patience().is_zero());
             taken += bytes;
             state.bytes -= bytes;
+            state.hurried -= hurried;
             group.extend(state.waiting.pop_front());
         }
+        // What did not fit goes next, whatever it may wait for.
+        state.due = Duration::ZERO;
         true
     }
 
@@ -120,6 +161,8 @@ mod tests {
         group_bytes: 40,
     };
 
+    const NOW: Duration = Duration::from_secs(1);
+
     fn batch(bytes: usize) -> Batch {
         let mut batch = Batch::new();
         batch.put(Family("f"), b"", &vec![0; bytes]);
@@ -131,21 +174,24 @@ mod tests {
     fn bounds_are_exact_and_refused_batches_come_back() {
         let queue = Queue::new(LIMITS);
         for _ in 0..3 {
-            drop(queue.push(batch(10)).unwrap());
+            drop(queue.push(NOW, batch(10)).unwrap());
         }
-        let Err(SubmitError::Busy(back)) = queue.push(batch(7)) else {
+        let Err(SubmitError::Busy(back)) = queue.push(NOW, batch(7)) else {
             panic!("a fourth fitted")
         };
         assert_eq!(back.byte_len(), 7);
         let mut group = Vec::new();
-        assert!(queue.take_group(&mut group));
+        assert!(queue.take_group(|| NOW, &mut group));
         assert_eq!((group.len(), queue.waiting()), (3, 0));
-        assert!(queue.push(back).is_ok());
+        assert!(queue.push(NOW, back).is_ok());
         // by bytes
-        assert!(queue.push(batch(93)).is_ok());
-        assert!(matches!(queue.push(batch(1)), Err(SubmitError::Busy(_))));
+        assert!(queue.push(NOW, batch(93)).is_ok());
         assert!(matches!(
-            queue.push(batch(101)),
+            queue.push(NOW, batch(1)),
+            Err(SubmitError::Busy(_))
+        ));
+        assert!(matches!(
+            queue.push(NOW, batch(101)),
             Err(SubmitError::TooLarge(_))
         ));
     }
@@ -155,23 +201,23 @@ mod tests {
     fn groups_respect_their_byte_limit_and_order() {
         let queue = Queue::new(LIMITS);
         for bytes in [30, 20, 5] {
-            drop(queue.push(batch(bytes)).unwrap());
+            drop(queue.push(NOW, batch(bytes)).unwrap());
         }
         let mut group = Vec::new();
-        assert!(queue.take_group(&mut group));
+        assert!(queue.take_group(|| NOW, &mut group));
         assert_eq!(
             group.iter().map(|q| q.batch.byte_len()).collect::<Vec<_>>(),
             [30]
         );
         group.clear();
-        assert!(queue.take_group(&mut group));
+        assert!(queue.take_group(|| NOW, &mut group));
         assert_eq!(
             group.iter().map(|q| q.batch.byte_len()).collect::<Vec<_>>(),
             [20, 5]
         );
         group.clear();
-        drop(queue.push(batch(90)).unwrap());
-        assert!(queue.take_group(&mut group));
+        drop(queue.push(NOW, batch(90)).unwrap());
+        assert!(queue.take_group(|| NOW, &mut group));
         assert_eq!(group.len(), 1);
     }
 
@@ -179,12 +225,67 @@ mod tests {
     #[test]
     fn close_drains_then_ends() {
         let queue = Queue::new(LIMITS);
-        drop(queue.push(batch(1)).unwrap());
+        drop(queue.push(NOW, batch(1)).unwrap());
         queue.close();
-        assert!(matches!(queue.push(batch(1)), Err(SubmitError::Closed(_))));
+        assert!(matches!(
+            queue.push(NOW, batch(1)),
+            Err(SubmitError::Closed(_))
+        ));
         let mut group = Vec::new();
-        assert!(queue.take_group(&mut group));
+        assert!(queue.take_group(|| NOW, &mut group));
         group.clear();
-        assert!(!queue.take_group(&mut group));
+        assert!(!queue.take_group(|| NOW, &mut group));
+    }
+
+    fn patient(bytes: usize, patience: Duration) -> Batch {
+        let mut batch = batch(bytes);
+        batch.may_wait(patience);
+        batch
+    }
+
+    fn sizes(group: &[Queued]) -> Vec<usize> {
+        group.iter().map(|q| q.batch.byte_len()).collect()
+    }
+
+    // Two that may wait, an hour and a minute, and one that does not: all three go at once and in order. One that may wait goes alone
+    // when its time has come, or when the queue is closed.
+    #[test]
+    fn who_may_wait_goes_with_the_next() {
+        let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
+        let queue = Queue::new(LIMITS);
+        let mut group = Vec::new();
+        drop(queue.push(NOW, patient(1, hour)).unwrap());
+        drop(queue.push(NOW, patient(2, minute)).unwrap());
+        assert_eq!(queue.state.lock().ripe(NOW + minute / 2), Err(minute / 2));
+        drop(queue.push(NOW, batch(3)).unwrap());
+        assert!(queue.take_group(|| NOW, &mut group));
+        assert_eq!(sizes(&group), [1, 2, 3]);
+        group.clear();
+        drop(queue.push(NOW, patient(4, minute)).unwrap());
+        assert_eq!(queue.state.lock().ripe(NOW), Err(minute));
+        assert!(queue.take_group(|| NOW + minute, &mut group));
+        assert_eq!(sizes(&group), [4]);
+        group.clear();
+        drop(queue.push(NOW, patient(5, hour)).unwrap());
+        queue.close();
+        assert!(queue.take_group(|| NOW, &mut group));
+        assert_eq!(sizes(&group), [5]);
+    }
+
+    // A group holds 40 bytes, and 30, 20 and 25 wait, of which the first and the last may: each goes alone, and the last at once, since
+    // it was left over.
+    #[test]
+    fn what_does_not_fit_goes_next() {
+        let queue = Queue::new(LIMITS);
+        let hour = Duration::from_secs(3600);
+        let mut group = Vec::new();
+        drop(queue.push(NOW, patient(30, hour)).unwrap());
+        drop(queue.push(NOW, batch(20)).unwrap());
+        drop(queue.push(NOW, patient(25, hour)).unwrap());
+        for expected in [30, 20, 25] {
+            assert!(queue.take_group(|| NOW, &mut group));
+            assert_eq!(sizes(&group), [expected]);
+            group.clear();
+        }
     }
 }

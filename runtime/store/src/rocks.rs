@@ -270,7 +270,7 @@ impl Drop for RocksStore {
 
 impl Store for RocksStore {
     fn submit(&self, batch: Batch) -> Result<Commit, SubmitError> {
-        self.inner.queue.push(batch)
+        self.inner.queue.push(self.env.now(), batch)
     }
 
     fn view(

@@ -32,7 +32,7 @@ pub(crate) fn run(inner: &Inner) {
     let mut group = Vec::new();
     let mut broken = false;
     let mut written_since = 0;
-    while inner.queue.take_group(&mut group) {
+    while inner.queue.take_group(|| inner.meters.now(), &mut group) {
         settle_unknown_families(inner, &mut group);
         if group.is_empty() {
             continue;

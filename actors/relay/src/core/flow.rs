@@ -39,9 +39,11 @@ impl Marks {
 pub struct FlowLimits {
     /// Payload bytes of one channel, admitted and not yet durable.
     pub channel_bytes: Marks,
-    /// In one write, of a channel that crowds out others.
+    /// A channel that brought no more lately crowds out nobody.
+    pub much_bytes: u64,
+    /// In one write, of a channel that crowds out others; more where these bring much themselves.
     pub share_bytes: u64,
-    /// After a write with such a share nothing of the channel is written for so many times as long as that took.
+    /// After a write with such a share the channel rests for so many times as long as a write takes.
     pub rests: u32,
     /// Records that the furthest behind of those that kept up lacks.
     pub lag_records: Marks,
@@ -56,10 +58,11 @@ impl Default for FlowLimits {
         Self {
             // What one publisher of ours has on its way at most is less; twice as much leaves room for others.
             channel_bytes: Marks::new(3 << 20, 3 << 19),
-            // Less than a quarter of what a synced write costs anyway, in bytes; a larger payload goes alone.
-            share_bytes: 32 << 10,
+            much_bytes: 32 << 10,
+            // A fraction of what a synced write costs anyway, in bytes, and of what a batch costs the processors; a larger payload goes alone.
+            share_bytes: 8 << 10,
             // What leaves others their p99, measured in docs/performance.md; none is what carries most.
-            rests: 4,
+            rests: 8,
             // Some seconds of the fastest channel: a reader that is merely jittery never gets there.
             lag_records: Marks::new(1 << 20, 1 << 19),
             // Below the bound where publishes are refused.
@@ -72,6 +75,8 @@ impl Default for FlowLimits {
 
 /// For so long a channel's rivals are remembered, in two halves.
 const RECENT: Duration = Duration::from_millis(500);
+/// Writes with a share in the time over which it is counted what channels bring, about.
+const WRITES: u64 = 128;
 /// A channel crowds others out when it brings more than so many times what they bring on average.
 const CROWDS: u64 = 4;
 /// One who publishes into a pause is told again after so long.
@@ -238,22 +243,37 @@ impl Flow {
     pub fn crowds(&mut self, now: Duration, channel: &ChannelId, more: u64) -> bool {
         self.turn(now);
         let own = self.taps.get(channel).map_or(0, Tap::recent);
-        let others = self.busy - u64::from(own > 0);
-        let theirs = (self.brought[0] + self.brought[1]).saturating_sub(own);
         let brings = own + more;
-        others > 0 && brings > self.limits.share_bytes && brings > CROWDS * (theirs / others)
+        let theirs = self.others_bring(own);
+        theirs.is_some_and(|theirs| brings > self.limits.much_bytes && brings > CROWDS * theirs)
     }
 
-    /// Whether a channel that brings so much more brings more than a share.
+    /// What each of the others brought lately on average, beside a channel with so much; `None` where there are no others.
+    fn others_bring(&self, own: u64) -> Option<u64> {
+        let others = self.busy - u64::from(own > 0);
+        let theirs = (self.brought[0] + self.brought[1]).saturating_sub(own);
+        theirs.checked_div(others)
+    }
+
+    /// Whether a channel that brings so much more brings much.
     pub fn is_much(&mut self, now: Duration, channel: &ChannelId, more: u64) -> bool {
         self.turn(now);
         let own = self.taps.get(channel).map_or(0, Tap::recent);
-        own + more > self.limits.share_bytes
+        own + more > self.limits.much_bytes
     }
 
-    /// Most bytes of a crowding channel in one write.
-    pub fn share(&self) -> u64 {
-        self.limits.share_bytes
+    /// Channels that brought something of late.
+    pub fn busy(&self) -> u64 {
+        self.busy
+    }
+
+    /// Most bytes of a crowding channel in one write: where others bring much themselves it is held to what would make it crowd them out, and
+    /// not to less.
+    pub fn share(&self, channel: &ChannelId) -> u64 {
+        let own = self.taps.get(channel).map_or(0, Tap::recent);
+        let theirs = self.others_bring(own).unwrap_or(0);
+        let least = self.limits.share_bytes;
+        (CROWDS * theirs / WRITES).clamp(least, least.max(self.limits.much_bytes))
     }
 
     /// Somebody published, or tried to: one who has to stop is told.

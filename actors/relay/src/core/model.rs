@@ -107,6 +107,7 @@ fn limits() -> ShardLimits {
         },
         flow: FlowLimits {
             channel_bytes: Marks::new(400, 150),
+            much_bytes: 40,
             share_bytes: 40,
             rests: 1,
             lag_records: Marks::new(6, 2),

@@ -404,7 +404,9 @@ impl<T> Shard<T> {
         match result {
             Ok(()) => {
                 self.reopen_after = REOPEN_AFTER.0;
-                self.pace.written(now, self.limits.flow.rests);
+                let waits = self.write_share.filter(|share| share.crowds);
+                let write = waits.map(|share| share.write);
+                self.pace.written(now, self.limits.flow.rests, write);
                 if let Some(done) = self.in_flight.take() {
                     self.settle(now, done);
                 }

@@ -1,9 +1,9 @@
 //! What each shard may bring to one write, while others want the log's one writer too.
 //!
 //! A write holds whatever waits, of all shards, and nobody's batch is durable before the last byte of it is. So a shard with
-//! much would make every write long, for everybody. While some shard brings little, those that bring many times as much share
-//! [`WRITE_BYTES`] of each write among them, equally; a batch is made that small before it is sealed, and the rest waits with
-//! its shard. While all bring about the same, or one is alone, nothing is held back: larger writes are what carries most.
+//! much would make every write long, for everybody. While some shard brings little, those that bring many times as much have
+//! [`SHARE`] of a write each, or what they may bring without crowding anybody out; a batch is made that small before it is sealed,
+//! and the rest waits with its shard. While all bring about the same, or one is alone, nothing is held back: larger writes are what carries most.
 //!
 //! Spec: docs/spec/relay.md §8.
 
@@ -12,10 +12,14 @@ use std::time::Duration;
 
 use crate::{ShardNo, Share};
 
-/// Of a write, what all shards that crowd out others have together: less than a synced write costs anyway, in bytes.
-pub const WRITE_BYTES: u64 = 32 << 10;
-/// But each has so much: where most are busy, one that is not is not to cost them what they carry.
-const LEAST_SHARE: u64 = 8 << 10;
+/// Of a write, what a shard that crowds out others has: little beside what a synced write costs anyway, in bytes. Where most are busy, one that
+/// is not is not to cost them what they carry.
+pub const SHARE: u64 = 8 << 10;
+/// Where all that are held back together would have so much of a write, or less, they have what the least busy one makes of [`CYCLE`].
+const WRITE_BYTES: u64 = 32 << 10;
+/// From one write with a share to the next, in times of what a write takes, about; and so many times what the least busy one brings meanwhile is
+/// no flood yet.
+const CYCLE: (u32, u64) = (8, 4);
 /// No batch is held to more than this.
 const UNBOUNDED: u64 = 1 << 20;
 /// A shard that brought less lately crowds out nobody.
@@ -109,9 +113,19 @@ pub struct Shares {
     share: Option<u64>,
     least: Least,
     judged_until: Duration,
+    /// How long a batch takes to be durable, on a moving average of eight.
+    write: Duration,
 }
 
 impl Shares {
+    /// A batch that waited for nobody took so long to be durable.
+    pub fn wrote(&mut self, took: Duration) {
+        self.write = match self.write {
+            Duration::ZERO => took,
+            write => (write * 7 + took) / 8,
+        };
+    }
+
     /// A shard brings a batch.
     pub fn note(&mut self, now: Duration, shard: ShardNo, batch: Bringing) {
         self.turn(now);
@@ -140,7 +154,7 @@ impl Shares {
         if share.is_some_and(|share| bytes >= share.bytes / 2) {
             brought.more_until = now + HELD.0;
         }
-        if new || bytes > WRITE_BYTES || now >= self.judged_until {
+        if new || bytes > MUCH || now >= self.judged_until {
             self.judge(now);
         }
     }
@@ -154,14 +168,16 @@ impl Shares {
             return Some(Share {
                 bytes,
                 crowds: true,
+                write: self.write,
             });
         }
         let least = least_of(&self.least, shard)?;
         let sudden = least.saturating_mul(CROWDS) / (1_000 / SUDDEN.as_millis() as u64);
-        let bytes = sudden.max(WRITE_BYTES);
+        let bytes = sudden.max(MUCH);
         (bytes < UNBOUNDED).then_some(Share {
             bytes,
             crowds: false,
+            write: self.write,
         })
     }
 
@@ -200,7 +216,10 @@ impl Shares {
             }
             crowding += u64::from(own.crowds);
         }
-        let each = || (WRITE_BYTES / crowding).max(LEAST_SHARE);
+        let least = two[0].map_or(0, |(least, _)| least);
+        let cycle = u64::try_from((self.write * CYCLE.0).as_micros()).unwrap_or(u64::MAX);
+        let brings = least.saturating_mul(cycle) / 1_000_000;
+        let each = || (brings * CYCLE.1).min(WRITE_BYTES / crowding).max(SHARE);
         self.share = (crowding > 0).then(each);
     }
 
@@ -328,9 +347,9 @@ mod tests {
             let (least, most) = (least.copied().unwrap_or(0), most.copied().unwrap_or(0));
             prop_assert!(most <= least + (16 << 20), "{:?}", flooded.written);
             let all: u64 = flooded.written.iter().sum();
-            let write = SYNC + micros(WRITE_BYTES + 64 * RECORD);
+            let write = SYNC + micros(SHARE * floods.len() as u64 + 64 * RECORD);
             let writes = (END - BEGIN).as_micros() / write.as_micros();
-            prop_assert!(u128::from(all) >= writes * u128::from(WRITE_BYTES) * 9 / 10, "{all}");
+            prop_assert!(u128::from(all) >= writes * u128::from(SHARE * floods.len() as u64) * 9 / 10, "{all}");
         }
     }
 

@@ -32,6 +32,7 @@ pub(crate) fn encode(batch: &AppendBatch) -> Batch {
     // Per entry its key and bytes; per run a head and a mark or two.
     let bytes = batch.byte_len() + batch.len() * 42 + batch.runs.len() * 160;
     let mut out = Batch::with_capacity(batch.len() + batch.runs.len() * 3, bytes);
+    out.may_wait(batch.patience());
     let mut marks = BTreeMap::new();
     let mut start = 0;
     for entry in &batch.entries {

@@ -3,6 +3,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pqcnet_store::{Batch, Family, ReadError, Scan, Store, SubmitError, WriteError};
 
@@ -23,6 +24,7 @@ macro_rules! every_rule {
             an_unknown_family_is_the_callers_bug,
             batches_settle_in_order,
             dropping_writes_what_is_queued,
+            who_may_wait_waits_no_longer_than_that,
             too_large_comes_back,
         }
     };
@@ -165,6 +167,30 @@ pub async fn dropping_writes_what_is_queued(fixture: impl Fixture) {
     let fixture = fixture.reopened();
     let store = fixture.store();
     assert_eq!(get(&*store, A, b"k"), Ok(Some(b"v".to_vec())));
+}
+
+// One that may wait an hour is durable with the next that does not wait, and before it: it changed the same key. One that may wait a
+// millisecond is durable though nobody else comes, and one that may wait an hour when the store is closed.
+pub async fn who_may_wait_waits_no_longer_than_that(fixture: impl Fixture) {
+    let hour = Duration::from_secs(3600);
+    let waits = |value: &[u8], patience| {
+        let mut batch = put(A, b"same", value);
+        batch.may_wait(patience);
+        batch
+    };
+    let store = fixture.store();
+    let first = store.submit(waits(b"1", hour)).unwrap();
+    write(&*store, put(A, b"same", b"2")).await.unwrap();
+    first.await.unwrap();
+    assert_eq!(get(&*store, A, b"same"), Ok(Some(b"2".to_vec())));
+    write(&*store, waits(b"3", Duration::from_millis(1)))
+        .await
+        .unwrap();
+    assert_eq!(get(&*store, A, b"same"), Ok(Some(b"3".to_vec())));
+    drop(store.submit(waits(b"4", hour)).unwrap());
+    drop(store);
+    let fixture = fixture.reopened();
+    assert_eq!(get(&*fixture.store(), A, b"same"), Ok(Some(b"4".to_vec())));
 }
 
 // A batch above the queue's bytes comes back whole.

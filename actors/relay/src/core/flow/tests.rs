@@ -8,6 +8,7 @@ const B: ChannelId = ChannelId([2; 32]);
 fn limits() -> FlowLimits {
     FlowLimits {
         channel_bytes: Marks::new(100, 40),
+        much_bytes: 30,
         share_bytes: 30,
         rests: 1,
         lag_records: Marks::new(50, 20),

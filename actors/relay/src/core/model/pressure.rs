@@ -147,7 +147,7 @@ fn named(name: &str) -> Channel {
 fn p99_of_others(share_bytes: u64, rests: u32, flood: bool) -> (u128, u64) {
     const END: Duration = Duration::from_millis(600);
     let mut limits = ShardLimits::default();
-    limits.flow.share_bytes = share_bytes;
+    (limits.flow.much_bytes, limits.flow.share_bytes) = (share_bytes, share_bytes);
     limits.flow.rests = rests;
     let mut sim = Sim::new(limits);
     let others: Vec<Channel> = (0..8).map(|n| named(&format!("other-{n}"))).collect();
@@ -318,13 +318,14 @@ fn memory_is_flat_while_a_third_is_taken() {
 #[test]
 fn a_batch_is_held_to_what_the_log_asks() {
     let mut limits = ShardLimits::default();
-    limits.flow.rests = 0;
+    (limits.flow.rests, limits.flow.share_bytes) = (0, 32 << 10);
     let mut sim = Sim::new(limits);
     let (much, little) = (named("much"), named("little"));
     let (of_much, of_little) = (sim.epoch(&much), sim.epoch(&little));
     sim.shard.held_to(Some(Share {
         bytes: 16 << 10,
         crowds: true,
+        write: Duration::from_millis(1),
     }));
     // The first write takes what comes first, a record.
     sim.publish(&little, (of_little, 1), 1, 10);
@@ -346,75 +347,104 @@ fn a_batch_is_held_to_what_the_log_asks() {
     let before = sim.writes.len();
     sim.until(Duration::from_millis(20));
     assert!(told(&sim, asked));
-    let share = usize::try_from(ShardLimits::default().flow.share_bytes).unwrap();
-    assert!(
-        share > most && sim.writes[before] >= share,
-        "{:?}",
-        sim.writes
-    );
+    assert!(sim.writes[before] >= 32 << 10, "{:?}", sim.writes);
     assert_eq!(sim.disk.entries[&channel_id(&much)].len(), 128);
 }
 
-// A flood of 512 KiB beside a channel that brings a record each 3 ms, and without. Beside it no write with a share begins before as much time has
-// passed since the last was over as that took, where it is to rest once as long; writes of the others alone begin at once, and a flood alone has one write behind the other.
+// A flood of 192 KiB beside a channel that brings a record each 3 ms, each 50 ms, and never. It rests for eight times as long as a write with a
+// share of it took; after half of that a share goes along with a record, after all of it alone. With a record each 3 ms no share ever goes alone.
+// Writes of the others alone begin at once, and a flood alone has one write behind the other.
 #[test]
 fn a_flood_rests() {
     const STEP: Duration = Duration::from_micros(50);
-    let mut limits = ShardLimits::default();
-    limits.flow.rests = 1;
-    for beside in [true, false] {
-        let mut sim = Sim::new(limits);
+    for every in [Some(60), Some(1000), None] {
+        let mut sim = Sim::new(ShardLimits::default());
         let (much, little) = (named("much"), named("little"));
         let (of_much, of_little) = (sim.epoch(&much), sim.epoch(&little));
         sim.publish(&little, (of_little, 1), 1, 10);
-        if !beside {
+        if every.is_none() {
             sim.until(Duration::from_secs(2));
         }
         let began = sim.now;
-        let asks = [1, 257].map(|first| sim.publish(&much, (of_much, first), 256, 1 << 10));
-        // From when to when each write with a share was on its way.
-        let mut shares: Vec<(Duration, Duration)> = Vec::new();
+        let asks = [1, 97].map(|first| sim.publish(&much, (of_much, first), 96, 1 << 10));
+        // From when to when each write with a share was on its way, and whether a record was in it.
+        let mut shares: Vec<(Duration, Duration, bool)> = Vec::new();
         let mut record = 1;
-        for step in 1..4000 {
+        for step in 1..8000 {
             let at = began + STEP * step;
             sim.until(at);
-            if beside && step % 60 == 0 {
+            if every.is_some_and(|every| step % every == 0) {
                 record += 1;
                 let idle = sim.writing.is_none();
                 sim.publish(&little, (of_little, record), 1, 10);
                 assert!(!idle || sim.writing.is_some(), "it waits for nothing");
             }
             if let Some((batch, done)) = &sim.writing
-                && batch.byte_len() > 8 << 10
-                && shares.last().is_none_or(|(_, last)| last < done)
+                && batch.byte_len() > 4 << 10
+                && shares.last().is_none_or(|(_, last, _)| last < done)
             {
+                assert!(batch.patience().is_zero());
                 let takes =
                     SYNC + Duration::from_micros(batch.byte_len() as u64 / BYTES_A_MICROSECOND);
-                shares.push((*done - takes, *done));
+                shares.push((*done - takes, *done, batch.heads().count() == 2));
             }
         }
         let told: Vec<u64> = sim.answers.iter().map(|(to, ..)| *to).collect();
         assert!(asks.iter().all(|ask| told.contains(ask)), "all is stored");
-        let pauses = shares
-            .windows(2)
-            .map(|two| (two[1].0 - two[0].1, two[0].1 - two[0].0));
-        let pauses: Vec<(Duration, Duration)> = pauses.collect();
-        if beside {
-            assert!(pauses.len() >= 15, "{shares:?}");
-            for (pause, took) in pauses {
-                // The record's write may be in the way, 1 ms.
-                assert!(
-                    pause >= took && pause <= took + STEP + SYNC * 2,
-                    "{pause:?} after {took:?}"
-                );
-            }
-        } else {
-            assert!(
-                pauses.iter().all(|(pause, _)| pause.is_zero()),
-                "{pauses:?}"
-            );
+        assert!(every.is_none() || shares.len() >= 20, "{shares:?}");
+        for two in shares.windows(2) {
+            let [(start, end, _), (next, _, along)] = two else {
+                unreachable!()
+            };
+            let (pause, took) = (*next - *end, *end - *start);
+            let due = match (every, along) {
+                (None, _) => Duration::ZERO..=Duration::ZERO,
+                // A record's write may be in the way, 1 ms.
+                (Some(60), _) => {
+                    assert!(along, "{shares:?}");
+                    took * 4..=took * 4 + STEP * 60 + SYNC * 2
+                }
+                (Some(_), true) => took * 4..=took * 8,
+                (Some(_), false) => took * 8..=took * 8 + STEP + SYNC * 2,
+            };
+            assert!(due.contains(&pause), "{every:?}: {pause:?} after {took:?}");
         }
     }
+}
+
+// A shard with nothing but a flood is held back for others of the log, where a write takes 1 ms. Its shares are handed to the log after half its rest,
+// 4 ms, and may wait there for somebody else's write for the other half. As soon as the shard has another channel they wait here, and what
+// that one has waits for nothing.
+#[test]
+fn a_share_may_wait_for_others_of_the_log() {
+    let ms = Duration::from_millis;
+    let mut sim = Sim::new(ShardLimits::default());
+    let (much, little) = (named("much"), named("little"));
+    let (of_much, of_little) = (sim.epoch(&much), sim.epoch(&little));
+    sim.shard.held_to(Some(Share {
+        bytes: 16 << 10,
+        crowds: true,
+        write: ms(1),
+    }));
+    sim.publish(&much, (of_much, 1), 256, 1 << 10);
+    let first = sim.writing.as_ref().unwrap();
+    assert!(first.0.patience().is_zero(), "nobody rests at first");
+    let done = first.1;
+    sim.until(done + ms(4) - Duration::from_micros(1));
+    assert!(sim.writing.is_none());
+    sim.until(done + ms(4));
+    let (waits, done) = sim.writing.as_ref().unwrap();
+    assert_eq!(waits.patience(), ms(4));
+    let done = *done;
+    sim.until(done);
+    sim.publish(&little, (of_little, 1), 1, 10);
+    let (record, _) = sim.writing.as_ref().unwrap();
+    assert!(record.patience().is_zero() && record.byte_len() < 1 << 10);
+    sim.until(done + ms(6));
+    assert!(sim.writing.is_none(), "it may go along, and nothing came");
+    sim.publish(&little, (of_little, 2), 1, 10);
+    let (along, _) = sim.writing.as_ref().unwrap();
+    assert!(along.patience().is_zero() && along.byte_len() > 8 << 10);
 }
 
 // A publish of ten records of which the first share is being written, and one behind it, when the relayer drains: nobody may believe that
@@ -422,7 +452,7 @@ fn a_flood_rests() {
 #[test]
 fn a_publish_in_parts_is_refused_as_unknown() {
     let mut limits = ShardLimits::default();
-    limits.flow.share_bytes = 1000;
+    (limits.flow.much_bytes, limits.flow.share_bytes) = (1000, 1000);
     let mut sim = Sim::new(limits);
     let (calm, flood) = (named("calm"), named("flood"));
     let (of_calm, of_flood) = (sim.epoch(&calm), sim.epoch(&flood));
@@ -444,7 +474,7 @@ fn a_publish_in_parts_is_refused_as_unknown() {
     assert_eq!(sim.holdings().unwritten_bytes, 0);
     sim.shard.resume();
     let again = sim.publish(&flood, (of_flood, 1), 10, 500);
-    for ms in 11..40 {
+    for ms in 11..80 {
         sim.until(Duration::from_millis(ms));
     }
     let published = pqcnet_messages::edge::Published {

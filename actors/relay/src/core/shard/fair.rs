@@ -87,7 +87,8 @@ impl<T> Shard<T> {
 
     /// Gives each channel that waits its share of the forming batch; all it has, if it crowds nobody out any more.
     pub(super) fn share_out(&mut self, now: Duration) -> bool {
-        let open = self.pace.is_open(now);
+        let along = self.next.is_some() || self.waits_alone();
+        let open = now >= self.pace.due(along);
         let mut any = false;
         let waiting: Vec<ChannelId> = self.queues.keys().copied().collect();
         let held = self.write_share.is_some_and(|share| share.crowds);
@@ -97,7 +98,7 @@ impl<T> Shard<T> {
         for id in waiting {
             let crowds = self.flow.crowds(now, &id, 0);
             let share = match each {
-                _ if crowds => each.unwrap_or(u64::MAX).min(self.flow.share()),
+                _ if crowds => each.unwrap_or(u64::MAX).min(self.flow.share(&id)),
                 Some(each) if self.flow.is_much(now, &id, 0) => each,
                 Some(_) | None => u64::MAX,
             };
@@ -128,7 +129,14 @@ impl<T> Shard<T> {
     pub(super) fn shares_again_at(&self) -> Option<Duration> {
         let waits = !self.queues.is_empty() && self.in_flight.is_none();
         let ready = matches!(self.phase, super::Phase::Ready { .. });
-        (waits && ready).then(|| self.pace.again_at())
+        (waits && ready).then(|| self.pace.due(self.waits_alone()))
+    }
+
+    /// Whether the shard has nothing to write but shares of channels that are held back for other shards: their batch waits in the log for
+    /// one of those, and nobody here has to wait for it.
+    pub(super) fn waits_alone(&self) -> bool {
+        let held = self.write_share.is_some_and(|share| share.crowds);
+        held && self.next.is_none() && self.flow.busy() <= self.queues.len() as u64
     }
 
     /// As much of a publish as fits, at least one record; returns its bytes.

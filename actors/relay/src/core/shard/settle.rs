@@ -18,9 +18,11 @@ impl<T> Shard<T> {
         if self.in_flight.is_some() || !matches!(self.phase, Phase::Ready { .. }) {
             return;
         }
+        let patience = self.waits_alone().then(|| self.pace.patience(now));
         // What was stored before, or is refused, takes of a share and gives the disk nothing: nobody would come back for the rest.
         while self.share_out(now) && self.next.is_none() {}
-        if let Some(Forming { batch, pending }) = self.next.take() {
+        if let Some(Forming { mut batch, pending }) = self.next.take() {
+            batch.may_wait(patience.unwrap_or_default());
             self.effects.push_back(Effect::Append(batch));
             self.pace.sent(now);
             self.in_flight = Some(pending);
