@@ -45,12 +45,21 @@ macro_rules! message {
     };
 }
 
-/// Both directions for a message whose fields are the protobuf form's fields, unchanged.
-macro_rules! same_fields {
-    ($ty:ident => $proto:ty { $($field:ident),* }) => {
+/// Both directions, and [`wire!`], for a message whose fields are the protobuf form's, each a [`Field`](crate::field::Field). A part that is a
+/// struct here, and whose fields stand among the others there, follows `with`. `check` looks at the whole of what came in; `bound` is as in
+/// [`wire!`].
+macro_rules! fields {
+    ($ty:ident => $proto:ty { $($field:ident),* $(,)? }
+        $(, with $part:ident: $part_ty:ident { $($inner:ident),* })?
+        $(, check $check:path)?
+        $(, bound $($bound:tt)*)?
+    ) => {
         impl From<&$ty> for $proto {
             fn from(value: &$ty) -> Self {
-                Self { $($field: value.$field),* }
+                Self {
+                    $($field: $crate::field::Field::to_field(&value.$field),)*
+                    $($($inner: $crate::field::Field::to_field(&value.$part.$inner),)*)?
+                }
             }
         }
 
@@ -58,15 +67,22 @@ macro_rules! same_fields {
             type Error = pqcnet_link::WireError;
 
             fn try_from(value: $proto) -> Result<Self, Self::Error> {
-                Ok(Self { $($field: value.$field),* })
+                let value = Self {
+                    $($field: $crate::field::Field::from_field(stringify!($field), value.$field)?,)*
+                    $($part: $part_ty {
+                        $($inner: $crate::field::Field::from_field(stringify!($inner), value.$inner)?,)*
+                    },)?
+                };
+                $($check(&value)?;)?
+                Ok(value)
             }
         }
 
-        wire!($ty => $proto);
+        wire!($ty => $proto $(, bound $($bound)*)?);
     };
 }
 
-pub(crate) use {message, same_fields, wire};
+pub(crate) use {fields, message, wire};
 
 pub(crate) fn invalid(field: &'static str, problem: &'static str) -> WireError {
     WireError::Invalid { field, problem }

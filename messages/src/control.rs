@@ -5,7 +5,7 @@ use pqcnet_link::{Role, WireError};
 use pqcnet_protos::control::v1::{self as pb, Type};
 
 use crate::channel::{Channel, ChannelName};
-use crate::codec::{clip, invalid, message, node_bytes, node_id, same_fields, wire};
+use crate::codec::{clip, fields, invalid, message, node_bytes, node_id, wire};
 use crate::flow::PauseCause;
 use crate::problem::Problem;
 
@@ -154,7 +154,7 @@ pub struct StatusReport {
 message!(Ping, "control.Ping", CONTROL Type::Ping, Control => Pong);
 message!(Status, "control.Status", CONTROL Type::Status, Control => StatusReport);
 
-same_fields!(Ping => pb::Ping { nonce });
+fields!(Ping => pb::Ping { nonce });
 wire!(ShardStatus => pb::ShardStatus);
 wire!(Status => pb::Status);
 wire!(Pong => pb::Pong);

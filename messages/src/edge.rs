@@ -3,21 +3,19 @@
 //! The client attaches once with a [`Grant`], then publishes and subscribes. [`Deliver`] and [`SubscriptionEnded`] come
 //! back from the sentry on the same service.
 
-mod wire;
-
 use bytes::Bytes;
 use pqcnet_crypto::NodeId;
+use pqcnet_link::WireError;
 use pqcnet_protos::edge::v1::{self as pb, Type};
 
 use crate::channel::{Channel, ChannelName};
-use crate::codec::{message, same_fields, wire};
+use crate::codec::{fields, invalid, message, wire};
 use crate::flow::PauseCause;
 use crate::grant::Grant;
 use crate::group::{DeadLetter, GroupName, MAX_DEAD_LETTERS, Membership};
 use crate::receipt::{Countersigned, Series};
-use crate::record::{MAX_BATCH_RECORDS, Record};
+use crate::record::{MAX_BATCH_RECORDS, Record, check_payloads, kept_from_proto, records_to_proto};
 use crate::refusal::Refusal;
-pub(crate) use wire::check_batch;
 
 /// Most readers on a channel's access list.
 pub const MAX_READERS: usize = 1024;
@@ -266,28 +264,79 @@ message!(Commit, "edge.Commit", EDGE Type::Commit, Request => Result<Committed, 
 message!(Nack, "edge.Nack", EDGE Type::Nack, Request => Result<Committed, Refusal>);
 message!(ListDeadLetters, "edge.ListDeadLetters", EDGE Type::DeadLetters, Request => Result<DeadLetters, Refusal>);
 
-same_fields!(Commit => pb::Commit { subscription, offset });
-same_fields!(Committed => pb::Committed { offset });
-same_fields!(Nack => pb::Nack { subscription, offset });
-wire!(Flow => pb::Flow);
-wire!(JoinGroup => pb::JoinGroup);
-wire!(ListDeadLetters => pb::ListDeadLetters);
+fields!(Commit => pb::Commit { subscription, offset });
+fields!(Committed => pb::Committed { offset });
+fields!(Nack => pb::Nack { subscription, offset });
+fields!(Flow => pb::Flow { channel, paused });
+fields!(JoinGroup => pb::JoinGroup { subscription, channel, after, window_bytes, series }, with membership: Membership { group, member });
+fields!(ListDeadLetters => pb::ListDeadLetters { channel, group, discard, remove });
 wire!(DeadLetters => pb::DeadLetters, bound "letters" = 2 at MAX_DEAD_LETTERS, bound "kept" = 3 at MAX_DEAD_LETTERS);
 
-same_fields!(Attached => pb::Attached { shards });
-same_fields!(ProducerOpened => pb::ProducerOpened { epoch });
-same_fields!(Published => pb::Published { last_seq, last_offset });
-same_fields!(Subscribed => pb::Subscribed { head });
-same_fields!(OffsetFound => pb::OffsetFound { after, head });
-same_fields!(Consumed => pb::Consumed { subscription, offset });
-same_fields!(Unsubscribe => pb::Unsubscribe { subscription });
+fields!(Attached => pb::Attached { shards });
+fields!(ProducerOpened => pb::ProducerOpened { epoch });
+fields!(Published => pb::Published { last_seq, last_offset });
+fields!(Subscribed => pb::Subscribed { head });
+fields!(OffsetFound => pb::OffsetFound { after, head });
+fields!(Consumed => pb::Consumed { subscription, offset });
+fields!(Unsubscribe => pb::Unsubscribe { subscription });
 
-wire!(Attach => pb::Attach);
-wire!(OpenProducer => pb::OpenProducer);
-wire!(Publish => pb::Publish, bound "payloads" = 4 at MAX_BATCH_RECORDS);
-wire!(SetReaders => pb::SetReaders, bound "readers" = 2 at MAX_READERS);
-wire!(Subscribe => pb::Subscribe);
-wire!(FindOffset => pb::FindOffset);
-wire!(Deliver => pb::Deliver, bound "records" = 2 at MAX_BATCH_RECORDS);
-wire!(SubscriptionEnded => pb::SubscriptionEnded);
-wire!(Countersign => pb::Countersign);
+fields!(Attach => pb::Attach { grant });
+fields!(OpenProducer => pb::OpenProducer { channel, supersedes });
+fields!(Publish => pb::Publish { channel, epoch, first_seq, payloads }, check Publish::check, bound "payloads" = 4 at MAX_BATCH_RECORDS);
+fields!(SetReaders => pb::SetReaders { channel, readers }, bound "readers" = 2 at MAX_READERS);
+fields!(Subscribe => pb::Subscribe { subscription, channel, after, window_bytes, series });
+fields!(FindOffset => pb::FindOffset { channel, at_ms });
+fields!(Deliver => pb::Deliver { subscription, records }, bound "records" = 2 at MAX_BATCH_RECORDS);
+fields!(SubscriptionEnded => pb::SubscriptionEnded { subscription, refusal });
+fields!(Countersign => pb::Countersign { subscription, relayer, window });
+
+impl Publish {
+    fn check(&self) -> Result<(), WireError> {
+        check_batch(self.first_seq, &self.payloads)
+    }
+}
+
+impl From<&DeadLetters> for pb::DeadLetters {
+    fn from(dead: &DeadLetters) -> Self {
+        Self {
+            committed: dead.committed,
+            letters: dead.letters.iter().map(Into::into).collect(),
+            kept: records_to_proto(&dead.kept),
+            removed: dead.removed,
+        }
+    }
+}
+
+impl TryFrom<pb::DeadLetters> for DeadLetters {
+    type Error = WireError;
+
+    fn try_from(dead: pb::DeadLetters) -> Result<Self, WireError> {
+        let letters: Vec<DeadLetter> = dead.letters.into_iter().map(Into::into).collect();
+        if letters.len() > MAX_DEAD_LETTERS || !letters.is_sorted_by(|a, b| a.offset < b.offset) {
+            return Err(invalid("letters", "not ascending, or too many"));
+        }
+        let kept = kept_from_proto(dead.kept)?;
+        let listed = |record: &Record| {
+            let at = letters.binary_search_by_key(&record.offset, |letter| letter.offset);
+            at.is_ok()
+        };
+        if !kept.iter().all(listed) {
+            return Err(invalid("kept", "not of the letters"));
+        }
+        Ok(DeadLetters {
+            committed: dead.committed,
+            letters,
+            kept,
+            removed: dead.removed,
+        })
+    }
+}
+
+/// A batch within its limits whose sequences start at 1 or later and do not overflow.
+pub(crate) fn check_batch(first_seq: u64, payloads: &[Bytes]) -> Result<(), WireError> {
+    check_payloads(payloads.iter())?;
+    if first_seq == 0 || first_seq.checked_add(payloads.len() as u64).is_none() {
+        return Err(invalid("first_seq", "out of range"));
+    }
+    Ok(())
+}

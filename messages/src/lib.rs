@@ -22,6 +22,7 @@ mod codec;
 pub mod control;
 mod directive;
 pub mod edge;
+mod field;
 mod flow;
 mod grant;
 mod group;

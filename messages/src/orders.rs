@@ -3,7 +3,7 @@
 use pqcnet_link::WireError;
 use pqcnet_protos::control::v1::{self as pb, Type, back_up_state::State};
 
-use crate::codec::{clip, invalid, message, same_fields, wire};
+use crate::codec::{clip, fields, invalid, message, wire};
 use crate::control::MAX_REPORT_TEXT;
 use crate::refusal::Refusal;
 
@@ -60,7 +60,7 @@ message!(Drain, "control.Drain", CONTROL Type::Drain, Control => Result<DrainBeg
 message!(BackUp, "control.BackUp", CONTROL Type::BackUp, Control => Result<BackUpState, Refusal>);
 
 wire!(Drain => pb::Drain);
-same_fields!(DrainBegun => pb::DrainBegun { within_ms });
+fields!(DrainBegun => pb::DrainBegun { within_ms });
 wire!(BackUp => pb::BackUp);
 wire!(BackUpState => pb::BackUpState);
 

@@ -6,20 +6,19 @@
 use bytes::Bytes;
 use pqcnet_crypto::NodeId;
 use pqcnet_link::WireError;
-use pqcnet_protos::common::v1 as common;
 use pqcnet_protos::relay::v1::{self as pb, Type};
 
 use crate::channel::{Channel, ChannelName};
-use crate::codec::{array, invalid, message, node_bytes, node_id, required, same_fields, wire};
+use crate::codec::{array, fields, invalid, message, wire};
 use crate::edge::{
     Committed, DeadLetters, MAX_READERS, OffsetFound, ProducerOpened, Published, Subscribed,
     check_batch,
 };
 use crate::flow::PauseCause;
 use crate::grant::Grant;
-use crate::group::{GroupName, MemberId, Membership};
+use crate::group::{GroupName, Membership};
 use crate::receipt::{Countersigned, Series};
-use crate::record::{MAX_BATCH_RECORDS, Record, records_from_proto, records_to_proto};
+use crate::record::{MAX_BATCH_RECORDS, Record};
 use crate::refusal::Refusal;
 use crate::shard::{ShardId, shard_id};
 
@@ -262,289 +261,33 @@ message!(RelayCommit, "relay.Commit", RELAY Type::Commit, Request => Result<Comm
 message!(RelayNack, "relay.Nack", RELAY Type::Nack, Request => Result<Committed, Refusal>);
 message!(RelayListDeadLetters, "relay.ListDeadLetters", RELAY Type::DeadLetters, Request => Result<DeadLetters, Refusal>);
 
-same_fields!(RelayCommit => pb::Commit { session, subscription, offset });
-same_fields!(RelayNack => pb::Nack { session, subscription, offset });
-wire!(RelayFlow => pb::Flow);
-wire!(RelayJoinGroup => pb::JoinGroup);
-wire!(RelayListDeadLetters => pb::ListDeadLetters);
+fields!(RelayCommit => pb::Commit { session, subscription, offset });
+fields!(RelayNack => pb::Nack { session, subscription, offset });
+fields!(RelayFlow => pb::Flow { session, channel, paused });
+fields!(RelayJoinGroup => pb::JoinGroup { session, subscription, channel, after, window_bytes, series }, with membership: Membership { group, member });
+fields!(RelayListDeadLetters => pb::ListDeadLetters { session, channel, group, discard, remove });
 
-same_fields!(SessionOpened => pb::SessionOpened { session });
-same_fields!(CloseSession => pb::CloseSession { session });
-same_fields!(RelayConsumed => pb::Consumed { session, subscription, offset });
-same_fields!(RelayUnsubscribe => pb::Unsubscribe { session, subscription });
+fields!(SessionOpened => pb::SessionOpened { session });
+fields!(CloseSession => pb::CloseSession { session });
+fields!(RelayConsumed => pb::Consumed { session, subscription, offset });
+fields!(RelayUnsubscribe => pb::Unsubscribe { session, subscription });
 
-same_fields!(RelayCountersign => pb::Countersign { subscription, window });
+fields!(RelayCountersign => pb::Countersign { subscription, window });
 
-wire!(OpenSession => pb::OpenSession);
-wire!(RelayOpenProducer => pb::OpenProducer);
-wire!(RelayPublish => pb::Publish, bound "payloads" = 5 at MAX_BATCH_RECORDS);
-wire!(RelaySetReaders => pb::SetReaders, bound "readers" = 3 at MAX_READERS);
-wire!(RelaySubscribe => pb::Subscribe);
-wire!(RelayFindOffset => pb::FindOffset);
-wire!(RelayDeliver => pb::Deliver, bound "records" = 2 at MAX_BATCH_RECORDS);
-wire!(RelaySubscriptionEnded => pb::SubscriptionEnded);
+fields!(OpenSession => pb::OpenSession { grant });
+fields!(RelayOpenProducer => pb::OpenProducer { session, channel, supersedes });
+fields!(RelayPublish => pb::Publish { session, channel, epoch, first_seq, payloads }, check RelayPublish::check, bound "payloads" = 5 at MAX_BATCH_RECORDS);
+fields!(RelaySetReaders => pb::SetReaders { session, channel, readers }, bound "readers" = 3 at MAX_READERS);
+fields!(RelaySubscribe => pb::Subscribe { session, subscription, channel, after, window_bytes, series });
+fields!(RelayFindOffset => pb::FindOffset { session, channel, at_ms });
+fields!(RelayDeliver => pb::Deliver { subscription, records }, bound "records" = 2 at MAX_BATCH_RECORDS);
+fields!(RelaySubscriptionEnded => pb::SubscriptionEnded { subscription, refusal });
 wire!(ReleaseShard => pb::ReleaseShard);
 wire!(ShardReleased => pb::ShardReleased);
 
-impl From<&RelayFlow> for pb::Flow {
-    fn from(flow: &RelayFlow) -> Self {
-        Self {
-            session: flow.session,
-            channel: Some((&flow.channel).into()),
-            paused: PauseCause::to_proto(flow.paused),
-        }
-    }
-}
-
-impl TryFrom<pb::Flow> for RelayFlow {
-    type Error = WireError;
-
-    fn try_from(flow: pb::Flow) -> Result<Self, WireError> {
-        Ok(RelayFlow {
-            session: flow.session,
-            channel: required("channel", flow.channel)?.try_into()?,
-            paused: PauseCause::from_proto(flow.paused),
-        })
-    }
-}
-
-impl From<&RelayJoinGroup> for pb::JoinGroup {
-    fn from(join: &RelayJoinGroup) -> Self {
-        Self {
-            session: join.session,
-            subscription: join.subscription,
-            channel: Some((&join.channel).into()),
-            after: join.after,
-            window_bytes: join.window_bytes,
-            series: join.series.to_proto(),
-            group: join.membership.group.as_str().to_owned(),
-            member: join.membership.member.to_proto(),
-        }
-    }
-}
-
-impl TryFrom<pb::JoinGroup> for RelayJoinGroup {
-    type Error = WireError;
-
-    fn try_from(join: pb::JoinGroup) -> Result<Self, WireError> {
-        Ok(RelayJoinGroup {
-            session: join.session,
-            subscription: join.subscription,
-            channel: required("channel", join.channel)?.try_into()?,
-            after: join.after,
-            window_bytes: join.window_bytes,
-            series: Series::from_proto(&join.series)?,
-            membership: Membership {
-                group: GroupName::from_proto(&join.group)?,
-                member: MemberId::from_proto(&join.member)?,
-            },
-        })
-    }
-}
-
-impl From<&RelayListDeadLetters> for pb::ListDeadLetters {
-    fn from(list: &RelayListDeadLetters) -> Self {
-        Self {
-            session: list.session,
-            channel: Some((&list.channel).into()),
-            group: list.group.as_str().to_owned(),
-            discard: list.discard,
-            remove: list.remove,
-        }
-    }
-}
-
-impl TryFrom<pb::ListDeadLetters> for RelayListDeadLetters {
-    type Error = WireError;
-
-    fn try_from(list: pb::ListDeadLetters) -> Result<Self, WireError> {
-        Ok(RelayListDeadLetters {
-            session: list.session,
-            channel: required("channel", list.channel)?.try_into()?,
-            group: GroupName::from_proto(&list.group)?,
-            discard: list.discard,
-            remove: list.remove,
-        })
-    }
-}
-
-impl From<&OpenSession> for pb::OpenSession {
-    fn from(open: &OpenSession) -> Self {
-        Self {
-            grant: Some((&open.grant).into()),
-        }
-    }
-}
-
-impl TryFrom<pb::OpenSession> for OpenSession {
-    type Error = WireError;
-
-    fn try_from(open: pb::OpenSession) -> Result<Self, WireError> {
-        Ok(OpenSession {
-            grant: required("grant", open.grant)?.try_into()?,
-        })
-    }
-}
-
-impl From<&RelayOpenProducer> for pb::OpenProducer {
-    fn from(open: &RelayOpenProducer) -> Self {
-        Self {
-            session: open.session,
-            channel: Some((&open.channel).into()),
-            supersedes: open.supersedes.unwrap_or(0),
-        }
-    }
-}
-
-impl TryFrom<pb::OpenProducer> for RelayOpenProducer {
-    type Error = WireError;
-
-    fn try_from(open: pb::OpenProducer) -> Result<Self, WireError> {
-        Ok(RelayOpenProducer {
-            session: open.session,
-            channel: required("channel", open.channel)?.try_into()?,
-            supersedes: Some(open.supersedes).filter(|epoch| *epoch > 0),
-        })
-    }
-}
-
-impl From<&RelayPublish> for pb::Publish {
-    fn from(publish: &RelayPublish) -> Self {
-        Self {
-            session: publish.session,
-            channel: Some((&publish.channel).into()),
-            epoch: publish.epoch,
-            first_seq: publish.first_seq,
-            payloads: publish.payloads.clone(),
-        }
-    }
-}
-
-impl TryFrom<pb::Publish> for RelayPublish {
-    type Error = WireError;
-
-    fn try_from(publish: pb::Publish) -> Result<Self, WireError> {
-        check_batch(publish.first_seq, &publish.payloads)?;
-        Ok(RelayPublish {
-            session: publish.session,
-            channel: required("channel", publish.channel)?.try_into()?,
-            epoch: publish.epoch,
-            first_seq: publish.first_seq,
-            payloads: publish.payloads,
-        })
-    }
-}
-
-impl From<&RelaySetReaders> for pb::SetReaders {
-    fn from(set: &RelaySetReaders) -> Self {
-        Self {
-            session: set.session,
-            channel: set.channel.as_str().to_owned(),
-            readers: set.readers.iter().map(node_bytes).collect(),
-        }
-    }
-}
-
-impl TryFrom<pb::SetReaders> for RelaySetReaders {
-    type Error = WireError;
-
-    fn try_from(set: pb::SetReaders) -> Result<Self, WireError> {
-        let readers = set.readers.iter().map(|id| node_id("reader", id));
-        Ok(RelaySetReaders {
-            session: set.session,
-            channel: ChannelName::from_proto(&set.channel)?,
-            readers: readers.collect::<Result<_, _>>()?,
-        })
-    }
-}
-
-impl From<&RelaySubscribe> for pb::Subscribe {
-    fn from(subscribe: &RelaySubscribe) -> Self {
-        Self {
-            session: subscribe.session,
-            subscription: subscribe.subscription,
-            channel: Some((&subscribe.channel).into()),
-            after: subscribe.after,
-            window_bytes: subscribe.window_bytes,
-            series: subscribe.series.to_proto(),
-        }
-    }
-}
-
-impl TryFrom<pb::Subscribe> for RelaySubscribe {
-    type Error = WireError;
-
-    fn try_from(subscribe: pb::Subscribe) -> Result<Self, WireError> {
-        Ok(RelaySubscribe {
-            session: subscribe.session,
-            subscription: subscribe.subscription,
-            channel: required("channel", subscribe.channel)?.try_into()?,
-            after: subscribe.after,
-            window_bytes: subscribe.window_bytes,
-            series: Series::from_proto(&subscribe.series)?,
-        })
-    }
-}
-
-impl From<&RelayFindOffset> for pb::FindOffset {
-    fn from(find: &RelayFindOffset) -> Self {
-        Self {
-            session: find.session,
-            channel: Some((&find.channel).into()),
-            at_ms: find.at_ms,
-        }
-    }
-}
-
-impl TryFrom<pb::FindOffset> for RelayFindOffset {
-    type Error = WireError;
-
-    fn try_from(find: pb::FindOffset) -> Result<Self, WireError> {
-        Ok(RelayFindOffset {
-            session: find.session,
-            channel: required("channel", find.channel)?.try_into()?,
-            at_ms: find.at_ms,
-        })
-    }
-}
-
-impl From<&RelayDeliver> for pb::Deliver {
-    fn from(deliver: &RelayDeliver) -> Self {
-        Self {
-            subscription: deliver.subscription,
-            records: records_to_proto(&deliver.records),
-        }
-    }
-}
-
-impl TryFrom<pb::Deliver> for RelayDeliver {
-    type Error = WireError;
-
-    fn try_from(deliver: pb::Deliver) -> Result<Self, WireError> {
-        Ok(RelayDeliver {
-            subscription: deliver.subscription,
-            records: records_from_proto(deliver.records)?,
-        })
-    }
-}
-
-impl From<&RelaySubscriptionEnded> for pb::SubscriptionEnded {
-    fn from(ended: &RelaySubscriptionEnded) -> Self {
-        Self {
-            subscription: ended.subscription,
-            refusal: Some(common::Refusal::from(&ended.refusal)),
-        }
-    }
-}
-
-impl TryFrom<pb::SubscriptionEnded> for RelaySubscriptionEnded {
-    type Error = WireError;
-
-    fn try_from(ended: pb::SubscriptionEnded) -> Result<Self, WireError> {
-        Ok(RelaySubscriptionEnded {
-            subscription: ended.subscription,
-            refusal: required("refusal", ended.refusal)?.try_into()?,
-        })
+impl RelayPublish {
+    fn check(&self) -> Result<(), WireError> {
+        check_batch(self.first_seq, &self.payloads)
     }
 }
 

@@ -151,7 +151,7 @@ fn the_rest() {
     };
     assert_eq!(
         decode::<SetReaders>(&set),
-        Err(invalid("reader", "wrong length"))
+        Err(invalid("readers", "wrong length"))
     );
     let pong = control::Pong {
         role: 9,
