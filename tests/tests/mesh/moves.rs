@@ -71,6 +71,12 @@ async fn shards_are_given_to_relayers() -> Result<()> {
     }
     let written = ["--among", &two, "--out", "map", "--lease", "30"];
     give_out(&network, &written)?;
+    // Never over another file, and least of all over the key that it was signed with.
+    let order = ["root", "shards", "--out", "root.keys"];
+    let order = [&order[..], &root, &office.arguments()].concat();
+    let (code, said) = run(&office.folder, &order)?;
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("File exists"), "{said}");
     let signed = std::fs::read(office.folder.join("map"))?;
     let signed = SignedDirective::from_wire(signed.into())?;
     let network_id = network.file.network_id().0;

@@ -1,7 +1,7 @@
 //! `pqcnet keys revoke`, `keys succeed`, `root grant`, `root shards` and `root submit`: directives, signed with the network's root key and handed to a running node,
 //! which keeps them and passes them on.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -39,7 +39,7 @@ struct Root {
     /// A file of 32 random bytes that opens the root key.
     #[arg(long, requires = "path")]
     root_key_file: Option<PathBuf>,
-    /// Write the directive here instead of handing it to a node: for a root key on a machine without a network.
+    /// Write the directive here, a new file, instead of handing it to a node: for a root key on a machine without a network.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Hand it to this node: a name, or the beginning of an id. Otherwise to the first that answers.
@@ -287,7 +287,10 @@ impl Root {
         eprintln!("{}", signed.directive);
         match &self.out {
             Some(out) => {
-                std::fs::write(out, signed.to_wire()).map_err(|error| {
+                // Never over another file: one slip, and it was the root key.
+                let written = std::fs::File::create_new(out)
+                    .and_then(|mut file| file.write_all(&signed.to_wire()));
+                written.map_err(|error| {
                     Failed::usage(anyhow::anyhow!("{}: {error}", out.display()))
                 })?;
                 eprintln!("wrote {}; nobody was told", out.display());
