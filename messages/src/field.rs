@@ -112,7 +112,8 @@ impl Field<Vec<Bytes>> for Vec<NodeId> {
     }
 
     fn from_field(name: &'static str, field: Vec<Bytes>) -> Result<Self, WireError> {
-        field.iter().map(|id| node_id(name, id)).collect()
+        let each = name.strip_suffix('s').unwrap_or(name);
+        field.iter().map(|id| node_id(each, id)).collect()
     }
 }
 

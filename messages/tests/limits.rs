@@ -151,7 +151,7 @@ fn the_rest() {
     };
     assert_eq!(
         decode::<SetReaders>(&set),
-        Err(invalid("readers", "wrong length"))
+        Err(invalid("reader", "wrong length"))
     );
     let pong = control::Pong {
         role: 9,

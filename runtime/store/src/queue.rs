@@ -35,9 +35,7 @@ pub(crate) struct Queued {
 struct State {
     waiting: VecDeque<Queued>,
     bytes: usize,
-    /// Of what waits, what waits for nobody.
-    hurried: usize,
-    /// When the patience of what may wait is over.
+    /// When the first patience of those that came since it was empty is over, that of one in a hurry at once. What a group leaves over is due, too.
     due: Duration,
     closed: bool,
 }
@@ -45,7 +43,7 @@ struct State {
 impl State {
     /// What waits is to be written, or for how long it may wait still.
     fn ripe(&self, now: Duration) -> Result<(), Duration> {
-        if self.hurried > 0 || self.closed || now >= self.due {
+        if self.closed || now >= self.due {
             return Ok(());
         }
         Err(self.due - now)
@@ -85,7 +83,6 @@ impl Queue {
             true => due,
             false => state.due.min(due),
         };
-        state.hurried += usize::from(batch.patience().is_zero());
         state.bytes += bytes;
         state.waiting.push_back(Queued { batch, settle });
         drop(state);
@@ -117,14 +114,10 @@ impl Queue {
             if !group.is_empty() && taken + bytes > self.limits.group_bytes {
                 break;
             }
-            let hurried = usize::from(next.batch.patience().is_zero());
             taken += bytes;
             state.bytes -= bytes;
-            state.hurried -= hurried;
             group.extend(state.waiting.pop_front());
         }
-        // What did not fit goes next, whatever it may wait for.
-        state.due = Duration::ZERO;
         true
     }
 

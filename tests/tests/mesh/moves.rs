@@ -85,6 +85,7 @@ async fn shards_are_given_to_relayers() -> Result<()> {
         bail!("{}", signed.directive);
     };
     assert!(map.owners().iter().all(|owner| owner.to_string() == two));
+    assert_eq!(map.version(), signed.directive.version);
     assert_eq!(signed.directive.lease_ms, 30 * 86_400_000);
     network.stop().await
 }

@@ -40,7 +40,7 @@ struct Root {
     #[arg(long, requires = "path")]
     root_key_file: Option<PathBuf>,
     /// Write the directive here, a new file, instead of handing it to a node: for a root key on a machine without a network.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "to")]
     out: Option<PathBuf>,
     /// Hand it to this node: a name, or the beginning of an id. Otherwise to the first that answers.
     #[arg(long, value_name = "NODE")]
@@ -124,14 +124,15 @@ pub async fn grant(args: &Grant) -> Result<Exit, Failed> {
         roles: args.roles.iter().copied().collect(),
     };
     let lease_ms = u64::from(args.lease) * super::DAY_MS;
-    args.root.give_for(order, lease_ms).await
+    args.root.give_for(order, lease_ms, wall_ms()).await
 }
 
 /// Gives the shards out.
 pub async fn shards(args: &Shards) -> Result<Exit, Failed> {
     let network = args.root.network()?;
     let names = args.root.who.names();
-    let map = given_out(&network, &names, args, wall_ms())?;
+    let now_ms = wall_ms();
+    let map = given_out(&network, &names, args, now_ms)?;
     for relayer in network.relayers() {
         let shards: Vec<String> = map.owned_by(relayer.id).map(|s| s.to_string()).collect();
         let shards = match shards.is_empty() {
@@ -141,7 +142,8 @@ pub async fn shards(args: &Shards) -> Result<Exit, Failed> {
         eprintln!("{}: shards {shards}", names.full(&relayer.id));
     }
     let lease_ms = u64::from(args.lease) * super::DAY_MS;
-    args.root.give_for(Order::ShardMap(map), lease_ms).await
+    let order = Order::ShardMap(map);
+    args.root.give_for(order, lease_ms, now_ms).await
 }
 
 /// The network file's map, with the relayers that are meant.
@@ -266,11 +268,11 @@ impl Root {
 
     /// As [`Root::give_for`], without end.
     async fn give(&self, order: Order) -> Result<Exit, Failed> {
-        self.give_for(order, 0).await
+        self.give_for(order, 0, wall_ms()).await
     }
 
-    /// Signs the order, and hands it in or writes it down.
-    async fn give_for(&self, order: Order, lease_ms: u64) -> Result<Exit, Failed> {
+    /// Signs the order as of now, and hands it in or writes it down.
+    async fn give_for(&self, order: Order, lease_ms: u64, now_ms: u64) -> Result<Exit, Failed> {
         let network = self.network()?;
         let (path, unlock) = self.key()?;
         let opener = Opener::from_source(&unlock)
@@ -282,7 +284,6 @@ impl Root {
             })
             .map_err(Failed::usage)?;
         let root: MlDsaKeyPair = opener.open(&path).map_err(Failed::usage)?;
-        let now_ms = wall_ms();
         let signed = sign(&root, &network, order, lease_ms, now_ms)?;
         eprintln!("{}", signed.directive);
         match &self.out {
