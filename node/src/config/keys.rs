@@ -278,7 +278,7 @@ pub const KEYS: &[Key] = &[
     key(
         "limits.flood_rests",
         Type::Number(0, 100),
-        Some("8"),
+        Some("16"),
         "A channel that crowds others out rests so many times as long as a write takes; 0: it does not, and carries most.",
     ),
     key(

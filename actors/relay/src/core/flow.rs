@@ -62,7 +62,7 @@ impl Default for FlowLimits {
             // A fraction of what a synced write costs anyway, in bytes, and of what a batch costs the processors; a larger payload goes alone.
             share_bytes: 8 << 10,
             // What leaves others their p99, measured in docs/performance.md; none is what carries most.
-            rests: 8,
+            rests: 16,
             // Some seconds of the fastest channel: a reader that is merely jittery never gets there.
             lag_records: Marks::new(1 << 20, 1 << 19),
             // Below the bound where publishes are refused.
@@ -75,6 +75,10 @@ impl Default for FlowLimits {
 
 /// For so long a channel's rivals are remembered, in two halves.
 const RECENT: Duration = Duration::from_millis(500);
+/// A channel is there for so many times as long as it usually takes from one publish to the next, at most for twice [`RECENT`].
+const ABSENT: u32 = 8;
+/// What it is believed to take at first, and publishes that come one after the other within less than so much are one.
+const USUAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(5));
 /// Writes with a share in the time over which it is counted what channels bring, about.
 const WRITES: u64 = 128;
 /// A channel crowds others out when it brings more than so many times what they bring on average.
@@ -145,6 +149,9 @@ struct Tap {
     since: Duration,
     /// Brought in this window and the one before.
     brought: [u64; 2],
+    /// When it last brought something, and how long that usually takes, on a moving average of eight.
+    last: Duration,
+    usual: Duration,
     /// Who was asked to stop, and when.
     told: BTreeMap<Listener, Duration>,
 }
@@ -157,6 +164,22 @@ impl Tap {
 
     fn recent(&self) -> u64 {
         self.brought[0] + self.brought[1]
+    }
+
+    fn brings(&mut self, now: Duration, bytes: u64) {
+        let (first, one) = USUAL;
+        let since = now.saturating_sub(self.last);
+        if self.recent() == 0 {
+            self.usual = first;
+        } else if since >= one {
+            self.usual = (self.usual * 7 + since) / 8;
+        }
+        self.last = now;
+        self.brought[0] += bytes;
+    }
+
+    fn is_present(&self, now: Duration) -> bool {
+        self.recent() > 0 && now <= self.last + (self.usual * ABSENT).min(RECENT * 2)
     }
 
     fn is_idle(&self) -> bool {
@@ -220,7 +243,7 @@ impl Flow {
         if tap.recent() == 0 && bytes > 0 {
             self.busy += 1;
         }
-        tap.brought[0] += bytes;
+        tap.brings(now, bytes);
         self.brought[0] += bytes;
         self.hold(now, channel, bytes);
     }
@@ -243,9 +266,16 @@ impl Flow {
     pub fn crowds(&mut self, now: Duration, channel: &ChannelId, more: u64) -> bool {
         self.turn(now);
         let own = self.taps.get(channel).map_or(0, Tap::recent);
-        let brings = own + more;
+        let brings = self.has(channel) + more;
         let theirs = self.others_bring(own);
         theirs.is_some_and(|theirs| brings > self.limits.much_bytes && brings > CROWDS * theirs)
+            && self.others_are_there(now, channel)
+    }
+
+    /// Whether anybody else of those who brought something lately is to be expected still.
+    fn others_are_there(&self, now: Duration, channel: &ChannelId) -> bool {
+        let mut others = self.taps.iter().filter(|(other, _)| *other != channel);
+        others.any(|(_, tap)| tap.is_present(now))
     }
 
     /// What each of the others brought lately on average, beside a channel with so much; `None` where there are no others.
@@ -258,8 +288,14 @@ impl Flow {
     /// Whether a channel that brings so much more brings much.
     pub fn is_much(&mut self, now: Duration, channel: &ChannelId, more: u64) -> bool {
         self.turn(now);
-        let own = self.taps.get(channel).map_or(0, Tap::recent);
-        own + more > self.limits.much_bytes
+        self.has(channel) + more > self.limits.much_bytes
+    }
+
+    /// What a channel brought lately, or what of it still waits where that is more: one that is asked to stop brings nothing for a while, and is
+    /// no less of a flood.
+    fn has(&self, channel: &ChannelId) -> u64 {
+        let tap = self.taps.get(channel);
+        tap.map_or(0, |tap| tap.recent().max(tap.bytes))
     }
 
     /// Channels that brought something of late.
@@ -274,6 +310,14 @@ impl Flow {
         let theirs = self.others_bring(own).unwrap_or(0);
         let least = self.limits.share_bytes;
         (CROWDS * theirs / WRITES).clamp(least, least.max(self.limits.much_bytes))
+    }
+
+    /// Most bytes in one write of a channel that had to wait and crowds out nobody any more: it would by what has gathered, all in one.
+    pub fn piece(&self, now: Duration, channel: &ChannelId) -> u64 {
+        match self.others_are_there(now, channel) {
+            true => self.limits.much_bytes.max(self.limits.share_bytes),
+            false => u64::MAX,
+        }
     }
 
     /// Somebody published, or tried to: one who has to stop is told.

@@ -49,9 +49,12 @@ const BESIDE: [(&str, u16); 2] = [
     ("another shard", FLOODED_SHARD),
 ];
 
-/// All others' channels are of one shard, so a flood is in theirs or in another.
+/// All others' channels are of one shard, so a flood is in theirs or in another. Each flood lies between two spells without, so that what
+/// the machine does meanwhile is in both.
 pub async fn fairness(args: &Args) -> Result<Vec<Row>> {
-    let (rounds, seconds) = if args.quick { (2, 1) } else { (7, 6) };
+    let (rounds, seconds) = if args.quick { (2, 1) } else { (14, 3) };
+    // What others left to be written to the disk is not to fall into the first rounds.
+    nix::unistd::sync();
     let network = Network::start(1, 1).await?;
     let keys = Arc::new(NodeKeys::generate());
     let names = network.channels_of_shard(keys.node_id(), QUIET_SHARD, OTHERS)?;
@@ -61,85 +64,115 @@ pub async fn fairness(args: &Args) -> Result<Vec<Row>> {
     for (number, (_, shard)) in BESIDE.into_iter().enumerate() {
         floods.push(Flood::start(&network, &format!("flood-{number}"), shard).await?);
     }
-    let mut quiet = Vec::new();
-    let (mut flooded, mut later) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-    let mut rates = [Vec::new(), Vec::new()];
-    for round in 0..rounds {
-        // What is left to merge of the flood before belongs to no channel alone.
-        rest(network.node(Role::Relayer, 1)).await?;
-        let (lanes, latency) = paced(others, seconds).await?;
-        quiet.push(latency);
+    let relayer = network.node(Role::Relayer, 1);
+    let mut alone = Vec::new();
+    let mut spells = BESIDE.map(|_| Vec::new());
+    for (round, turn) in (0..rounds).flat_map(|round| [(round, 0), (round, 1)]) {
+        rest(relayer).await?;
+        let (lanes, before) = paced(others, seconds).await?;
+        alone.push(before);
+        let place = (round + turn) % BESIDE.len();
+        let wall = Wall::start();
+        floods[place].order().await?;
+        // Begins to flow; what the first moments do to others belongs to what is measured.
+        let (lanes, mut whole) = paced(lanes, BEGINS).await?;
+        let (lanes, later) = paced(lanes, seconds).await?;
+        let carried = floods[place].end().await?;
+        let rate = carried as f64 / wall.elapsed().as_secs_f64();
+        whole.add(&later)?;
+        spells[place].push(Spell {
+            number: alone.len(),
+            rate,
+            whole,
+            later,
+        });
         others = lanes;
-        for turn in 0..BESIDE.len() {
-            let place = (round + turn) % BESIDE.len();
-            let wall = Wall::start();
-            floods[place].order().await?;
-            // Begins to flow; what the first moments do to others belongs to what is measured.
-            let (lanes, mut latency) = paced(others, BEGINS).await?;
-            let (lanes, rest) = paced(lanes, seconds).await?;
-            let carried = floods[place].end().await?;
-            rates[place].push(carried as f64 / wall.elapsed().as_secs_f64());
-            latency.add(&rest)?;
-            flooded[place].push(latency);
-            later[place].push(rest);
-            others = lanes;
-        }
     }
+    rest(relayer).await?;
+    let (lanes, after) = paced(others, seconds).await?;
+    alone.push(after);
     for flood in floods {
         flood.stop().await?;
     }
-    drop((others, publisher, subscriber));
+    drop((lanes, publisher, subscriber));
     network.stop().await?;
-    let of = |latencies: &[Histogram<u64>], quantile| {
-        let at = |latency: &Histogram<u64>| latency.value_at_quantile(quantile) as f64 / 1000.0;
-        median(&mut latencies.iter().map(at).collect::<Vec<f64>>())
-    };
     let mut rows = Vec::new();
-    for (named, quantile) in [("p50", 0.5), ("p99", 0.99)] {
+    for (named, quantile) in QUANTILES {
         let what = format!("{OTHERS} quiet channels alone, {named}");
-        rows.push(Row::new(GROUP, what, of(&quiet, quantile), "ms"));
+        rows.push(Row::new(GROUP, what, middle(&alone, quantile), "ms"));
     }
-    for (place, (beside, _)) in BESIDE.into_iter().enumerate() {
+    for ((beside, _), spells) in BESIDE.into_iter().zip(&spells) {
         let what = format!("a flood in {beside}: it carries, 1 KiB");
-        rows.push(Row::new(
-            GROUP,
-            what,
-            median(&mut rates[place]),
-            "messages/s",
-        ));
-        for (when, latencies) in [
-            ("", &flooded[place]),
-            (" from its second second on", &later[place]),
-        ] {
-            for (named, quantile) in [("p50", 0.5), ("p99", 0.99)] {
-                let what = format!("the quiet beside a flood in {beside}{when}, {named}");
-                let row = Row::new(GROUP, what, of(latencies, quantile), "ms");
-                rows.push(row.beside("alone", of(&quiet, quantile)));
-            }
-            rows.extend(rounds_apart(&format!("{beside}{when}"), latencies, &quiet));
-        }
+        let mut rates: Vec<f64> = spells.iter().map(|spell| spell.rate).collect();
+        rows.push(Row::new(GROUP, what, median(&mut rates), "messages/s"));
+        let whole = spells.iter().map(|spell| (spell.number, &spell.whole));
+        rows.extend(beside_it(beside, "", whole.collect(), &alone));
+        let later = spells.iter().map(|spell| (spell.number, &spell.later));
+        let when = " from its second second on";
+        rows.extend(beside_it(beside, when, later.collect(), &alone));
     }
     Ok(rows)
 }
 
-/// The p99 of each round beside the flood over that of the same round without, and how sure the middle of these is.
-fn rounds_apart(beside: &str, flooded: &[Histogram<u64>], quiet: &[Histogram<u64>]) -> Vec<Row> {
-    let p99 = |latency: &Histogram<u64>| latency.value_at_quantile(0.99) as f64;
-    let pairs = flooded.iter().zip(quiet);
-    let pairs: Vec<(f64, f64)> = pairs.map(|(on, off)| (p99(on), p99(off))).collect();
-    let Some(ratio) = Ratio::of(&pairs) else {
-        return Vec::new();
-    };
-    let parts = [
-        ("", ratio.middle),
-        (", from", ratio.from),
-        (", to", ratio.to),
-    ];
-    let row = |(part, value)| {
-        let what = format!("a flood in {beside}: p99 over that of the same round alone{part}");
-        Row::new(GROUP, what, value, "x")
-    };
-    parts.map(row).into()
+const QUANTILES: [(&str, f64); 2] = [("p50", 0.5), ("p99", 0.99)];
+
+/// Others beside a flood.
+struct Spell {
+    /// It came behind so many spells without.
+    number: usize,
+    /// Messages a second that the flood carried.
+    rate: f64,
+    whole: Histogram<u64>,
+    /// From its second second on.
+    later: Histogram<u64>,
+}
+
+fn millis(latency: &Histogram<u64>, quantile: f64) -> f64 {
+    latency.value_at_quantile(quantile) as f64 / 1000.0
+}
+
+fn middle(latencies: &[Histogram<u64>], quantile: f64) -> f64 {
+    let each = latencies.iter().map(|latency| millis(latency, quantile));
+    median(&mut each.collect::<Vec<f64>>())
+}
+
+/// Latencies beside a flood: in the middle, and each over that of the spells right before and after, with how sure the middle of these is.
+fn beside_it(
+    beside: &str,
+    when: &str,
+    spells: Vec<(usize, &Histogram<u64>)>,
+    alone: &[Histogram<u64>],
+) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (named, quantile) in QUANTILES {
+        let each = spells.iter().map(|(_, latency)| millis(latency, quantile));
+        let value = median(&mut each.collect::<Vec<f64>>());
+        let what = format!("the quiet beside a flood in {beside}{when}, {named}");
+        let row = Row::new(GROUP, what, value, "ms");
+        rows.push(row.beside("alone", middle(alone, quantile)));
+        let around = |number: usize| {
+            let [before, after] = [number - 1, number].map(|at| millis(&alone[at], quantile));
+            (before * after).sqrt()
+        };
+        let pairs = spells
+            .iter()
+            .map(|(number, latency)| (millis(latency, quantile), around(*number)));
+        let Some(ratio) = Ratio::of(&pairs.collect::<Vec<_>>()) else {
+            continue;
+        };
+        let parts = [
+            ("", ratio.middle),
+            (", from", ratio.from),
+            (", to", ratio.to),
+        ];
+        rows.extend(parts.map(|(part, value)| {
+            let what = format!(
+                "a flood in {beside}{when}: {named} over that right before and after{part}"
+            );
+            Row::new(GROUP, what, value, "x")
+        }));
+    }
+    rows
 }
 
 /// Returns once the relayer has nothing to do any more.

@@ -142,6 +142,48 @@ fn who_crowds() {
     assert!(!flow.crowds(at(1200), &A, 90));
 }
 
+// A flood is asked to stop and brings nothing for two seconds, while another brings a little: what waits of it is a flood's as long as it is more
+// than a share.
+#[test]
+fn what_waits_crowds_too() {
+    let mut flow = Flow::new(limits());
+    flow.charge(at(0), A, 90);
+    for ms in (0..2000).step_by(200) {
+        flow.charge(at(ms), B, 1);
+        flow.settled(B, 1);
+        assert!(flow.crowds(at(ms), &A, 0) && flow.is_much(at(ms), &A, 0));
+    }
+    flow.settled(A, 59);
+    assert!(flow.crowds(at(2000), &A, 0));
+    flow.settled(A, 1);
+    assert!(!flow.crowds(at(2000), &A, 0) && !flow.is_much(at(2000), &A, 0));
+}
+
+// B brings something each 10 ms, in bursts of three, and leaves off: 80 ms later and not before A has the shard to itself. One that came once is waited
+// for 400 ms long.
+#[test]
+fn who_has_gone_is_not_crowded() {
+    for (every, lasts) in [(10, 80), (20, 160)] {
+        let mut flow = Flow::new(limits());
+        for ms in (0..2000).step_by(every) {
+            for _ in 0..3 {
+                flow.charge(at(ms), B, 1);
+                flow.settled(B, 1);
+            }
+            flow.charge(at(ms), A, 90);
+            flow.settled(A, 90);
+        }
+        let last = 2000 - every as u64;
+        assert!(flow.crowds(at(last + lasts), &A, 90));
+        assert_eq!(flow.piece(at(last + lasts), &A), 30);
+        assert!(!flow.crowds(at(last + lasts + 2), &A, 90));
+        assert_eq!(flow.piece(at(last + lasts + 2), &A), u64::MAX);
+    }
+    let mut flow = Flow::new(limits());
+    flow.charge(at(0), B, 1);
+    assert!(flow.crowds(at(400), &A, 90) && !flow.crowds(at(401), &A, 90));
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Publish(u8, u64, u64),

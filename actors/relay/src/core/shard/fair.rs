@@ -85,7 +85,8 @@ impl<T> Shard<T> {
         }
     }
 
-    /// Gives each channel that waits its share of the forming batch; all it has, if it crowds nobody out any more.
+    /// Gives each channel that waits its share of the forming batch. One that crowds nobody out any more has all that waits, at once if nobody is
+    /// there who would wait for it, otherwise in pieces.
     pub(super) fn share_out(&mut self, now: Duration) -> bool {
         let along = self.next.is_some() || self.waits_alone();
         let open = now >= self.pace.due(along);
@@ -100,9 +101,9 @@ impl<T> Shard<T> {
             let share = match each {
                 _ if crowds => each.unwrap_or(u64::MAX).min(self.flow.share(&id)),
                 Some(each) if self.flow.is_much(now, &id, 0) => each,
-                Some(_) | None => u64::MAX,
+                Some(_) | None => self.flow.piece(now, &id),
             };
-            if crowds || (held && share < u64::MAX) {
+            if crowds || (held && self.flow.is_much(now, &id, 0)) {
                 if !open {
                     continue;
                 }
