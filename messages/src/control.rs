@@ -68,7 +68,7 @@ pub struct LinkStatus {
 }
 
 /// One shard that a relayer owns.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShardStatus {
     /// The shard.
     pub id: u32,

@@ -10,6 +10,7 @@ use pqcnet_client::{Channel, ChannelName, Client, ClientConfig, GroupName, Refus
 use pqcnet_messages::Role;
 use pqcnet_p2p::network::Admission;
 use pqcnet_tests::amqp_proxy::AmqpProxy;
+use pqcnet_tests::command::pqcnet;
 use pqcnet_tests::network::{Identity, Network};
 use pqcnet_tests::private_broker::Broker;
 use pqcnet_tests::process::binary;
@@ -19,6 +20,15 @@ use tokio::process::{Child, ChildStdout, Command};
 /// Nothing here takes so long unless something hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 const GROUP: &str = "workers";
+
+/// The one letter that `pqcnet dead-letters` lists, as a person asks for it.
+fn listed(who: &Identity) -> Result<serde_json::Value> {
+    let list = ["dead-letters", "work", "--group", GROUP];
+    let [file, keys, unlock] = ["network.toml", "client.keys", "unlock.key"];
+    let as_whom = ["--network", file, "--keys", keys, "--key-file", unlock];
+    let printed = pqcnet(&who.folder, &[&list[..], &as_whom].concat())?;
+    Ok(serde_json::from_str(&printed)?)
+}
 
 /// `pqcnet subscribe --group`, as a person starts it.
 struct MemberProcess {
@@ -213,20 +223,7 @@ async fn refused_records_are_listed() -> Result<()> {
                 .collect::<Vec<_>>(),
             [3]
         );
-        let listed = Command::new(binary("pqcnet")?)
-            .current_dir(&who.folder)
-            .args(["dead-letters", "work", "--group", GROUP])
-            .args(["--network", "network.toml", "--keys", "client.keys"])
-            .args(["--key-file", "unlock.key"])
-            .output()
-            .await?;
-        let text = String::from_utf8(listed.stdout)?;
-        ensure!(
-            listed.status.success(),
-            "{}",
-            String::from_utf8_lossy(&listed.stderr)
-        );
-        let line: serde_json::Value = serde_json::from_str(text.trim())?;
+        let line = listed(&who)?;
         assert_eq!(
             (&line["offset"], &line["why"]),
             (&3.into(), &"refused".into())
@@ -334,19 +331,7 @@ async fn what_is_put_aside_outlives_the_stream() -> Result<()> {
         assert_eq!((record.offset, &record.payload[..]), (3, &b"3"[..]));
         relayer.kill().await?;
         relayer.start().await?;
-        let listed = Command::new(binary("pqcnet")?)
-            .current_dir(&who.folder)
-            .args(["dead-letters", "work", "--group", GROUP])
-            .args(["--network", "network.toml", "--keys", "client.keys"])
-            .args(["--key-file", "unlock.key"])
-            .output()
-            .await?;
-        ensure!(
-            listed.status.success(),
-            "{}",
-            String::from_utf8_lossy(&listed.stderr)
-        );
-        let line: serde_json::Value = serde_json::from_slice(&listed.stdout)?;
+        let line = listed(&who)?;
         assert_eq!(
             (&line["offset"], &line["payload_hex"]),
             (&3.into(), &"33".into())

@@ -44,8 +44,9 @@ fn give_out(network: &Network, among: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// What `pqcnet root shards` says of relayers that there are not, or that are all left out; nobody is asked for anything.
-#[tokio::test]
+/// What `pqcnet root shards` says of relayers that there are not, or that are all left out. What it wrote a node takes once, and knows then; a
+/// damaged copy is not handed to anybody.
+#[tokio::test(flavor = "multi_thread")]
 async fn shards_are_given_to_relayers() -> Result<()> {
     let network = Network::listed(1, 2, Admission::Any, Listing::Operated)?;
     let office = network.office();
@@ -87,6 +88,22 @@ async fn shards_are_given_to_relayers() -> Result<()> {
     assert!(map.owners().iter().all(|owner| owner.to_string() == two));
     assert_eq!(map.version(), signed.directive.version);
     assert_eq!(signed.directive.lease_ms, 30 * 86_400_000);
+    let mut damaged = signed.clone();
+    damaged.directive.lease_ms += 1;
+    std::fs::write(office.folder.join("damaged"), damaged.to_wire())?;
+    let submit = |file: &str| {
+        let submit = [&["root", "submit", file][..], &office.arguments()].concat();
+        run(&office.folder, &submit)
+    };
+    let (code, said) = submit("damaged")?;
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("not signed by the network's root"), "{said}");
+    network.start_all().await?;
+    for took in ["has it and passes it on", "had it already"] {
+        let (code, said) = submit("map")?;
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains(took), "{said}");
+    }
     network.stop().await
 }
 

@@ -133,6 +133,9 @@ pub async fn shards(args: &Shards) -> Result<Exit, Failed> {
     let names = args.root.who.names();
     let now_ms = wall_ms();
     let map = given_out(&network, &names, args, now_ms)?;
+    let lease_ms = u64::from(args.lease) * super::DAY_MS;
+    let order = Order::ShardMap(map.clone());
+    let exit = args.root.give_for(order, lease_ms, now_ms).await?;
     for relayer in network.relayers() {
         let shards: Vec<String> = map.owned_by(relayer.id).map(|s| s.to_string()).collect();
         let shards = match shards.is_empty() {
@@ -141,9 +144,7 @@ pub async fn shards(args: &Shards) -> Result<Exit, Failed> {
         };
         eprintln!("{}: shards {shards}", names.full(&relayer.id));
     }
-    let lease_ms = u64::from(args.lease) * super::DAY_MS;
-    let order = Order::ShardMap(map);
-    args.root.give_for(order, lease_ms, now_ms).await
+    Ok(exit)
 }
 
 /// The network file's map, with the relayers that are meant.
@@ -191,7 +192,7 @@ fn one_of(relayers: &[NodeId], names: &Names, wanted: &str) -> Result<NodeId, Fa
     }
 }
 
-/// Hands a directive in that was signed elsewhere. Whether the root signed it is for the node to say, and it does.
+/// Hands a directive in that was signed elsewhere. The node looks at its signature, too, but not at that of one it says it has.
 pub async fn submit(args: &Submit) -> Result<Exit, Failed> {
     let path = args.directive.display();
     let failed = |error: &dyn std::fmt::Display| Failed::usage(anyhow::anyhow!("{path}: {error}"));
@@ -200,7 +201,11 @@ pub async fn submit(args: &Submit) -> Result<Exit, Failed> {
     file.take(MAX_DIRECTIVE)
         .read_to_end(&mut bytes)
         .map_err(|error| failed(&error))?;
-    let signed = SignedDirective::from_wire(bytes.into()).map_err(|error| failed(&error))?;
+    let signed = SignedDirective::from_wire(bytes.into())
+        .map_err(|error| failed(&format!("not a directive: {error}")))?;
+    let network = NetworkFile::load(&args.who.network_path()?).map_err(Failed::usage)?;
+    let verified = signed.verify(&network.network_id().0, network.root());
+    verified.map_err(|error| failed(&format!("{error} (network {})", network.name())))?;
     eprintln!("{}", signed.directive);
     hand_in(&args.who, args.to.as_deref(), signed).await
 }
@@ -323,12 +328,15 @@ async fn hand_in(
         };
         let name = names.full(&node.id);
         match answer {
-            Ok(Ok(Submitted::Applied | Submitted::Known)) => {
-                say!("{name} has it and passes it on");
+            Ok(Ok(submitted @ (Submitted::Applied | Submitted::Known))) => {
+                match submitted {
+                    Submitted::Known => say!("{name} had it already"),
+                    _ => say!("{name} has it and passes it on"),
+                }
                 return Ok(Exit::Ok);
             }
             Ok(Ok(Submitted::Superseded)) => {
-                let why = "a younger directive about the same node is there already";
+                let why = "a younger directive about the same subject is there already";
                 return Err(Failed::new(Exit::Refused, anyhow::anyhow!("{name}: {why}")));
             }
             Ok(Err(refusal)) => {

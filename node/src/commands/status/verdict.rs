@@ -13,6 +13,11 @@ use crate::commands::nodes::Names;
 /// what only shows across nodes. What several nodes say of one is one problem, at its root.
 pub fn problems(network: &NetworkFile, names: &Names, answers: &[Answer]) -> Vec<Problem> {
     let mut seen: Vec<Problem> = Vec::new();
+    let reports = answers
+        .iter()
+        .filter_map(|answer| answer.said.as_ref().ok());
+    let here = reports.flat_map(|report| report.shards.iter().map(|shard| shard.id));
+    let here: BTreeSet<u32> = here.collect();
     for answer in answers {
         let who = called(names, &answer.node);
         match &answer.said {
@@ -25,7 +30,7 @@ pub fn problems(network: &NetworkFile, names: &Names, answers: &[Answer]) -> Vec
                     .problem(format!("{who} {does}"))
                     .because(format!("{}: {}", error.step, error.why))
                     .about(answer.node.id);
-                seen.push(problem.explaining(shards_of(network, &answer.node)));
+                seen.push(problem.explaining(shards_of(network, &answer.node, &here)));
             }
             Ok(report) => seen.extend(report.problems.iter().map(|told| {
                 Problem {
@@ -45,8 +50,8 @@ pub fn problems(network: &NetworkFile, names: &Names, answers: &[Answer]) -> Vec
     explain(seen)
 }
 
-/// What nobody can reach while this node does not answer.
-fn shards_of(network: &NetworkFile, node: &NodeEntry) -> Vec<String> {
+/// What nobody can reach while this node does not answer: what the network file gives it, unless somebody says to have it.
+fn shards_of(network: &NetworkFile, node: &NodeEntry, here: &BTreeSet<u32>) -> Vec<String> {
     if !node.roles.contains(&Role::Relayer) {
         return Vec::new();
     }
@@ -56,6 +61,7 @@ fn shards_of(network: &NetworkFile, node: &NodeEntry) -> Vec<String> {
     };
     let told = map
         .owned_by(node.id)
+        .filter(|shard| !here.contains(&u32::from(shard.0)))
         .map(|shard| format!("shard {} is out of reach", shard.0));
     told.take(pqcnet_messages::MAX_EXPLAINED).collect()
 }
@@ -88,7 +94,7 @@ fn versions(names: &Names, answers: &[Answer]) -> Option<Problem> {
 #[cfg(test)]
 mod tests {
     use pqcnet_crypto::NodeId;
-    use pqcnet_messages::control::StatusReport;
+    use pqcnet_messages::control::{ShardStatus, StatusReport};
 
     use super::*;
     use crate::operator::{NoAnswer, Step};
@@ -183,6 +189,34 @@ mod tests {
         assert!(
             root.explains.iter().any(|symptom| symptom == sentry),
             "{root:?}"
+        );
+    }
+
+    /// Scenario: a relayer without an answer was to have twelve shards; another one says to have ten of them. Two are out of reach.
+    #[test]
+    fn shards_that_somebody_has_are_in_reach() {
+        let (gone, other) = (node(2, Role::Relayer), node(3, Role::Relayer));
+        let network = network(vec![gone.clone(), other.clone()]);
+        let mut heir = said(&other, Role::Relayer, "a/1", vec![]);
+        let has = (0..20).map(|id| ShardStatus {
+            id,
+            ..ShardStatus::default()
+        });
+        heir.said.as_mut().unwrap().shards = has.collect();
+        let silent = Answer {
+            node: gone,
+            said: Err(NoAnswer {
+                step: Step::Route,
+                refused: false,
+                why: "connection refused".to_owned(),
+                fault: None,
+            }),
+        };
+        let told = problems(&network, &Names::default(), &[heir, silent]);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!(
+            told[0].explains,
+            [20, 22].map(|shard| format!("shard {shard} is out of reach"))
         );
     }
 
