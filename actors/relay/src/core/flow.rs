@@ -193,7 +193,10 @@ pub struct Flow {
     limits: FlowLimits,
     taps: BTreeMap<ChannelId, Tap>,
     shard: Gate,
+    /// On their way to the disk, of all channels.
     bytes: u64,
+    /// Waiting for their channel's share; they shut no gate but its own.
+    waiting: u64,
     window_end: Duration,
     /// Of all channels, in this window and the one before.
     brought: [u64; 2],
@@ -213,6 +216,7 @@ impl Flow {
             taps: BTreeMap::new(),
             shard: Gate::default(),
             bytes: 0,
+            waiting: 0,
             window_end: Duration::ZERO,
             brought: [0; 2],
             busy: 0,
@@ -235,6 +239,18 @@ impl Flow {
 
     /// So many bytes were taken.
     pub fn charge(&mut self, now: Duration, channel: ChannelId, bytes: u64) {
+        self.brought(now, channel, bytes);
+        self.hold(now, channel, bytes);
+    }
+
+    /// So many bytes were taken that wait for their channel's share.
+    pub fn charge_waiting(&mut self, now: Duration, channel: ChannelId, bytes: u64) {
+        self.brought(now, channel, bytes);
+        self.waiting += bytes;
+        self.fill(now, channel, bytes);
+    }
+
+    fn brought(&mut self, now: Duration, channel: ChannelId, bytes: u64) {
         self.turn(now);
         let tap = self.taps.entry(channel).or_default();
         if tap.gate.cause().is_some() {
@@ -245,29 +261,31 @@ impl Flow {
         }
         tap.brings(now, bytes);
         self.brought[0] += bytes;
-        self.hold(now, channel, bytes);
     }
 
     /// So many bytes are on their way that were counted as brought before.
     pub fn hold(&mut self, now: Duration, channel: ChannelId, bytes: u64) {
+        self.fill(now, channel, bytes);
+        self.bytes += bytes;
+        judge(&mut self.shard.memory, self.bytes, self.limits.shard_bytes);
+    }
+
+    fn fill(&mut self, now: Duration, channel: ChannelId, bytes: u64) {
         let tap = self.taps.entry(channel).or_default();
         tap.bytes += bytes;
-        self.bytes += bytes;
         let open = tap.gate.cause().is_none();
         judge(&mut tap.gate.memory, tap.bytes, self.limits.channel_bytes);
         if open && tap.gate.cause().is_some() {
             tap.shut(now);
             self.pauses += 1;
         }
-        judge(&mut self.shard.memory, self.bytes, self.limits.shard_bytes);
     }
 
     /// Whether a channel that brings so much more leaves others too little.
     pub fn crowds(&mut self, now: Duration, channel: &ChannelId, more: u64) -> bool {
         self.turn(now);
-        let own = self.taps.get(channel).map_or(0, Tap::recent);
         let brings = self.has(channel) + more;
-        let theirs = self.others_bring(own);
+        let theirs = self.others_have(channel);
         theirs.is_some_and(|theirs| brings > self.limits.much_bytes && brings > CROWDS * theirs)
             && self.others_are_there(now, channel)
     }
@@ -278,11 +296,14 @@ impl Flow {
         others.any(|(_, tap)| tap.is_present(now))
     }
 
-    /// What each of the others brought lately on average, beside a channel with so much; `None` where there are no others.
-    fn others_bring(&self, own: u64) -> Option<u64> {
+    /// What each of the others has on average, taken as [`has`](Self::has) takes it of all of them together; `None` where nobody else brought anything lately.
+    fn others_have(&self, channel: &ChannelId) -> Option<u64> {
+        let tap = self.taps.get(channel);
+        let (own, held) = tap.map_or((0, 0), |tap| (tap.recent(), tap.bytes));
+        let brought = (self.brought[0] + self.brought[1]).saturating_sub(own);
+        let held = (self.bytes + self.waiting).saturating_sub(held);
         let others = self.busy - u64::from(own > 0);
-        let theirs = (self.brought[0] + self.brought[1]).saturating_sub(own);
-        theirs.checked_div(others)
+        brought.max(held).checked_div(others)
     }
 
     /// Whether a channel that brings so much more brings much.
@@ -291,11 +312,16 @@ impl Flow {
         self.has(channel) + more > self.limits.much_bytes
     }
 
-    /// What a channel brought lately, or what of it still waits where that is more: one that is asked to stop brings nothing for a while, and is
+    /// What a channel brought lately, or what of it is not durable yet where that is more: one that is asked to stop brings nothing for a while, and is
     /// no less of a flood.
     fn has(&self, channel: &ChannelId) -> u64 {
         let tap = self.taps.get(channel);
         tap.map_or(0, |tap| tap.recent().max(tap.bytes))
+    }
+
+    /// Whether a channel brought something of late.
+    pub fn is_busy(&self, channel: &ChannelId) -> bool {
+        self.taps.get(channel).is_some_and(|tap| tap.recent() > 0)
     }
 
     /// Channels that brought something of late.
@@ -306,15 +332,18 @@ impl Flow {
     /// Most bytes of a crowding channel in one write: where others bring much themselves it is held to what would make it crowd them out, and
     /// not to less.
     pub fn share(&self, channel: &ChannelId) -> u64 {
-        let own = self.taps.get(channel).map_or(0, Tap::recent);
-        let theirs = self.others_bring(own).unwrap_or(0);
+        let theirs = self.others_have(channel).unwrap_or(0);
         let least = self.limits.share_bytes;
         (CROWDS * theirs / WRITES).clamp(least, least.max(self.limits.much_bytes))
     }
 
-    /// Most bytes in one write of a channel that had to wait and crowds out nobody any more: it would by what has gathered, all in one.
+    /// Most bytes in one write of a channel that had to wait and crowds out nobody any more: it would by what has gathered, all in one. With no more than
+    /// others have it is one of them.
     pub fn piece(&self, now: Duration, channel: &ChannelId) -> u64 {
-        match self.others_are_there(now, channel) {
+        let more = self
+            .others_have(channel)
+            .is_some_and(|theirs| self.has(channel) > theirs);
+        match more && self.others_are_there(now, channel) {
             true => self.limits.much_bytes.max(self.limits.share_bytes),
             false => u64::MAX,
         }
@@ -345,21 +374,32 @@ impl Flow {
         }
     }
 
+    /// So many bytes that waited for their channel's share wait no more, whatever becomes of them.
+    pub fn taken(&mut self, channel: ChannelId, bytes: u64) {
+        self.waiting = self.waiting.saturating_sub(bytes);
+        self.drain(channel, bytes);
+        self.release(Some(channel));
+    }
+
+    fn drain(&mut self, channel: ChannelId, bytes: u64) {
+        if let Some(tap) = self.taps.get_mut(&channel) {
+            tap.bytes = tap.bytes.saturating_sub(bytes);
+            judge(&mut tap.gate.memory, tap.bytes, self.limits.channel_bytes);
+        }
+    }
+
     /// So many bytes of a channel are durable.
     pub fn settled(&mut self, channel: ChannelId, bytes: u64) {
         self.bytes = self.bytes.saturating_sub(bytes);
         let shut = self.shard.cause().is_some();
         judge(&mut self.shard.memory, self.bytes, self.limits.shard_bytes);
-        if let Some(tap) = self.taps.get_mut(&channel) {
-            tap.bytes = tap.bytes.saturating_sub(bytes);
-            judge(&mut tap.gate.memory, tap.bytes, self.limits.channel_bytes);
-        }
+        self.drain(channel, bytes);
         self.release((!shut).then_some(channel));
     }
 
     /// What was on its way is not any more, whatever became of it.
     pub fn lost(&mut self) {
-        self.bytes = 0;
+        (self.bytes, self.waiting) = (0, 0);
         self.shard.memory = false;
         for tap in self.taps.values_mut() {
             tap.bytes = 0;

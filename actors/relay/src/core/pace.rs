@@ -14,6 +14,10 @@ use std::time::Duration;
 /// Longest that they wait.
 const LONGEST: Duration = Duration::from_millis(200);
 
+/// A share is at least what they rest, in microseconds, over this, in bytes: half a MB a second, where a sync takes so long that bytes hardly show
+/// in it, and a publish of 2 MiB is stored before its publisher gives it up.
+const MICROSECONDS_A_BYTE: u128 = 2;
+
 /// The state of one shard.
 #[derive(Debug, Default)]
 pub struct Pace {
@@ -25,6 +29,8 @@ pub struct Pace {
     along_at: Duration,
     /// From then on it waits for nobody.
     alone_at: Duration,
+    /// How long they rest, if no write of others takes a share along.
+    rest: Duration,
 }
 
 impl Pace {
@@ -44,7 +50,13 @@ impl Pace {
             let took = write.unwrap_or(now.saturating_sub(since)).min(LONGEST);
             let rest = (took * rests).min(LONGEST);
             (self.along_at, self.alone_at) = (now + rest / 2, now + rest);
+            self.rest = rest;
         }
+    }
+
+    /// What a share may be at least, after so long a rest.
+    pub fn least_bytes(&self) -> u64 {
+        u64::try_from(self.rest.as_micros() / MICROSECONDS_A_BYTE).unwrap_or(u64::MAX)
     }
 
     /// When their next share is due: along with a write of others, or alone.

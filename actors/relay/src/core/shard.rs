@@ -200,7 +200,8 @@ impl<T> Shard<T> {
     /// Admits, or refuses with a reply. `to` is answered once, now or when the records are durable.
     pub fn publish(&mut self, (now, wall_ms): (Duration, u64), new: NewRecords, to: T) {
         let id = channel_id(&new.channel);
-        let from = new.from;
+        let own = new.channel.owner == new.customer && self.channels.contains_key(&id);
+        let from = new.from.filter(|_| own);
         let bytes = new
             .payloads
             .iter()

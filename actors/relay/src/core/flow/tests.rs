@@ -159,6 +159,40 @@ fn what_waits_crowds_too() {
     assert!(!flow.crowds(at(2000), &A, 0) && !flow.is_much(at(2000), &A, 0));
 }
 
+// Two equals bring much at once and then nothing for a while, since the disk stalls: neither is a flood when it brings a little more, whatever of
+// it waits, and what waits goes in one piece. Beside one that brought little it is a flood's, in pieces.
+#[test]
+fn equals_are_no_floods() {
+    let mut flow = Flow::new(limits());
+    flow.charge_waiting(at(0), A, 90);
+    flow.charge(at(0), B, 90);
+    flow.charge_waiting(at(1100), A, 1);
+    assert!(!flow.crowds(at(1100), &B, 1));
+    flow.charge(at(1100), B, 1);
+    assert!(!flow.crowds(at(1100), &A, 0));
+    assert_eq!(flow.piece(at(1100), &A), u64::MAX);
+    flow.settled(B, 91);
+    assert!(flow.crowds(at(1100), &A, 0));
+    assert_eq!(flow.piece(at(1100), &A), 30);
+}
+
+// What waits for its channel's share shuts that channel's gate, and never the shard's.
+#[test]
+fn what_waits_stops_nobody_else() {
+    let mut flow = Flow::new(limits());
+    flow.charge_waiting(at(0), A, 190);
+    let memory = Some(PauseCause::Memory);
+    assert_eq!((flow.cause(&A), flow.cause(&B)), (memory, None));
+    flow.taken(A, 150);
+    flow.hold(at(0), A, 150);
+    assert_eq!((flow.cause(&A), flow.cause(&B)), (memory, None));
+    flow.hold(at(0), A, 10);
+    assert_eq!(flow.cause(&B), memory);
+    flow.settled(A, 160);
+    flow.taken(A, 40);
+    assert_eq!((flow.cause(&A), flow.cause(&B)), (None, None));
+}
+
 // B brings something each 10 ms, in bursts of three, and leaves off: 80 ms later and not before A has the shard to itself. One that came once is waited
 // for 400 ms long.
 #[test]

@@ -458,6 +458,88 @@ fn a_flood_that_has_stopped_is_one_while_it_waits() {
     }
 }
 
+// One channel keeps 16 publishes of 64 KiB on their way, and 100 ms later another one does the same, which holds the first back at first: soon they have
+// the same, and not in small pieces.
+#[test]
+fn equals_come_to_have_the_same() {
+    let mut sim = Sim::new(ShardLimits::default());
+    let channels = [named("first"), named("second")];
+    let epochs = [0, 1].map(|which| sim.epoch(&channels[which]));
+    let (mut on_way, mut sent): (BTreeMap<u64, usize>, [u64; 2]) = (BTreeMap::new(), [0; 2]);
+    let mut at_one = [0; 2];
+    for ms in 0..2000 {
+        sim.until(Duration::from_millis(ms));
+        for which in 0..2 {
+            let begun = which == 0 || ms >= 100;
+            while begun && on_way.values().filter(|who| **who == which).count() < 16 {
+                let first = 1 + sent[which] * 64;
+                let ask = sim.publish(&channels[which], (epochs[which], first), 64, 1 << 10);
+                on_way.insert(ask, which);
+                sent[which] += 1;
+            }
+        }
+        while let Some((to, _, result)) = sim.answers.pop_front() {
+            assert!(matches!(result, Ok(Stored::Published(_))), "{result:?}");
+            on_way.remove(&to);
+        }
+        sim.signals.clear();
+        if ms == 1000 {
+            at_one = sent;
+        }
+    }
+    // 25 MB/s in a second are 400 publishes, less what syncs take.
+    let [one, two] = [0, 1].map(|which| sent[which] - at_one[which]);
+    assert!(one + two >= 300, "{one} and {two}");
+    assert!(one * 3 >= two * 2 && two * 3 >= one * 2, "{one} and {two}");
+}
+
+// While the shard is full, who publishes to what it does not own is told nothing of it.
+#[test]
+fn strangers_are_told_nothing() {
+    let mut limits = ShardLimits::default();
+    limits.flow.shard_bytes = Marks::new(1000, 100);
+    let mut sim = Sim::new(limits);
+    let own = named("own");
+    let epoch = sim.epoch(&own);
+    sim.publish(&own, (epoch, 1), 2, 1000);
+    assert_eq!(
+        sim.signals.pop_front().map(|signal| signal.to.session),
+        Some(epoch)
+    );
+    let mut stranger = NewRecords {
+        customer: NodeId::from_bytes([9; 32]),
+        channel: own,
+        epoch,
+        first_seq: 3,
+        payloads: vec![vec![7; 10].into()],
+        from: Some(Listener {
+            link: 2,
+            session: 7,
+        }),
+    };
+    for name in [None, Some("x1")] {
+        if let Some(name) = name {
+            stranger.channel = Channel {
+                owner: stranger.customer,
+                name: ChannelName::new(name).unwrap(),
+            };
+        }
+        let new = NewRecords {
+            payloads: stranger.payloads.clone(),
+            channel: stranger.channel.clone(),
+            ..stranger
+        };
+        sim.shard.publish((sim.now, 0), new, 99);
+        sim.drive();
+        assert!(
+            sim.answers
+                .pop_back()
+                .is_some_and(|(to, _, result)| to == 99 && result.is_err())
+        );
+        assert!(sim.signals.is_empty(), "{:?}", sim.signals);
+    }
+}
+
 // A shard with nothing but a flood is held back for others of the log, where a write takes 1 ms. Its shares are handed to the log after half its rest,
 // 4 ms, and may wait there for somebody else's write for the other half. As soon as the shard has another channel they wait here, and what
 // that one has waits for nothing.

@@ -23,6 +23,16 @@ pub(super) enum Charge {
     Paid,
 }
 
+/// What a batch was given of what waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum SharedOut {
+    Nothing,
+    /// Shares of channels that are held back.
+    Shares,
+    /// Also of one that is not any more.
+    More,
+}
+
 /// A publish that waits for its channel's share.
 pub(super) struct Queued<T> {
     pub(super) wall_ms: u64,
@@ -78,7 +88,7 @@ impl<T> Shard<T> {
         match checked {
             Ok(bytes) => {
                 self.pending_bytes += bytes;
-                self.flow.charge(now, id, bytes as u64);
+                self.flow.charge_waiting(now, id, bytes as u64);
                 self.queues.entry(id).or_default().push_back(publish);
             }
             Err(refusal) => self.refuse(publish.to, refusal),
@@ -87,29 +97,34 @@ impl<T> Shard<T> {
 
     /// Gives each channel that waits its share of the forming batch. One that crowds nobody out any more has all that waits, at once if nobody is
     /// there who would wait for it, otherwise in pieces.
-    pub(super) fn share_out(&mut self, now: Duration) -> bool {
+    pub(super) fn share_out(&mut self, now: Duration) -> SharedOut {
         let along = self.next.is_some() || self.waits_alone();
         let open = now >= self.pace.due(along);
-        let mut any = false;
+        let mut out = SharedOut::Nothing;
         let waiting: Vec<ChannelId> = self.queues.keys().copied().collect();
         let held = self.write_share.is_some_and(|share| share.crowds);
+        // No channel's share is nothing, however many there are.
         let each = self
             .write_share
-            .map(|share| share.bytes / waiting.len().max(1) as u64);
+            .map(|share| (share.bytes / waiting.len().max(1) as u64).max(1));
         for id in waiting {
             let crowds = self.flow.crowds(now, &id, 0);
-            let share = match each {
+            let much = self.flow.is_much(now, &id, 0);
+            let mut share = match each {
                 _ if crowds => each.unwrap_or(u64::MAX).min(self.flow.share(&id)),
-                Some(each) if self.flow.is_much(now, &id, 0) => each,
+                Some(each) if much => each,
                 Some(_) | None => self.flow.piece(now, &id),
             };
-            if crowds || (held && self.flow.is_much(now, &id, 0)) {
+            if crowds || (held && much) {
                 if !open {
                     continue;
                 }
                 self.pace.shared();
+                share = share.max(self.pace.least_bytes());
+                out = out.max(SharedOut::Shares);
+            } else {
+                out = SharedOut::More;
             }
-            any = true;
             let mut taken = 0;
             while taken < share
                 && let Some(publish) = self.queues.get_mut(&id).and_then(|q| q.pop_front())
@@ -123,7 +138,7 @@ impl<T> Shard<T> {
                 self.queues.remove(&id);
             }
         }
-        any
+        out
     }
 
     /// When those that wait have their next share; `None` where nothing waits, or what is on its way decides.
@@ -137,7 +152,8 @@ impl<T> Shard<T> {
     /// one of those, and nobody here has to wait for it.
     pub(super) fn waits_alone(&self) -> bool {
         let held = self.write_share.is_some_and(|share| share.crowds);
-        held && self.next.is_none() && self.flow.busy() <= self.queues.len() as u64
+        let queued = self.queues.keys().filter(|id| self.flow.is_busy(id));
+        held && self.next.is_none() && self.flow.busy() <= queued.count() as u64
     }
 
     /// As much of a publish as fits, at least one record; returns its bytes.
@@ -171,7 +187,7 @@ impl<T> Shard<T> {
         };
         // It is counted anew as what it turns out to be.
         self.pending_bytes -= part as usize;
-        self.flow.settled(id, part);
+        self.flow.taken(id, part);
         let admission = self.try_publish(now, wall_ms, (id, Charge::Paid), new);
         match admission {
             Ok(Admission::Done(_) | Admission::Wait { .. }) if !later.payloads.is_empty() => {
@@ -187,7 +203,7 @@ impl<T> Shard<T> {
             answer => {
                 let rest: usize = later.payloads.iter().map(bytes::Bytes::len).sum();
                 self.pending_bytes -= rest;
-                self.flow.settled(id, rest as u64);
+                self.flow.taken(id, rest as u64);
                 let answer = match answer {
                     Err(_) if begun => Err(Refusal::Unavailable),
                     answer => answer,
@@ -206,7 +222,7 @@ impl<T> Shard<T> {
                 let Queued { new, to, .. } = queued;
                 let bytes: usize = new.payloads.iter().map(bytes::Bytes::len).sum();
                 self.pending_bytes -= bytes;
-                self.flow.settled(id, bytes as u64);
+                self.flow.taken(id, bytes as u64);
                 self.effects.push_back(Effect::Reply { to, result });
             }
         }

@@ -6,6 +6,7 @@ use pqcnet_log::{ChannelHead, LogError};
 use pqcnet_messages::Refusal;
 use pqcnet_messages::metering::Volume;
 
+use super::fair::SharedOut;
 use super::{Effect, Phase, REOPEN_AFTER, Shard};
 use crate::core::channel::{About, ChannelState, NewReaders, channel_id};
 use crate::core::delivery::{Delivered, Problem};
@@ -19,10 +20,18 @@ impl<T> Shard<T> {
             return;
         }
         let patience = self.waits_alone().then(|| self.pace.patience(now));
+        let mut out = SharedOut::Nothing;
         // What was stored before, or is refused, takes of a share and gives the disk nothing: nobody would come back for the rest.
-        while self.share_out(now) && self.next.is_none() {}
+        loop {
+            let more = self.share_out(now);
+            out = out.max(more);
+            if more == SharedOut::Nothing || self.next.is_some() {
+                break;
+            }
+        }
         if let Some(Forming { mut batch, pending }) = self.next.take() {
-            batch.may_wait(patience.unwrap_or_default());
+            let waits = patience.filter(|_| out == SharedOut::Shares);
+            batch.may_wait(waits.unwrap_or_default());
             self.effects.push_back(Effect::Append(batch));
             self.pace.sent(now);
             self.in_flight = Some(pending);
