@@ -78,15 +78,17 @@ mod tests {
 
     // A write with a share takes 3 ms: the next is due 3 ms after it with others, 6 ms after it alone, twice that. Writes without one change nothing;
     // after one that took a second it is 200 ms at most; where it is known that a write takes 1 ms, as for one that waited, that counts. Without
-    // rests it is due at once.
+    // rests it is due at once. A share is half a byte for each microsecond of the rest at least.
     #[test]
     fn longer_without_a_share_than_with_one() {
         let mut pace = Pace::default();
         let due = |pace: &Pace| (pace.due(true), pace.due(false));
         assert_eq!(due(&pace), (Duration::ZERO, Duration::ZERO));
+        assert_eq!(pace.least_bytes(), 0);
         pace.shared();
         pace.sent(MS * 10);
         pace.written(MS * 13, 2, None);
+        assert_eq!(pace.least_bytes(), 3_000);
         assert_eq!(due(&pace), (MS * 16, MS * 19));
         assert_eq!(
             [15, 18, 30].map(|at| pace.patience(MS * at)),
