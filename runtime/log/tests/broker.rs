@@ -464,7 +464,7 @@ async fn what_is_put_aside_outlives_the_stream(broker: &mut Broker) {
             head += 64;
             match read(&log, S, A, 0).await {
                 Err(LogError::Busy) => {}
-                // Now and then there is nothing in the moment after the front has gone; readers ask again then.
+                // Once a read had no entries in the moment after the front had gone; why is not known. Readers ask again then.
                 found => {
                     if found.unwrap().first().is_some_and(|(at, _)| *at > 3) {
                         return;
