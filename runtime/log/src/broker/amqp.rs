@@ -20,7 +20,7 @@ use lapin::{
 use super::letters;
 use super::transport::{
     Answer, BrokerError, Confirming, Connection, EntryHead, Message, Messages, Outgoing, Sifted,
-    Start, Transport, Writer,
+    Start, Transport, Writer, segment_bytes,
 };
 use crate::core::fold::Stamp;
 use crate::{ChannelId, Letter, LetterKeys, Retention};
@@ -242,8 +242,8 @@ async fn declare(channel: &Channel, stream: &str, retention: Retention) -> Resul
     arguments.insert("x-queue-type".into(), text("stream"));
     if let Some(bytes) = retention.bytes {
         arguments.insert("x-max-length-bytes".into(), number(bytes));
-        // Whole segments go: eight of them keep the limit to an eighth.
-        let segment = (bytes / 8).clamp(64 << 10, 500 << 20);
+    }
+    if let Some(segment) = segment_bytes(retention) {
         arguments.insert("x-stream-max-segment-size-bytes".into(), number(segment));
     }
     if let Some(age) = retention.age {

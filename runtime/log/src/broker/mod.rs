@@ -200,7 +200,7 @@ impl BrokerLog {
             publishing: inner.publishing.clone(),
             reading: inner.reading.clone(),
         };
-        let keeper = Keeper::new(joining, inner.settings.limits)?;
+        let keeper = Keeper::new(joining, inner.settings.owner_limits())?;
         let (commands, waiting) = mpsc::channel(COMMANDS);
         inner.env.spawn(keeper.run(waiting));
         *slot = Some(commands.clone());

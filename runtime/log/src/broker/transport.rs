@@ -43,6 +43,23 @@ impl BrokerSettings {
             limits: OwnerLimits::default(),
         }
     }
+
+    /// Limits of a writer. What is in flight together may come to lie in one segment, however long that gets, and would go as one:
+    /// no more than a segment ever is.
+    pub(super) fn owner_limits(&self) -> OwnerLimits {
+        let in_flight = self.limits.bytes_in_flight;
+        OwnerLimits {
+            bytes_in_flight: segment_bytes(self.retention)
+                .map_or(in_flight, |of| of.min(in_flight)),
+            ..self.limits
+        }
+    }
+}
+
+/// Bytes at which a broker closes a segment of a new stream. Whole segments go: eight of them keep the limit to an eighth.
+pub(super) fn segment_bytes(retention: Retention) -> Option<u64> {
+    let kept = retention.bytes?;
+    Some((kept / 8).clamp(64 << 10, 500 << 20))
 }
 
 /// Why something did not work with the broker.
