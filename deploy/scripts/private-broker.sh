@@ -1,20 +1,21 @@
 #!/bin/sh
 # Runs a RabbitMQ of one's own in the foreground, out of Debian's package `rabbitmq-server`: for tests and trials.
 #
-#   private-broker.sh FOLDER AMQP_PORT DIST_PORT EPMD_PORT
+#   private-broker.sh FOLDER AMQP_PORT DIST_PORT EPMD_PORT [SETTINGS]
 #
 # AMQP, Erlang's distribution and its port mapper listen on 127.0.0.1 only. Everything it writes lies in FOLDER, which
 # belongs to the user `rabbitmq` when this is run as root (the broker then runs as that user). The node's name is made of
 # the AMQP port, so several run side by side and none meets the system's broker. The same FOLDER and ports bring the same
 # broker back, with its streams, after a kill. It ends with whoever started it, and its port mapper ends with it.
-# User `guest`, password `guest`, as RabbitMQ has it for loopback.
+# User `guest`, password `guest`, as RabbitMQ has it for loopback. SETTINGS is a file of further ones, such as a cluster's: its
+# nodes share EPMD_PORT, on which a port mapper may run already, and what lies in FOLDER/home/.erlang.cookie.
 set -eu
 
-if [ $# -ne 4 ]; then
+if [ $# -lt 4 ] || [ $# -gt 5 ]; then
     sed -n 's/^# \{0,1\}//; 2,4p' "$0" >&2
     exit 2
 fi
-folder="$1" amqp="$2" dist="$3" epmd="$4"
+folder="$1" amqp="$2" dist="$3" epmd="$4" settings="${5:-/dev/null}"
 
 server=/usr/lib/rabbitmq/bin/rabbitmq-server
 if [ ! -x "$server" ]; then
@@ -24,7 +25,7 @@ fi
 
 mkdir -p "$folder/home" "$folder/data" "$folder/log"
 : > "$folder/plugins"
-cat > "$folder/rabbitmq.conf" <<END
+cat "$settings" - > "$folder/rabbitmq.conf" <<END
 listeners.tcp.1 = 127.0.0.1:$amqp
 # A test's disk may be small, and a broker that blocks its publishers for lack of room would stop the test.
 disk_free_limit.absolute = 64MB

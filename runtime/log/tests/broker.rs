@@ -16,9 +16,7 @@ mod private_broker;
 mod support;
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use amqp_proxy::AmqpProxy;
@@ -28,84 +26,16 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ConnectionProperties};
-use pqcnet_log::broker::{self, local};
-use pqcnet_log::{
-    BrokerConfig, BrokerLog, Letter, LetterKeys, LogError, Retention, ShardLog, ShardNo,
+use on_broker::{
+    OTHER, OnBroker, S, all_texts, append_each, drained, opened, opened_of, refused, refused_of,
+    waiting,
 };
-use pqcnet_store::{RocksStore, Scan, Store as _};
-use private_broker::Broker;
+use pqcnet_log::broker;
+use pqcnet_log::{BrokerConfig, BrokerLog, Letter, LetterKeys, LogError, ShardLog};
+use pqcnet_store::RocksStore;
+use private_broker::{Broker, Cluster};
 use rules::Fixture;
 use support::{A, batch, read, soon};
-
-const S: ShardNo = ShardNo(3);
-const OTHER: ShardNo = ShardNo(4);
-
-/// A log on a broker that others use too, under names of its own.
-struct OnBroker {
-    uri: String,
-    prefix: String,
-    dir: tempfile::TempDir,
-    log: BrokerLog,
-    store: Arc<RocksStore>,
-}
-
-impl OnBroker {
-    fn new(uri: &str) -> Self {
-        OnBroker::keeping(uri, Retention::default())
-    }
-
-    fn keeping(uri: &str, limits: Retention) -> Self {
-        static LOGS: AtomicU32 = AtomicU32::new(0);
-        let prefix = format!("test-{}", LOGS.fetch_add(1, Relaxed));
-        let dir = tempfile::tempdir().unwrap();
-        let mut config = BrokerConfig::new(uri, prefix.as_str()).unwrap();
-        config.settings.retention = limits;
-        let (log, store) = on_broker::with(config, dir.path());
-        Self {
-            uri: uri.to_owned(),
-            prefix,
-            dir,
-            log,
-            store,
-        }
-    }
-
-    /// Ends the log and waits until nothing of it holds its store.
-    async fn ended(self) -> (String, String, tempfile::TempDir) {
-        let Self {
-            uri,
-            prefix,
-            dir,
-            log,
-            store,
-        } = self;
-        drop(log);
-        let held = Arc::downgrade(&store);
-        drop(store);
-        while held.upgrade().is_some() {
-            tokio::task::yield_now().await;
-        }
-        (uri, prefix, dir)
-    }
-}
-
-impl Fixture for OnBroker {
-    fn log(&self) -> Arc<dyn ShardLog> {
-        Arc::new(self.log.clone())
-    }
-
-    async fn restarted(self) -> Self {
-        let (uri, prefix, dir) = self.ended().await;
-        let (log, store) = on_broker::log(&uri, dir.path(), &prefix);
-        Self {
-            uri,
-            prefix,
-            dir,
-            log,
-            store,
-        }
-    }
-}
 
 macro_rules! in_turn {
     ($($name:ident),+ $(,)?) => {
@@ -134,87 +64,6 @@ macro_rules! limits_in_turn {
 }
 
 every_limit!(limits_in_turn);
-
-/// Appends these texts behind `head`, each in an append of its own.
-async fn append_each(log: &BrokerLog, generation: u32, head: u64, texts: &[&str]) {
-    for (head, text) in (head..).zip(texts) {
-        let appended = log.append(batch(S, generation, A, head, &[text])).unwrap();
-        soon(appended).await.unwrap();
-    }
-}
-
-/// Opens the shard; again as long as it fails, as a worker does.
-async fn opened(log: &BrokerLog) -> u32 {
-    opened_of(log, S).await
-}
-
-async fn opened_of(log: &BrokerLog, shard: ShardNo) -> u32 {
-    soon(async {
-        loop {
-            if let Ok(opened) = log.open(shard, [7; 16]).await {
-                return opened.generation;
-            }
-        }
-    })
-    .await
-}
-
-/// Opens the shard again and again until it is refused in these words.
-async fn refused(log: &BrokerLog, words: &str) {
-    refused_of(log, S, words).await;
-}
-
-async fn refused_of(log: &BrokerLog, shard: ShardNo, words: &str) {
-    soon(async {
-        loop {
-            let refused = log.open(shard, [0; 16]).await.unwrap_err();
-            if refused.to_string().contains(words) {
-                return;
-            }
-        }
-    })
-    .await;
-}
-
-/// What is read from the beginning, made again while the log says that the broker is busy.
-async fn all_texts(log: &BrokerLog) -> Vec<String> {
-    soon(async {
-        loop {
-            match read(log, S, A, 0).await {
-                Err(LogError::Busy) => {}
-                found => return found.unwrap().into_iter().map(|(_, text)| text).collect(),
-            }
-        }
-    })
-    .await
-}
-
-/// Records of the shard that wait for the broker.
-fn waiting(store: &RocksStore) -> usize {
-    let mut count = 0;
-    let range = Scan {
-        from: &[],
-        to: &[0xff; 16],
-    };
-    let looked = store.view(&mut |view| {
-        view.scan(local::SPILL, range, &mut |_, _| {
-            count += 1;
-            ControlFlow::Continue(())
-        })
-    });
-    looked.unwrap();
-    count
-}
-
-/// Waits until everything is with the broker.
-async fn drained(store: &RocksStore) {
-    soon(async {
-        while waiting(store) > 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-}
 
 // The broker dies under the log. What is appended then is durable all the same: it outlives the log's own death, is read, and
 // when the broker is back it goes there in order, before anything new.
@@ -618,6 +467,40 @@ async fn the_log_outlives_its_broker() {
     what_is_put_aside_outlives_the_stream(&mut broker).await;
     let drained = an_outage_is_spilled_and_drained(&mut broker).await;
     an_empty_store_takes_over(drained).await;
+}
+
+// A broker of three nodes, as `deploy/rabbitmq/compose.yaml` sets it up. One that dies stops nothing; without a majority nothing is confirmed,
+// and what is appended is spilled. What was confirmed outlives the node that confirmed it, with its disk: an owner that has nothing of the shard
+// finds all of it at another.
+#[tokio::test]
+async fn a_majority_of_three_nodes_keeps_what_was_confirmed() {
+    let mut cluster = Cluster::start();
+    let here = OnBroker::new(&cluster.nodes[0].uri());
+    let generation = opened(&here.log).await;
+    append_each(&here.log, generation, 0, &["a", "b"]).await;
+    drained(&here.store).await;
+    for (other, text) in [(1, "c"), (2, "d")] {
+        cluster.nodes[other].kill();
+        append_each(&here.log, generation, other as u64 + 1, &[text]).await;
+        drained(&here.store).await;
+        cluster.nodes[other].resume();
+    }
+    let minority = &mut cluster.nodes[1..];
+    minority.iter_mut().for_each(Broker::kill);
+    append_each(&here.log, generation, 4, &["e", "f"]).await;
+    assert_eq!(waiting(&here.store), 2);
+    minority.iter_mut().for_each(Broker::begin);
+    minority.iter_mut().for_each(Broker::serves);
+    drained(&here.store).await;
+    append_each(&here.log, generation, 6, &["g"]).await;
+    drained(&here.store).await;
+    cluster.nodes[0].kill();
+    let there = here.elsewhere(&cluster.nodes[1].uri()).await;
+    let again = opened(&there.log).await;
+    append_each(&there.log, again, 7, &["h"]).await;
+    drained(&there.store).await;
+    let all = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    assert_eq!(all_texts(&there.log).await, all);
 }
 
 // A shard changes owners while the broker dies.

@@ -90,7 +90,12 @@ impl Connection for AmqpConnection {
                     // Also of a channel alone, which is its user's: a stream that is not there, a lock that another has.
                     Some(Event::Error(error)) => why = error.to_string(),
                     None => return why,
-                    // Blocked for lack of room: what is published waits for its confirm, and is spilled in time.
+                    // What is published waits for its confirm, and is spilled in time.
+                    Some(Event::ConnectionBlocked(reason)) => tracing::warn!(
+                        %reason,
+                        "the broker takes nothing for lack of room (rabbitmq-diagnostics alarms): records wait in the store"
+                    ),
+                    Some(Event::ConnectionUnblocked) => tracing::info!("the broker has room again"),
                     Some(_) => {}
                 }
             }

@@ -14,40 +14,59 @@ const LOOKS: u32 = 1200;
 pub struct Broker {
     folder: tempfile::TempDir,
     ports: [u16; 3],
+    /// Lies in the folder.
+    settings: Option<&'static str>,
     process: Option<Child>,
 }
 
 impl Broker {
     /// Starts one and waits until it serves.
     pub fn start() -> Broker {
+        let mut broker = Broker::at_ports(free_ports());
+        broker.resume();
+        broker
+    }
+
+    fn at_ports(ports: [u16; 3]) -> Broker {
         // The user that the broker runs as has to reach its folder.
         let folder = tempfile::Builder::new()
             .prefix("pqcnet-broker-")
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .tempdir()
             .expect("a folder");
-        let mut broker = Broker {
+        Broker {
             folder,
-            ports: free_ports(),
+            ports,
+            settings: None,
             process: None,
-        };
-        broker.resume();
-        broker
+        }
     }
 
     /// Starts it again where it was killed, and waits until it serves.
     pub fn resume(&mut self) {
+        self.begin();
+        self.serves();
+    }
+
+    /// Starts it again, and does not wait.
+    pub fn begin(&mut self) {
         let said = fs::File::create(self.said_path()).expect("a file");
         let process = Command::new(script("private-broker.sh"))
             .arg(self.folder.path().join("broker"))
             .args(self.ports.map(|port| port.to_string()))
+            .args(self.settings.map(|name| self.folder.path().join(name)))
             .stdin(Stdio::null())
             .stdout(said.try_clone().expect("a file"))
             .stderr(said)
             .spawn()
             .expect("the script runs");
-        let process = self.process.insert(process);
+        self.process = Some(process);
+    }
+
+    /// Waits until it serves.
+    pub fn serves(&mut self) {
         for _ in 0..LOOKS {
+            let process = self.process.as_mut().expect("it was begun");
             if let Some(status) = process.try_wait().expect("a child") {
                 panic!("the broker ended: {status}\n{}", self.said());
             }
@@ -90,7 +109,7 @@ impl Broker {
 
     /// What the runbook says to do then.
     pub fn revive(&self) {
-        let node = format!("pqcnet-{}@localhost", self.ports[0]);
+        let node = self.name();
         let said = Command::new(script("revive-streams.sh"))
             .args(["-n", &node])
             .env("RABBITMQCTL", "/usr/lib/rabbitmq/bin/rabbitmqctl")
@@ -107,8 +126,12 @@ impl Broker {
         );
     }
 
+    fn name(&self) -> String {
+        format!("pqcnet-{}@localhost", self.ports[0])
+    }
+
     fn names(&self) -> PathBuf {
-        let node = format!("pqcnet-{}@localhost", self.ports[0]);
+        let node = self.name();
         let names = self.data().join(&node).join("coordination").join(&node);
         names.join("names.dets")
     }
@@ -121,7 +144,7 @@ impl Broker {
     /// Waits until the broker has written down that it has this quorum queue, which takes half a second like the above.
     #[allow(dead_code, reason = "each test binary uses its part")]
     pub fn remember_queue(&self, queue: &str) {
-        let node = format!("pqcnet-{}@localhost", self.ports[0]);
+        let node = self.name();
         let names = self.data().join(&node).join("quorum").join(&node);
         wrote_down(&names.join("names.dets"), queue);
     }
@@ -148,6 +171,62 @@ impl Drop for Broker {
     }
 }
 
+/// Three nodes that are one broker, set up as `deploy/rabbitmq/compose.yaml` does it.
+pub struct Cluster {
+    /// Each may be killed and resumed.
+    pub nodes: [Broker; 3],
+    /// Theirs together: the first of them that started would take its own with it.
+    port_mapper: Child,
+}
+
+impl Cluster {
+    /// Starts them and waits until each serves.
+    pub fn start() -> Cluster {
+        const SETTINGS: &str = "cluster.conf";
+        let ports = [free_ports(), free_ports(), free_ports()];
+        let epmd = ports[0][2];
+        let mut nodes = ports.map(|[amqp, dist, _]| Broker::at_ports([amqp, dist, epmd]));
+        let compose = fs::read_to_string(in_tree("deploy/rabbitmq/compose.yaml")).expect("a file");
+        let (_, settings) = compose.split_once("content: |\n").expect("settings");
+        let settings = settings
+            .lines()
+            .take_while(|line| line.starts_with("      "))
+            // Production's, of a disk of its own: with less room than that a node takes nothing.
+            .filter(|line| !line.contains("disk_free_limit"));
+        let mut settings = settings.fold(String::new(), |text, line| text + line.trim() + "\n");
+        for (at, node) in (1..).zip(&nodes) {
+            settings = settings.replace(&format!("rabbit@rabbit{at}"), &node.name());
+        }
+        assert_eq!(settings.matches("@localhost").count(), 3, "{settings}");
+        for node in &mut nodes {
+            let home = node.folder.path().join("broker/home");
+            let cookie = home.join(".erlang.cookie");
+            fs::create_dir_all(home).expect("a folder");
+            fs::write(&cookie, "together").expect("a file");
+            let mine = std::os::unix::fs::PermissionsExt::from_mode(0o400);
+            fs::set_permissions(cookie, mine).expect("a file of mine");
+            fs::write(node.folder.path().join(SETTINGS), &settings).expect("a file");
+            node.settings = Some(SETTINGS);
+        }
+        let port_mapper = Command::new("epmd")
+            .args(["-address", "127.0.0.1", "-port", &epmd.to_string()])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("Erlang's port mapper runs");
+        nodes.iter_mut().for_each(Broker::begin);
+        nodes.iter_mut().for_each(Broker::serves);
+        Cluster { nodes, port_mapper }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.nodes.iter_mut().for_each(Broker::end);
+        self.port_mapper.kill().expect("a child");
+        self.port_mapper.wait().expect("a child");
+    }
+}
+
 fn wrote_down(names: &Path, name: &str) {
     for _ in 0..LOOKS {
         let text = fs::read(names).unwrap_or_default();
@@ -161,9 +240,13 @@ fn wrote_down(names: &Path, name: &str) {
 
 /// One of the tree's scripts.
 fn script(name: &str) -> PathBuf {
+    in_tree("deploy/scripts").join(name)
+}
+
+fn in_tree(path: &str) -> PathBuf {
     let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
-    let mut scripts = above.map(|folder| folder.join("deploy/scripts").join(name));
-    scripts.find(|script| script.exists()).expect("in the tree")
+    let mut found = above.map(|folder| folder.join(path));
+    found.find(|path| path.exists()).expect("in the tree")
 }
 
 /// Whether somebody there answers the protocol's first words, which a broker does only once it has started.
