@@ -56,9 +56,10 @@ bench: $(if $(filter-out relay broker,$(GROUP)),deps,test-deps)
 endif
 
 # The same tests' long versions; they start the release binaries.
-soak: deps
+soak: test-deps
 	@$(BUILD) build --locked --release -p pqcnet-node --bins
-	@SOAK_KILLS="$(or $(KILLS),250)" $(BUILD) test --locked --release -p pqcnet-tests --tests -- --ignored --nocapture
+	@SOAK_KILLS="$(or $(KILLS),250)" SOAK_BROKER_KILLS="$(or $(BROKER_KILLS),15)" \
+		$(BUILD) test --locked --release -p pqcnet-tests --tests -- --ignored --nocapture
 	@$(BUILD) test --locked --release -p pqcnet-qstp --lib -- --ignored --exact --nocapture \
 		tests::ledger::ten_million_seals_repeat_nothing
 	@$(BUILD) build --locked --release -p pqcnet-sim-program
