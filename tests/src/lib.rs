@@ -11,6 +11,7 @@ pub mod disk;
 pub mod hosts;
 pub mod load;
 pub mod network;
+pub mod node;
 pub mod otlp;
 #[path = "../../runtime/log/tests/support/private_broker.rs"]
 pub mod private_broker;

@@ -51,6 +51,16 @@ pub async fn run(args: &DeadLettersArgs) -> Result<Exit, Failed> {
     };
     let dead = client.dead_letters(&channel, &group, args.discard).await;
     let dead = dead.map_err(|error| Failed::new(Exit::Refused, error))?;
+    if dead.letters.is_empty() {
+        match dead.committed {
+            0 => eprintln!(
+                "the group {group} of {channel} has committed nothing and put nothing aside; is that its name?"
+            ),
+            offset => eprintln!(
+                "the group {group} of {channel} is at offset {offset} and has nothing put aside"
+            ),
+        }
+    }
     for letter in dead.letters {
         let DeadLetter {
             offset,

@@ -10,6 +10,9 @@ use crate::local::children::{self, NodeProcess};
 use crate::local::folder::{LocalFolder, MAX_RELAYERS};
 use crate::signals::Interrupt;
 
+/// How a node ends that was asked to.
+const CLEAN: &str = "exit status: 0";
+
 /// Where and how many.
 #[derive(Debug, Args)]
 pub struct UpArgs {
@@ -21,7 +24,7 @@ pub struct UpArgs {
     relayers: usize,
 }
 
-/// Runs until Ctrl-C, or until a node ends by itself.
+/// Runs until Ctrl-C, or until a node fails or the last has ended.
 pub async fn run(args: &UpArgs) -> Result<Exit, Failed> {
     if !(1..=MAX_RELAYERS).contains(&args.relayers) {
         return Err(Failed::usage(anyhow::anyhow!(
@@ -58,7 +61,7 @@ pub async fn run(args: &UpArgs) -> Result<Exit, Failed> {
     let mut clean = true;
     for (name, end) in children::stop_all(running).await {
         eprintln!("{name}: {end}");
-        clean &= end == "exit status: 0";
+        clean &= end == CLEAN;
     }
     match exit {
         Exit::Ok if !clean => Ok(Exit::Failure),
@@ -72,17 +75,26 @@ async fn keep_up(folder: &LocalFolder, running: &mut Vec<NodeProcess>) -> Result
         running.push(children::start(node, Some(&log)).await?);
     }
     describe(folder, running);
-    let ends = running.iter_mut().map(|node| {
-        let name = node.node.name.clone();
-        Box::pin(async move { (name, node.ended().await) })
-    });
-    let ((name, end), ..) = futures::future::select_all(ends).await;
-    let log = folder.root().join(&name).join("log.txt");
-    running.retain(|node| node.node.name != name);
-    Err(Failed::from(anyhow::anyhow!(
-        "{name} ended by itself: {end}; its log: {}",
-        log.display()
-    )))
+    loop {
+        let ends = running.iter_mut().map(|node| {
+            let name = node.node.name.clone();
+            Box::pin(async move { (name, node.ended().await) })
+        });
+        let ((name, end), ..) = futures::future::select_all(ends).await;
+        running.retain(|node| node.node.name != name);
+        if end != CLEAN {
+            let log = folder.root().join(&name).join("log.txt");
+            return Err(Failed::from(anyhow::anyhow!(
+                "{name} ended by itself: {end}; its log: {}",
+                log.display()
+            )));
+        }
+        if running.is_empty() {
+            eprintln!("{name} has drained and ended, the last of them");
+            return Ok(Exit::Ok);
+        }
+        eprintln!("{name} has drained and ended; the others go on");
+    }
 }
 
 fn describe(folder: &LocalFolder, running: &[NodeProcess]) {

@@ -424,8 +424,8 @@ fn a_reader_that_goes_away_ends_a_subscription() {
     );
 }
 
-// Scenario: a second `up` on the same folder is told that a network runs there; when a node of the first dies, the reason comes
-// before how the others were stopped, and the code is a failure's.
+// Scenario: a second `up` on the same folder is told that a network runs there. In the first one node drains, and the others go on; when one
+// dies, the reason comes before how the others were stopped, and the code is a failure's.
 #[test]
 fn a_folder_holds_one_network_and_a_dead_node_is_named_first() {
     let place = tempfile::tempdir().unwrap();
@@ -453,22 +453,34 @@ fn a_folder_holds_one_network_and_a_dead_node_is_named_first() {
         "{err}"
     );
 
-    let relayer = told
-        .iter()
-        .find(|line| line.trim_start().starts_with("relayer-1"))
-        .unwrap();
-    let pid: i32 = relayer.rsplit(' ').next().unwrap().parse().unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    let kill = |name: &str, signal| {
+        let line = told.iter().find(|line| line.trim_start().starts_with(name));
+        let pid = line.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+        let pid = nix::unistd::Pid::from_raw(pid);
+        nix::sys::signal::kill(pid, signal).unwrap();
+        pid
+    };
+    let drained = kill("relayer-2", Signal::SIGTERM);
+    let gone = (0..300).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        nix::sys::signal::kill(drained, None).is_err()
+    });
+    assert!(gone, "relayer-2 does not end");
+    kill("relayer-1", Signal::SIGKILL);
     let done = up.wait_with_output().unwrap();
     let told = String::from_utf8(done.stderr).unwrap();
     assert_eq!(done.status.code(), Some(1), "{told}");
     let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(
+        lines[0],
+        "relayer-2 has drained and ended; the others go on"
+    );
     assert!(
-        lines[0].contains("relayer-1 ended by itself: signal: 9"),
+        lines[1].contains("relayer-1 ended by itself: signal: 9"),
         "{told}"
     );
-    assert_eq!(lines[1], "stopping the others", "{told}");
-    assert_eq!(told.matches("exit status: 0").count(), 2, "{told}");
+    assert_eq!(lines[2], "stopping the others", "{told}");
+    assert_eq!(told.matches("exit status: 0").count(), 1, "{told}");
 }
 
 // Scenario: a network's folder is full of secrets, and its logs and configuration were given some more. The bundle holds what helps,

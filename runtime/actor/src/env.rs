@@ -14,10 +14,8 @@ use std::fmt;
 use std::future::Future;
 #[cfg(any(test, feature = "simulation"))]
 use std::hash::Hasher as _;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_rt::{ArbiterHandle, System};
@@ -30,7 +28,7 @@ use tokio::time::{Instant, Sleep};
 use crate::counters::{Counters, CountersSnapshot};
 #[cfg(any(test, feature = "simulation"))]
 use crate::digest::Digest;
-use crate::error::{OffloadError, TaskError};
+use crate::error::OffloadError;
 #[cfg(any(test, feature = "simulation"))]
 use crate::hosted::{Handled, Hosted, Node, Scope, Scoped};
 #[cfg(any(test, feature = "simulation"))]
@@ -40,6 +38,10 @@ use crate::path::Path;
 use crate::pool::{self, Pool};
 use crate::rng::StreamRng;
 use crate::trace::{Step, StepKind, TraceCx, Tracer};
+
+mod handles;
+
+pub use handles::{DedicatedThread, Offloaded, Task};
 
 /// The wall clock of every simulation at its start: 2026-01-01T00:00:00Z.
 pub const SIMULATED_WALL_START_MS: u64 = 1_767_225_600_000;
@@ -510,66 +512,6 @@ impl Env {
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Env({:?}, {})", self.0.kind, self.0.node)
-    }
-}
-
-/// A task on the node's runtime.
-pub struct Task<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Task<T> {
-    /// Ends it at its next await.
-    pub fn abort(&self) {
-        self.0.abort();
-    }
-
-    /// Whether it has ended.
-    pub fn is_finished(&self) -> bool {
-        self.0.is_finished()
-    }
-}
-
-impl<T> Future for Task<T> {
-    type Output = Result<T, TaskError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|outcome| {
-            outcome.map_err(|error| {
-                if error.is_panic() {
-                    TaskError::Panicked
-                } else {
-                    TaskError::Aborted
-                }
-            })
-        })
-    }
-}
-
-/// The result of offloaded work.
-pub struct Offloaded<T>(oneshot::Receiver<Result<T, OffloadError>>);
-
-impl<T> Future for Offloaded<T> {
-    type Output = Result<T, OffloadError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0)
-            .poll(cx)
-            .map(|outcome| outcome.unwrap_or(Err(OffloadError::Closed)))
-    }
-}
-
-/// A thread of its own; dropping this detaches it.
-#[derive(Debug)]
-pub struct DedicatedThread(std::thread::JoinHandle<()>);
-
-impl DedicatedThread {
-    /// Waits for its end; false if it panicked. Blocks, so never from an actor.
-    pub fn join(self) -> bool {
-        self.0.join().is_ok()
-    }
-
-    /// Whether it has ended.
-    pub fn is_finished(&self) -> bool {
-        self.0.is_finished()
     }
 }
 

@@ -13,9 +13,7 @@ use bytes::Bytes;
 use futures::future::{Either, select};
 use futures::{FutureExt as _, StreamExt as _};
 use libp2p::core::transport::ListenerId;
-use libp2p::gossipsub::{
-    self, IdentTopic, MessageAcceptance, MessageId, PublishError, SubscriptionError,
-};
+use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, MessageId, SubscriptionError};
 use libp2p::multiaddr::Multiaddr;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
@@ -35,14 +33,15 @@ use super::peers::Peers;
 use super::substreams::{self, OpenError};
 use super::upgrade::{self, UpgradeError, node_id_of, peer_id_of};
 use super::ways::Ways;
-use super::{
-    ControlError, ControlEvent, DialFailure, Substream, gossip, lan, lookup, probing, reach, seen,
-};
+use super::{ControlError, ControlEvent, Substream, gossip, lan, lookup, probing, reach, seen};
 
 use crate::network::Address;
 
+mod answers;
 mod lookups;
 mod reaching;
+
+use answers::{dial_failures, not_tried, publish_error, reply};
 
 /// Events that wait for the role: a burst of peers and substreams fits.
 const EVENTS: usize = 256;
@@ -561,44 +560,4 @@ impl Driver {
     fn public(&self, peer: &PeerId) -> Option<pqcnet_crypto::NodePublic> {
         node_id_of(peer).and_then(|id| self.peers.public(&id))
     }
-}
-
-/// A caller that went away does not need its answer.
-fn reply<T>(answer: Answer<T>, value: T) {
-    if answer.send(value).is_err() {
-        tracing::trace!("the caller is gone");
-    }
-}
-
-fn publish_error(error: PublishError) -> ControlError {
-    match error {
-        PublishError::Duplicate => ControlError::Duplicate,
-        PublishError::NoPeersSubscribedToTopic => ControlError::NoPeers,
-        other => ControlError::Publish(other.to_string()),
-    }
-}
-
-fn dial_failures(error: DialError) -> Vec<(String, DialFailure)> {
-    match error {
-        DialError::Transport(tried) => tried
-            .into_iter()
-            .map(|(address, error)| {
-                let failure = match error {
-                    TransportError::Other(error) => {
-                        DialFailure::Upgrade(UpgradeError::from_io(error))
-                    }
-                    TransportError::MultiaddrNotSupported(address) => {
-                        DialFailure::NotTried(format!("{address} is not supported"))
-                    }
-                };
-                (upgrade::plain(&address), failure)
-            })
-            .collect(),
-        other => not_tried(&other.to_string()),
-    }
-}
-
-fn not_tried(reason: &str) -> Vec<(String, DialFailure)> {
-    let failure = DialFailure::NotTried(reason.to_owned());
-    vec![("any address".to_owned(), failure)]
 }
