@@ -28,6 +28,7 @@ use tokio::time::{Instant, Sleep};
 use crate::counters::{Counters, CountersSnapshot};
 #[cfg(any(test, feature = "simulation"))]
 use crate::digest::Digest;
+#[cfg(any(test, feature = "simulation"))]
 use crate::error::OffloadError;
 #[cfg(any(test, feature = "simulation"))]
 use crate::hosted::{Handled, Hosted, Node, Scope, Scoped};

@@ -1,9 +1,9 @@
 //! A private RabbitMQ, run by deploy/scripts/private-broker.sh. `tests/src/lib.rs` has this file too.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ const LOOKS: u32 = 1200;
 pub struct Broker {
     folder: tempfile::TempDir,
     ports: [u16; 3],
+    /// Kept from other tests.
+    _held: Vec<UdpSocket>,
     /// Lies in the folder.
     settings: Option<&'static str>,
     process: Option<Child>,
@@ -27,7 +29,7 @@ impl Broker {
         broker
     }
 
-    fn at_ports(ports: [u16; 3]) -> Broker {
+    fn at_ports((ports, held): ([u16; 3], Vec<UdpSocket>)) -> Broker {
         // The user that the broker runs as has to reach its folder.
         let folder = tempfile::Builder::new()
             .prefix("pqcnet-broker-")
@@ -37,6 +39,7 @@ impl Broker {
         Broker {
             folder,
             ports,
+            _held: held,
             settings: None,
             process: None,
         }
@@ -109,21 +112,36 @@ impl Broker {
 
     /// What the runbook says to do then.
     pub fn revive(&self) {
-        let node = self.name();
-        let said = Command::new(script("revive-streams.sh"))
-            .args(["-n", &node])
+        let said = self.look_for_streams();
+        let text = String::from_utf8_lossy(&said.stdout);
+        assert!(
+            said.status.success() && text.contains("{revived"),
+            "{said:?}"
+        );
+    }
+
+    /// The runbook's script; it says what it found, and mends that.
+    fn look_for_streams(&self) -> Output {
+        Command::new(script("revive-streams.sh"))
+            .args(["-n", &self.name()])
             .env("RABBITMQCTL", "/usr/lib/rabbitmq/bin/rabbitmqctl")
             .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
             .env("HOME", self.folder.path().join("broker/home"))
             .env("ERL_EPMD_PORT", self.ports[2].to_string())
             .current_dir(self.folder.path())
             .output()
-            .expect("the script runs");
-        let text = String::from_utf8_lossy(&said.stdout);
-        assert!(
-            said.status.success() && text.contains("{revived"),
-            "{said:?}"
-        );
+            .expect("the script runs")
+    }
+
+    /// For a test that has failed: what the runbook's script finds, and the end of the broker's log.
+    pub fn last_words(&self) -> String {
+        const LINES: usize = 200;
+        let found = self.look_for_streams();
+        let log = self.folder.path().join("broker/log/broker.log");
+        let log = fs::read_to_string(log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let last = &lines[lines.len().saturating_sub(LINES)..];
+        format!("the runbook's script: {found:?}\n{}", last.join("\n"))
     }
 
     fn name(&self) -> String {
@@ -184,8 +202,9 @@ impl Cluster {
     pub fn start() -> Cluster {
         const SETTINGS: &str = "cluster.conf";
         let ports = [free_ports(), free_ports(), free_ports()];
-        let epmd = ports[0][2];
-        let mut nodes = ports.map(|[amqp, dist, _]| Broker::at_ports([amqp, dist, epmd]));
+        let epmd = ports[0].0[2];
+        let mut nodes =
+            ports.map(|([amqp, dist, _], held)| Broker::at_ports(([amqp, dist, epmd], held)));
         let compose = fs::read_to_string(in_tree("deploy/rabbitmq/compose.yaml")).expect("a file");
         let (_, settings) = compose.split_once("content: |\n").expect("settings");
         let settings = settings
@@ -264,8 +283,9 @@ fn answers(port: u16) -> bool {
 }
 
 /// Ports below those that the kernel gives to outgoing connections and above those that tests give to nodes; each of the two
-/// test binaries that run brokers has half of them, since a broker takes seconds to bind what was chosen here.
-fn free_ports() -> [u16; 3] {
+/// test binaries that run brokers has half of them. A broker takes seconds to bind what was chosen here, and leaves it while it is dead: the same ports of UDP,
+/// which nobody else wants, are held until it is over, so that no other test chooses them.
+fn free_ports() -> ([u16; 3], Vec<UdpSocket>) {
     static TRIED: AtomicU32 = AtomicU32::new(0);
     const HALF: u32 = 1_350;
     let base = match env!("CARGO_PKG_NAME") {
@@ -273,11 +293,17 @@ fn free_ports() -> [u16; 3] {
         _ => 30_000 + HALF,
     };
     let start = std::process::id().wrapping_mul(61);
-    let mut held = Vec::new();
-    while held.len() < 3 {
+    let (mut ports, mut held) = (Vec::new(), Vec::new());
+    while ports.len() < 3 {
         let step = start.wrapping_add(TRIED.fetch_add(1, Relaxed));
         let port = (base + step % HALF) as u16;
-        held.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+        let Ok(mine) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) else {
+            continue;
+        };
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            ports.push(port);
+            held.push(mine);
+        }
     }
-    [0, 1, 2].map(|i: usize| held[i].local_addr().map_or(0, |at| at.port()))
+    ([ports[0], ports[1], ports[2]], held)
 }
