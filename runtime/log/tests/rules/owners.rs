@@ -40,12 +40,7 @@ impl Owner {
             log,
             store,
         } = self;
-        drop(log);
-        let held = Arc::downgrade(&store);
-        drop(store);
-        while held.upgrade().is_some() {
-            tokio::task::yield_now().await;
-        }
+        on_broker::over(log, store).await;
         let dir = if lost {
             tempfile::tempdir().unwrap()
         } else {

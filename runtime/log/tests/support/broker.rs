@@ -37,6 +37,16 @@ pub fn with(config: BrokerConfig, path: &Path) -> (BrokerLog, Arc<RocksStore>) {
     (BrokerLog::new(&env, store.clone(), config), store)
 }
 
+/// Ends a log and waits until nothing of it holds its store.
+pub async fn over(log: BrokerLog, store: Arc<RocksStore>) {
+    drop(log);
+    let held = Arc::downgrade(&store);
+    drop(store);
+    while held.upgrade().is_some() {
+        tokio::task::yield_now().await;
+    }
+}
+
 pub const S: ShardNo = ShardNo(3);
 pub const OTHER: ShardNo = ShardNo(4);
 
@@ -60,6 +70,11 @@ impl OnBroker {
         let dir = tempfile::tempdir().unwrap();
         let mut config = BrokerConfig::new(uri, prefix.as_str()).unwrap();
         config.settings.retention = limits;
+        OnBroker::at(config, uri, dir)
+    }
+
+    fn at(config: BrokerConfig, uri: &str, dir: tempfile::TempDir) -> Self {
+        let prefix = config.settings.prefix.clone();
         let (log, store) = with(config, dir.path());
         Self {
             uri: uri.to_owned(),
@@ -73,15 +88,8 @@ impl OnBroker {
     /// The log of an owner with an empty disk, whose broker is at this address.
     pub async fn elsewhere(self, uri: &str) -> Self {
         let (_, prefix, _) = self.ended().await;
-        let dir = tempfile::tempdir().unwrap();
-        let (log, store) = log(uri, dir.path(), &prefix);
-        Self {
-            uri: uri.to_owned(),
-            prefix,
-            dir,
-            log,
-            store,
-        }
+        let config = BrokerConfig::new(uri, prefix).unwrap();
+        OnBroker::at(config, uri, tempfile::tempdir().unwrap())
     }
 
     /// Ends the log and waits until nothing of it holds its store.
@@ -93,12 +101,7 @@ impl OnBroker {
             log,
             store,
         } = self;
-        drop(log);
-        let held = Arc::downgrade(&store);
-        drop(store);
-        while held.upgrade().is_some() {
-            tokio::task::yield_now().await;
-        }
+        over(log, store).await;
         (uri, prefix, dir)
     }
 }
@@ -110,14 +113,8 @@ impl Fixture for OnBroker {
 
     async fn restarted(self) -> Self {
         let (uri, prefix, dir) = self.ended().await;
-        let (log, store) = log(&uri, dir.path(), &prefix);
-        Self {
-            uri,
-            prefix,
-            dir,
-            log,
-            store,
-        }
+        let config = BrokerConfig::new(&uri, prefix).unwrap();
+        OnBroker::at(config, &uri, dir)
     }
 }
 
