@@ -9,6 +9,9 @@
 # broker back, with its streams, after a kill. It ends with whoever started it, and its port mapper ends with it.
 # User `guest`, password `guest`, as RabbitMQ has it for loopback. SETTINGS is a file of further ones, such as a cluster's: its
 # nodes share EPMD_PORT, on which a port mapper may run already, and what lies in FOLDER/home/.erlang.cookie.
+#
+# Once it serves, revive-streams.sh brings back what a release before 3.11.3 does not serve again by itself, as
+# deploy/rabbitmq/revive-streams.conf has it done where RabbitMQ is a service; FOLDER/log/revived.log says what it found. Not with REVIVE=no.
 set -eu
 
 if [ $# -lt 4 ] || [ $# -gt 5 ]; then
@@ -18,12 +21,18 @@ fi
 folder="$1" amqp="$2" dist="$3" epmd="$4" settings="${5:-/dev/null}"
 
 server=/usr/lib/rabbitmq/bin/rabbitmq-server
+revive="$(cd "$(dirname "$0")" && pwd)/revive-streams.sh"
 if [ ! -x "$server" ]; then
     printf '%s\n' "private-broker: rabbitmq-server is missing: apt-get install --no-install-recommends rabbitmq-server" >&2
     exit 3
 fi
 
 mkdir -p "$folder/home" "$folder/data" "$folder/log"
+cookie="$folder/home/.erlang.cookie"
+# Made here, so that the broker and its tools do not each make one.
+if [ ! -e "$cookie" ]; then
+    (umask 077 && od -An -N16 -tx1 /dev/urandom | tr -d ' \n' > "$cookie" && chmod 0400 "$cookie")
+fi
 : > "$folder/plugins"
 cat "$settings" - > "$folder/rabbitmq.conf" <<END
 listeners.tcp.1 = 127.0.0.1:$amqp
@@ -52,5 +61,11 @@ unset NOTIFY_SOCKET
 
 # shellcheck disable=SC2086 # `as` is a list of words
 setpriv $as --pdeathsig KILL epmd -address 127.0.0.1 -port "$epmd" &
+if [ "${REVIVE:-yes}" != no ]; then
+    # Read by this user: the other one may not reach the script.
+    # shellcheck disable=SC2086
+    RABBITMQCTL=/usr/lib/rabbitmq/bin/rabbitmqctl setpriv $as --pdeathsig KILL sh -s -- --await $$ \
+        -n "$RABBITMQ_NODENAME" < "$revive" > "$folder/log/revived.log" 2>&1 &
+fi
 # shellcheck disable=SC2086
 exec setpriv $as --pdeathsig KILL "$server"

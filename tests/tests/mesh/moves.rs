@@ -306,7 +306,7 @@ async fn shards_move_under_load_while_their_broker_dies() -> Result<()> {
         (vec![two.id; all], [0, all], two, two),
         (vec![one.id; all], [all, 0], one, two),
     ];
-    // Once a stream that was made as the broker died was never served again; this is to say more of it.
+    // A stream that the broker has and does not serve would be seen in these.
     let moved = moved_under_load(&network, &rounds, Some(&mut broker)).await;
     moved.inspect_err(|_| eprintln!("{}", broker.last_words()))?;
     for node in [one, two] {

@@ -10,6 +10,9 @@ use std::time::Duration;
 /// Looks for a broker that starts, a tenth of a second apart: one that does not serve after two minutes never will.
 const LOOKS: u32 = 1200;
 
+/// Run by whoever may read the broker's cookie.
+const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
+
 /// A RabbitMQ of this test's own; it ends with this value.
 pub struct Broker {
     folder: tempfile::TempDir,
@@ -18,6 +21,8 @@ pub struct Broker {
     _held: Vec<UdpSocket>,
     /// Lies in the folder.
     settings: Option<&'static str>,
+    /// Whether it brings its streams back by itself as it starts, as it is set up where it is a service.
+    revives: bool,
     process: Option<Child>,
 }
 
@@ -41,6 +46,7 @@ impl Broker {
             ports,
             _held: held,
             settings: None,
+            revives: true,
             process: None,
         }
     }
@@ -58,6 +64,7 @@ impl Broker {
             .arg(self.folder.path().join("broker"))
             .args(self.ports.map(|port| port.to_string()))
             .args(self.settings.map(|name| self.folder.path().join(name)))
+            .env("REVIVE", if self.revives { "yes" } else { "no" })
             .stdin(Stdio::null())
             .stdout(said.try_clone().expect("a file"))
             .stderr(said)
@@ -104,10 +111,56 @@ impl Broker {
     }
 
     /// `kill -9`, and then what is on its disk is what was there in the half second after its first stream: the name of what
-    /// coordinates streams is not in its file yet. A kill that has to come in time would not always.
+    /// coordinates streams is not in its file yet. A kill that has to come in time would not always. Nothing is mended by itself then.
     pub fn kill_forgetful(&mut self) {
         self.kill();
+        self.revives = false;
         fs::remove_file(self.names()).expect("the file of names");
+    }
+
+    /// `kill -9` while word of where this stream is served is on its way for longer than usual, which the coordinator has noted: before 3.11.3 a broker waits
+    /// for that word ever after. Whether it then brings the stream back by itself as it starts.
+    pub fn kill_waiting(&mut self, stream: &str, revives: bool) {
+        const WAITS: &str = r#"
+            Hold = fun() -> mnesia:write_lock_table(rabbit_queue), timer:sleep(infinity) end,
+            spawn(fun() -> mnesia:transaction(Hold) end),
+            timer:sleep(500),
+            [Q] = ets:lookup(rabbit_queue, rabbit_misc:r(<<"/">>, queue, <<"STREAM">>)),
+            Id = maps:get(name, amqqueue:get_type_state(Q)),
+            exit(amqqueue:get_pid(Q), kill),
+            Noted = fun() ->
+                State = maps:get(Id, element(2, rabbit_stream_coordinator:state())),
+                lists:keymember(updating, 1, [F || F <- tuple_to_list(State), is_tuple(F)])
+            end,
+            Wait = fun(Again, Looks) ->
+                Noted() orelse (Looks > 0 andalso begin timer:sleep(100), Again(Again, Looks - 1) end)
+            end,
+            true = Wait(Wait, 100),
+            timer:sleep(500),
+            [dets:sync(Table) || Table <- dets:all()],
+            noted."#;
+        self.remember();
+        let said = self.control(&["eval", &WAITS.replace("STREAM", stream)]);
+        let noted = String::from_utf8_lossy(&said.stdout);
+        assert_eq!(noted.trim(), "noted", "{said:?}");
+        self.revives = revives;
+        self.end();
+    }
+
+    /// Waits until it has looked at its streams as it started, and says what it found.
+    pub fn revived_by_itself(&self) -> String {
+        let log = self.folder.path().join("broker/log/revived.log");
+        for _ in 0..LOOKS {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            if ["revived", "nothing_to_do"]
+                .iter()
+                .any(|word| text.contains(word))
+            {
+                return text;
+            }
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        panic!("the broker never looked at its streams");
     }
 
     /// What the runbook says to do then.
@@ -122,15 +175,24 @@ impl Broker {
 
     /// The runbook's script; it says what it found, and mends that.
     fn look_for_streams(&self) -> Output {
-        Command::new(script("revive-streams.sh"))
+        self.operate(&script("revive-streams.sh"), &[])
+    }
+
+    fn control(&self, arguments: &[&str]) -> Output {
+        self.operate(Path::new(CONTROL), arguments)
+    }
+
+    fn operate(&self, program: &Path, arguments: &[&str]) -> Output {
+        Command::new(program)
             .args(["-n", &self.name()])
-            .env("RABBITMQCTL", "/usr/lib/rabbitmq/bin/rabbitmqctl")
+            .args(arguments)
+            .env("RABBITMQCTL", CONTROL)
             .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
             .env("HOME", self.folder.path().join("broker/home"))
             .env("ERL_EPMD_PORT", self.ports[2].to_string())
             .current_dir(self.folder.path())
             .output()
-            .expect("the script runs")
+            .expect("it runs")
     }
 
     /// For a test that has failed: what the runbook's script finds, and the end of the broker's log.
