@@ -1,10 +1,11 @@
 //! `pqcnet` as an operator types it.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
 
+use crate::network::Identity;
 use crate::process::binary;
 
 /// Runs `pqcnet …` in a folder; its code and what it printed.
@@ -31,4 +32,17 @@ pub fn pqcnet(folder: &Path, arguments: &[&str]) -> Result<String> {
         output.status.code()
     );
     Ok(printed)
+}
+
+/// A command of a client's, in its folder and with its files; it ends with whoever drops it.
+pub fn of_client(who: &Identity, arguments: &[&str]) -> Result<tokio::process::Command> {
+    let mut command = tokio::process::Command::new(binary("pqcnet")?);
+    command
+        .current_dir(&who.folder)
+        .args(arguments)
+        .args(["--network", "network.toml", "--keys", "client.keys"])
+        .args(["--key-file", "unlock.key"])
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    Ok(command)
 }

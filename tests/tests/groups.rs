@@ -10,12 +10,11 @@ use pqcnet_client::{Channel, ChannelName, Client, ClientConfig, GroupName, Refus
 use pqcnet_messages::Role;
 use pqcnet_p2p::network::Admission;
 use pqcnet_tests::amqp_proxy::AmqpProxy;
-use pqcnet_tests::command::pqcnet;
+use pqcnet_tests::command::{of_client, pqcnet};
 use pqcnet_tests::network::{Identity, Network};
 use pqcnet_tests::private_broker::Broker;
-use pqcnet_tests::process::binary;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, ChildStdout};
 
 /// Nothing here takes so long unless something hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -39,15 +38,9 @@ struct MemberProcess {
 
 impl MemberProcess {
     fn start(who: &Identity, channel: &ChannelName) -> Result<MemberProcess> {
-        let mut command = Command::new(binary("pqcnet")?);
-        command
-            .current_dir(&who.folder)
-            .args(["subscribe", channel.as_str(), "--group", GROUP])
-            .args(["--network", "network.toml", "--keys", "client.keys"])
-            .args(["--key-file", "unlock.key"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true);
+        let joining = ["subscribe", channel.as_str(), "--group", GROUP];
+        let mut command = of_client(who, &joining)?;
+        command.stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let stdout = child.stdout.take().context("piped")?;
         let lines = BufReader::new(stdout).lines();

@@ -1,16 +1,15 @@
 //! A relayer that keeps its newest records only, with real processes: whoever comes late begins at what is kept, and is told
 //! what it missed.
 
-use std::process::{Output, Stdio};
+use std::process::Output;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use pqcnet_client::{Channel, ChannelName, Client, ClientConfig, GroupName};
 use pqcnet_messages::Role;
 use pqcnet_p2p::network::Admission;
+use pqcnet_tests::command::of_client;
 use pqcnet_tests::network::{Identity, Network};
-use pqcnet_tests::process::binary;
-use tokio::process::Command;
 
 /// Nothing here takes so long unless something hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -40,15 +39,7 @@ async fn first_kept(client: &Client, channel: &Channel) -> Result<(u64, u64)> {
 }
 
 async fn subscribe(who: &Identity, arguments: &[&str]) -> Result<Output> {
-    let mut command = Command::new(binary("pqcnet")?);
-    command
-        .current_dir(&who.folder)
-        .args(["subscribe", "news"])
-        .args(arguments)
-        .args(["--network", "network.toml", "--keys", "client.keys"])
-        .args(["--key-file", "unlock.key"])
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
+    let mut command = of_client(who, &[&["subscribe", "news"], arguments].concat())?;
     Ok(command.output().await?)
 }
 
