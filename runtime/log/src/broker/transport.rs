@@ -79,8 +79,10 @@ pub enum BrokerError {
         /// Their writer epoch.
         epoch: u64,
     },
-    /// The broker has the stream's name, and does not serve it: not yet, or it forgot what coordinates its streams.
-    #[error("the broker does not serve {stream}, which it has: {detail}")]
+    /// The broker has the stream's name, and does not serve it: not yet, or it forgot what coordinates its streams, or where this one is.
+    #[error(
+        "the broker does not serve {stream}, which it has (for longer than half a minute: docs/runbooks/broker-streams-gone.md): {detail}"
+    )]
     Asleep {
         /// The stream.
         stream: String,
