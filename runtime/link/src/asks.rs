@@ -19,6 +19,8 @@ pub(crate) struct Sent {
     last_id: u64,
     open: HashMap<u64, Open>,
     deadlines: BTreeSet<(Duration, u64)>,
+    /// The first of them, which every turn of a link asks for.
+    first: Option<Duration>,
     used: u32,
 }
 
@@ -40,6 +42,7 @@ impl Sent {
         let id = self.last_id;
         self.used += units;
         self.deadlines.insert((deadline, id));
+        self.first = Some(self.first.map_or(deadline, |first| first.min(deadline)));
         let deadline = Some(deadline);
         self.open.insert(id, Open { units, deadline });
         id
@@ -48,24 +51,28 @@ impl Sent {
     /// Whether the ask was still wanted.
     pub(crate) fn forget(&mut self, id: u64) -> bool {
         let deadline = self.open.get_mut(&id).and_then(|open| open.deadline.take());
-        match deadline {
-            Some(deadline) => self.deadlines.remove(&(deadline, id)),
-            None => false,
+        let Some(deadline) = deadline else {
+            return false;
+        };
+        self.deadlines.remove(&(deadline, id));
+        if self.first == Some(deadline) {
+            self.first = self.deadlines.first().map(|(deadline, _)| *deadline);
         }
+        true
     }
 
     /// The next ask whose deadline is over; it is forgotten.
     pub(crate) fn expired(&mut self, now: Duration) -> Option<u64> {
-        let (deadline, id) = *self.deadlines.first()?;
-        if deadline > now {
+        if self.first? > now {
             return None;
         }
+        let (_, id) = *self.deadlines.first()?;
         self.forget(id);
         Some(id)
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        self.first
     }
 
     /// Closes an ask: its units, and whether it was still wanted.
@@ -152,5 +159,43 @@ impl Leaving {
             left += units;
         }
         left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever is sent, answered, forgotten and expires: the next deadline is the first of those that are still wanted.
+        #[test]
+        fn the_next_deadline_is_the_first(steps in proptest::collection::vec((0u8..4, 0u64..20), 0..80)) {
+            let mut sent = Sent::default();
+            let mut wanted: BTreeMap<u64, Duration> = BTreeMap::new();
+            let mut open: BTreeSet<u64> = BTreeSet::new();
+            for (step, what) in steps {
+                let chosen = open.iter().copied().nth(usize::try_from(what).unwrap() % open.len().max(1));
+                let deadline = Duration::from_secs(what);
+                match (step, chosen) {
+                    (0, Some(id)) => prop_assert_eq!(sent.forget(id), wanted.remove(&id).is_some()),
+                    (1, Some(id)) => {
+                        open.remove(&id);
+                        prop_assert_eq!(sent.answered(id).unwrap(), (1, wanted.remove(&id).is_some()));
+                    }
+                    (2, _) => while let Some(id) = sent.expired(deadline) {
+                        prop_assert!(wanted.remove(&id).unwrap() <= deadline);
+                    },
+                    _ => {
+                        let id = sent.add(1, deadline);
+                        wanted.insert(id, deadline);
+                        open.insert(id);
+                    }
+                }
+                prop_assert_eq!(sent.next_deadline(), wanted.values().min().copied());
+                prop_assert_eq!(sent.len(), open.len());
+            }
+        }
     }
 }

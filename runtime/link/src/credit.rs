@@ -68,6 +68,8 @@ impl Window {
 #[derive(Debug, Default)]
 pub(crate) struct Grants {
     lanes: BTreeMap<Lane, Window>,
+    /// Whether a grant may be due: a link asks at every turn, and hardly ever is one.
+    due: bool,
 }
 
 impl Grants {
@@ -77,6 +79,7 @@ impl Grants {
         if window.size == 0 {
             window.size = size;
             window.owed = size;
+            self.due |= window.due();
         }
     }
 
@@ -85,6 +88,7 @@ impl Grants {
         match self.lanes.get_mut(&lane) {
             Some(window) if window.out >= units => {
                 window.out -= units;
+                self.due |= window.due();
                 Ok(())
             }
             _ => Err(Fault::CreditExceeded {
@@ -98,14 +102,52 @@ impl Grants {
     pub(crate) fn give_back(&mut self, lane: Lane, units: u32) {
         if let Some(window) = self.lanes.get_mut(&lane) {
             window.owed = (window.owed + units).min(window.size.saturating_sub(window.out));
+            self.due |= window.due();
         }
     }
 
     /// The next grant to send.
     pub(crate) fn next_due(&mut self) -> Option<(Lane, u32)> {
-        let (lane, window) = self.lanes.iter_mut().find(|(_, window)| window.due())?;
+        if !self.due {
+            return None;
+        }
+        let Some((lane, window)) = self.lanes.iter_mut().find(|(_, window)| window.due()) else {
+            self.due = false;
+            return None;
+        };
         let units = std::mem::take(&mut window.owed);
         window.out += units;
         Some((*lane, units))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever the peer uses and gets back: as long as a window is due, a grant is next.
+        #[test]
+        fn what_is_due_is_next(steps in proptest::collection::vec((0u8..4, 1u32..4, 1u32..100), 0..80)) {
+            let mut grants = Grants::default();
+            for (step, service, units) in steps {
+                let lane = (ServiceId(service), Class::Request);
+                let held = grants.lanes.get(&lane).map_or(0, |window| window.out);
+                match step {
+                    0 => grants.open(lane, MAX_COST + units),
+                    1 => grants.give_back(lane, units),
+                    2 => {
+                        // What it does not hold it cannot use.
+                        prop_assert_eq!(grants.used(lane, units).is_ok(), held >= units);
+                    }
+                    _ => {
+                        let due = grants.lanes.values().filter(|window| window.due()).count();
+                        prop_assert_eq!(std::iter::from_fn(|| grants.next_due()).count(), due);
+                    }
+                }
+            }
+        }
     }
 }

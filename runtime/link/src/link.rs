@@ -70,12 +70,23 @@ pub struct Link {
     acks: BTreeMap<u64, (AckState, u64, u64)>,
     /// Bytes of answers to frames that cost the peer nothing, since it last read all there was.
     unpaid: usize,
+    times: Times,
+    stats: Stats,
+}
+
+/// What a link's next deadline is made of, in one place: every turn of every link asks for it.
+#[derive(Debug)]
+struct Times {
     hello_deadline: Duration,
     last_in: Duration,
     /// Since when an incomplete frame has not come to so many bytes.
     frame_since: Option<(Duration, usize)>,
     last_out: Duration,
-    stats: Stats,
+    /// Of the limits.
+    frame_timeout: Duration,
+    keepalive: Duration,
+    /// Of the limits, and of what the peer promised.
+    silent_after: Duration,
 }
 
 impl Link {
@@ -86,7 +97,15 @@ impl Link {
             ..config
         };
         let mut link = Link {
-            hello_deadline: now + config.limits.hello_timeout,
+            times: Times {
+                hello_deadline: now + config.limits.hello_timeout,
+                last_in: now,
+                frame_since: None,
+                last_out: now,
+                frame_timeout: config.limits.frame_timeout,
+                keepalive: config.limits.keepalive,
+                silent_after: config.limits.silent_after,
+            },
             state: State::Hello,
             peer: None,
             decoder: Decoder::default(),
@@ -103,9 +122,6 @@ impl Link {
             watched: Watches::default(),
             acks: BTreeMap::new(),
             unpaid: 0,
-            last_in: now,
-            frame_since: None,
-            last_out: now,
             stats: Stats::default(),
             config,
         };
@@ -176,7 +192,7 @@ impl Link {
         if self.state == State::Down {
             return;
         }
-        self.last_in = now;
+        self.times.last_in = now;
         self.stats.bytes_in += bytes.len() as u64;
         self.decoder.feed(bytes);
         while self.state != State::Down {
@@ -186,7 +202,8 @@ impl Link {
             };
             let handled = match self.decoder.next(limit) {
                 Ok(None) => {
-                    self.frame_since = match (self.decoder.buffered(), self.frame_since) {
+                    self.times.frame_since = match (self.decoder.buffered(), self.times.frame_since)
+                    {
                         (0, _) => None,
                         (held, Some((since, mark))) if held < mark => Some((since, mark)),
                         (held, _) => Some((now, held + FRAME_STEP)),
@@ -196,7 +213,7 @@ impl Link {
                 Ok(Some(kind)) => self.on_frame(kind),
                 Err(fault) => Err(fault),
             };
-            self.frame_since = None;
+            self.times.frame_since = None;
             self.stats.frames_in += 1;
             if let Err(fault) = handled {
                 self.fail(fault);
@@ -296,7 +313,7 @@ impl Link {
         };
         let bytes = frame::take(lane, max);
         self.received.replied(leaving.take(bytes.len()));
-        self.last_out = now;
+        self.times.last_out = now;
         self.stats.bytes_out += bytes.len() as u64;
         Some(bytes)
     }

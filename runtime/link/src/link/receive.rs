@@ -20,6 +20,8 @@ impl Link {
         match (self.state, kind) {
             (State::Hello, Kind::Hello(hello)) => {
                 let peer = frame::check_hello(hello)?;
+                let times = &mut self.times;
+                times.silent_after = times.silent_after.max(peer.keepalive * 3);
                 self.peer = Some(peer.clone());
                 self.state = State::Greeted {
                     accepted: false,

@@ -15,7 +15,7 @@ impl Link {
         match self.state {
             State::Down => return,
             State::Hello | State::Greeted { .. } => {
-                if now >= self.hello_deadline {
+                if now >= self.times.hello_deadline {
                     self.fail(Fault::HelloTimeout);
                 }
                 return;
@@ -32,9 +32,9 @@ impl Link {
             .is_some_and(|deadline| now >= deadline)
         {
             self.fail(Fault::SlowFrame);
-        } else if now >= self.last_in + self.silent_after() {
+        } else if now >= self.times.last_in + self.times.silent_after {
             self.fail(Fault::Silent);
-        } else if now >= self.last_out + self.config.limits.keepalive && self.outbound() == 0 {
+        } else if now >= self.times.last_out + self.times.keepalive && self.outbound() == 0 {
             self.push(Class::Control, Kind::Ping(pb::Ping {}));
         }
     }
@@ -43,12 +43,12 @@ impl Link {
     pub fn next_deadline(&self) -> Option<Duration> {
         match self.state {
             State::Down => None,
-            State::Hello | State::Greeted { .. } => Some(self.hello_deadline),
+            State::Hello | State::Greeted { .. } => Some(self.times.hello_deadline),
             State::Open | State::Draining => {
-                let silent = self.last_in + self.silent_after();
+                let silent = self.times.last_in + self.times.silent_after;
                 // While bytes wait for a slow socket, a Ping would only wait behind them.
                 let ping = if self.outbound() == 0 {
-                    self.last_out + self.config.limits.keepalive
+                    self.times.last_out + self.times.keepalive
                 } else {
                     silent
                 };
@@ -61,12 +61,7 @@ impl Link {
 
     /// When the frame that is being received must be whole, or 64 KiB longer. Bytes that trickle in keep no peer alive beyond it.
     fn frame_deadline(&self) -> Option<Duration> {
-        let (since, _) = self.frame_since?;
-        Some(since + self.config.limits.frame_timeout)
-    }
-
-    fn silent_after(&self) -> Duration {
-        let promised = self.peer.as_ref().map_or(Duration::ZERO, |p| p.keepalive);
-        self.config.limits.silent_after.max(promised * 3)
+        let (since, _) = self.times.frame_since?;
+        Some(since + self.times.frame_timeout)
     }
 }
