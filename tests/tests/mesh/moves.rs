@@ -309,15 +309,10 @@ async fn shards_move_under_load_while_their_broker_dies() -> Result<()> {
     // A stream that the broker has and does not serve would be seen in these.
     let moved = moved_under_load(&network, &rounds, Some(&mut broker)).await;
     moved.inspect_err(|_| eprintln!("{}", broker.last_words()))?;
-    for node in [one, two] {
-        let gone = "nothing of a shard that was given away is stored here any more";
-        ensure!(
-            said(node, gone) > 0,
-            "{} keeps what it gave away",
-            node.name
-        );
-    }
-    Ok(())
+    // The first relayer has all back, maybe before it looked for what could go: a shard that is to come back is kept.
+    let gone = "nothing of a shard that was given away is stored here any more";
+    let goes = format!("{} lets go of what it gave away", two.name);
+    until(&goes, || Ok(said(two, gone) > 0)).await
 }
 
 /// A group put a record aside, and the broker let its payload go with the stream's front. The shard moves to the other relayer and back: the list, what
