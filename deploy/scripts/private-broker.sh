@@ -10,7 +10,7 @@
 # User `guest`, password `guest`, as RabbitMQ has it for loopback. SETTINGS is a file of further ones, such as a cluster's: its
 # nodes share EPMD_PORT, on which a port mapper may run already, and what lies in FOLDER/home/.erlang.cookie.
 #
-# Once it serves, revive-streams.sh brings back what a release before 3.11.3 does not serve again by itself, as
+# Once it serves, revive-streams.sh brings back what a release before 3.13.7 does not serve again by itself, as
 # deploy/rabbitmq/revive-streams.conf has it done where RabbitMQ is a service; FOLDER/log/revived.log says what it found. Not with REVIVE=no.
 set -eu
 

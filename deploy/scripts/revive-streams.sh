@@ -69,6 +69,17 @@ Streams = fun() ->
            amqqueue:get_type(Q) =:= rabbit_stream_queue,
            lists:member(node(), maps:get(nodes, amqqueue:get_type_state(Q)))]
 end,
+% Of a segment that was only begun: its index has no record yet, and is made first.
+Halves = fun() ->
+    [{Id, Index} || {Id, _} <- Streams(),
+        Index <- filelib:wildcard(filename:join(osiris_log:directory(Id), "*.index")),
+        filelib:file_size(Index) =< 8,
+        not filelib:is_file(filename:rootname(Index) ++ ".segment")]
+end,
+Cleared = [case file:delete(Index) of
+    ok -> {cleared, Id};
+    Why -> {failed, Id, Why}
+end || {Id, Index} <- Lasting(Halves)],
 Knows = fun(Id) ->
     case whereis(Name) of
         undefined -> false;
@@ -111,7 +122,7 @@ Found = [case Awaited(Id) of
     {updating, _} -> {failed, Id, waiting};
     _ -> {found, Id}
 end || Id <- Looked],
-All = Named ++ Told ++ Found,
+All = Named ++ Cleared ++ Told ++ Found,
 case {[Id || {failed, Id, _} <- All], All} of
     {[], []} -> nothing_to_do;
     {[], Done} -> {revived, Done};

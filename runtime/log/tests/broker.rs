@@ -463,6 +463,31 @@ async fn a_broker_that_waits_for_its_stream(broker: &mut Broker) {
     assert_eq!(all_texts(&here.log).await, ["a", "b", "c", "d", "e"]);
 }
 
+// RabbitMQ before 3.13.7: killed between the two files of a segment that it begins, be it a stream's first or a later one, the broker does not
+// serve that stream, at no later start either. What is appended is spilled until what the runbook says to do is done; then everything is there.
+async fn a_broker_that_began_a_segment(broker: &mut Broker) {
+    let here = OnBroker::new(&broker.uri());
+    let [stream, other] = [S, OTHER].map(|shard| format!("{}.shard-{}", here.prefix, shard.0));
+    let generation = opened(&here.log).await;
+    append_each(&here.log, generation, 0, &["a", "b"]).await;
+    drained(&here.store).await;
+    // As the log makes one, before it writes there.
+    make_stream(&broker.uri(), &other).await;
+    broker.kill_beginning(&[&stream, &other]);
+    broker.resume();
+    append_each(&here.log, generation, 2, &["c"]).await;
+    broker.kill();
+    broker.resume();
+    append_each(&here.log, generation, 3, &["d"]).await;
+    refused_of(&here.log, OTHER, "does not serve").await;
+    assert_eq!(waiting(&here.store), 2);
+    broker.revive();
+    drained(&here.store).await;
+    append_each(&here.log, generation, 4, &["e"]).await;
+    assert_eq!(all_texts(&here.log).await, ["a", "b", "c", "d", "e"]);
+    opened_of(&here.log, OTHER).await;
+}
+
 /// Deletes the shard's stream, as an operator might.
 async fn delete_stream(broker: &Broker, prefix: &str) {
     let options = ConnectionProperties::default();
@@ -494,6 +519,7 @@ async fn the_log_outlives_its_broker() {
     a_broker_that_forgot_its_streams(&mut broker).await;
     a_broker_that_forgot_and_was_given_a_new_stream(&mut broker).await;
     a_broker_that_waits_for_its_stream(&mut broker).await;
+    a_broker_that_began_a_segment(&mut broker).await;
     what_is_put_aside_outlives_the_stream(&mut broker).await;
     let drained = an_outage_is_spilled_and_drained(&mut broker).await;
     an_empty_store_takes_over(drained).await;

@@ -152,7 +152,16 @@ impl Connection for AmqpConnection {
             let options = BasicConsumeOptions::default();
             let consumer = channel
                 .basic_consume(stream.as_str().into(), "".into(), options, arguments)
-                .await?;
+                .await;
+            let consumer = match consumer {
+                Ok(consumer) => consumer,
+                // `… does not have a replica on the local node`: it is to have one, and does not start.
+                Err(error) if is_soft(&error, &AMQPSoftError::PRECONDITIONFAILED) => {
+                    let detail = error.to_string();
+                    return Err(BrokerError::Asleep { stream, detail });
+                }
+                Err(error) => return Err(error.into()),
+            };
             let messages: Box<dyn Messages> = Box::new(AmqpMessages {
                 channel,
                 consumer,

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -145,6 +146,44 @@ impl Broker {
         assert_eq!(noted.trim(), "noted", "{said:?}");
         self.revives = revives;
         self.end();
+    }
+
+    /// `kill -9`, and then what is on its disk is what was there while each of these streams began a segment: the segment's index, and not
+    /// yet the segment itself. A kill that has to come between the making of two files would not always. Nothing is mended by itself then.
+    pub fn kill_beginning(&mut self, streams: &[&str]) {
+        const NEXT: &str = r#"
+            [Q] = ets:lookup(rabbit_queue, rabbit_misc:r(<<"/">>, queue, <<"STREAM">>)),
+            Folder = osiris_log:directory(amqqueue:get_type_state(Q)),
+            Next = case osiris_log:overview(Folder) of
+                {empty, _} -> 0;
+                {{_, Last}, _} -> Last + 1
+            end,
+            list_to_atom(lists:flatten(io_lib:format("~s/~20..0B", [Folder, Next])))."#;
+        self.remember();
+        let segments: Vec<PathBuf> = streams
+            .iter()
+            .map(|stream| {
+                let said = self.control(&["eval", &NEXT.replace("STREAM", stream)]);
+                let path = String::from_utf8_lossy(&said.stdout);
+                let path = path.trim().trim_matches('\'');
+                assert!(path.starts_with('/'), "{said:?}");
+                PathBuf::from(path).with_extension("segment")
+            })
+            .collect();
+        self.revives = false;
+        self.end();
+        for segment in segments {
+            let folder = segment.parent().and_then(|folder| folder.metadata().ok());
+            let folder = folder.expect("the stream's folder");
+            let index = segment.with_extension("index");
+            fs::write(&index, b"OSII\0\0\0\x01").expect("an index");
+            std::os::unix::fs::chown(&index, Some(folder.uid()), Some(folder.gid()))
+                .expect("the broker's file");
+            // A stream that is empty has begun its first segment before.
+            if let Err(error) = fs::remove_file(&segment) {
+                assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+            }
+        }
     }
 
     /// Waits until it has looked at its streams as it started, and says what it found.
