@@ -9,7 +9,9 @@
 # It is not started: its name goes back into the file of such names, and it starts the streams that it knows. Another one was
 # started instead, by a stream that was declared since: that one is told of the streams that it does not know, whose data are
 # where they were. It waits for ever for word of where a stream is served: it is told to look again (rabbitmq-server issue
-# 6179, mended in 3.11.3). Says `revived`, `nothing_to_do` or `not_revived`, and of what.
+# 6179, mended in 3.11.3). The broker died as it began a segment of a stream, and made the segment's index and not the segment:
+# that index, with which the stream never starts, is removed (mended in 3.13.7). Says `revived`, `nothing_to_do` or
+# `not_revived`, and of what.
 set -eu
 
 ctl="${RABBITMQCTL:-rabbitmqctl}"
