@@ -32,7 +32,10 @@ async fn told(
 ) -> Result<()> {
     let asking = async {
         // A node that is busy copying may not answer in time.
-        while !account(network, node).await.is_ok_and(|told| is_so(&told)) {
+        while !account(network, node)
+            .await
+            .is_ok_and(|report| is_so(&report))
+        {
             tokio::time::sleep(PACE).await;
         }
     };
@@ -43,7 +46,7 @@ async fn told(
 /// Waits until a relayer has exactly so many shards that work.
 async fn has_shards(network: &Network, node: &Node, count: usize) -> Result<()> {
     let what = format!("{count} shards");
-    told(network, node, &what, |told| told.shards.len() == count).await
+    told(network, node, &what, |report| report.shards.len() == count).await
 }
 
 /// Waits until the shards that work at a relayer are those that the map gives it: in the midst of an exchange it may have as many.
@@ -54,8 +57,8 @@ async fn has_its_own(network: &Network, node: &Node, map: &ShardMap) -> Result<(
         .map(|(shard, _)| shard)
         .collect();
     let what = format!("its shards of map {}", map.version());
-    told(network, node, &what, |told| {
-        let here: BTreeSet<u32> = told.shards.iter().map(|shard| shard.id).collect();
+    told(network, node, &what, |report| {
+        let here: BTreeSet<u32> = report.shards.iter().map(|shard| shard.id).collect();
         here == own
     })
     .await

@@ -79,7 +79,7 @@ pub enum BrokerError {
         /// Their writer epoch.
         epoch: u64,
     },
-    /// The broker has the stream's name, and does not serve it: not yet, or it forgot what coordinates its streams, or where this one is.
+    /// The broker has the stream's name, and does not serve it: not yet, or it forgot what coordinates its streams or where this one is, or the stream does not start.
     #[error(
         "the broker does not serve {stream}, which it has (for longer than half a minute: docs/runbooks/broker-streams-gone.md): {detail}"
     )]
@@ -137,6 +137,9 @@ pub trait Connection: Send + Sync + 'static {
     fn write(&self, stream: &str, make: Option<Retention>) -> Answer<Arc<dyn Writer>>;
 
     /// Reads a stream from a place on.
+    ///
+    /// # Errors
+    /// [`BrokerError::Asleep`].
     fn read(&self, stream: &str, from: Start) -> Answer<Box<dyn Messages>>;
 
     /// Deletes a stream and the queue beside it, as far as they are there. Takes the lock, and gives it up in the end.
