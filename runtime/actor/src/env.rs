@@ -14,6 +14,7 @@ use std::fmt;
 use std::future::Future;
 #[cfg(any(test, feature = "simulation"))]
 use std::hash::Hasher as _;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -305,6 +306,12 @@ impl Env {
     /// Waits.
     pub fn sleep(&self, duration: Duration) -> Sleep {
         tokio::time::sleep(duration)
+    }
+
+    /// Moves a sleep's end to `at` of [`Env::now`]'s time. To a later time this costs next to nothing, to an earlier one as much
+    /// as a new sleep.
+    pub fn reset(&self, sleep: Pin<&mut Sleep>, at: Duration) {
+        sleep.reset(self.instant_of(at));
     }
 
     /// Runs CPU work or blocking reads off this thread, on the node's pool; in a simulation at once, inline, and in a

@@ -1,6 +1,6 @@
 //! Open asks: ours, with their deadlines, and the peer's.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::error::Fault;
@@ -13,11 +13,11 @@ struct Open {
     deadline: Option<Duration>,
 }
 
-/// Asks we sent.
+/// Asks we sent. Most links have none open most of the time: the maps then hold no memory, which a hash table would.
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
     last_id: u64,
-    open: HashMap<u64, Open>,
+    open: BTreeMap<u64, Open>,
     deadlines: BTreeSet<(Duration, u64)>,
     /// The first of them, which every turn of a link asks for.
     first: Option<Duration>,
@@ -88,8 +88,8 @@ impl Sent {
 #[derive(Debug, Default)]
 pub(crate) struct Received {
     /// By class: a more urgent ask overtakes others that wait for the socket, so ids rise within a class only.
-    last_ids: BTreeMap<Class, u64>,
-    open: HashMap<u64, (u32, Class)>,
+    last_ids: [u64; 3],
+    open: BTreeMap<u64, (u32, Class)>,
     used: u32,
 }
 
@@ -105,7 +105,7 @@ impl Received {
         class: Class,
         window: u32,
     ) -> Result<(), Fault> {
-        let last = self.last_ids.get(&class).copied().unwrap_or(0);
+        let last = self.last_ids[class.index()];
         if id <= last || self.open.contains_key(&id) {
             return Err(Fault::BadAskId { id, last });
         }
@@ -113,7 +113,7 @@ impl Received {
         if used > window {
             return Err(Fault::AsksExceeded { window });
         }
-        self.last_ids.insert(class, id);
+        self.last_ids[class.index()] = id;
         self.used = used;
         self.open.insert(id, (units, class));
         Ok(())

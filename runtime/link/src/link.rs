@@ -16,6 +16,7 @@ mod streams;
 mod time;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -54,6 +55,8 @@ pub struct Link {
     decoder: Decoder,
     /// Frames to send, one buffer a class.
     lanes: [BytesMut; 3],
+    /// What each buffer has room for to begin with: as much as it held the last time.
+    rooms: [usize; 3],
     leaving: [Leaving; 3],
     events: VecDeque<Event>,
     granted: Granted,
@@ -110,6 +113,7 @@ impl Link {
             peer: None,
             decoder: Decoder::default(),
             lanes: Default::default(),
+            rooms: [LEAST_ROOM; 3],
             leaving: Default::default(),
             events: VecDeque::new(),
             granted: Granted::default(),
@@ -286,11 +290,11 @@ impl Link {
 
     /// What happened next.
     pub fn poll_event(&mut self) -> Option<Event> {
-        let event = self.events.pop_front();
-        if self.events.is_empty() && self.events.capacity() > 64 {
+        let event = self.events.pop_front()?;
+        if self.events.is_empty() && !KEPT_EVENTS.contains(&self.events.capacity()) {
             self.events = VecDeque::new();
         }
-        event
+        Some(event)
     }
 
     /// The next bytes for the socket: whole frames, the most urgent class first, about `max` bytes. None: flush now.
@@ -306,13 +310,13 @@ impl Link {
             }
             self.push_acks();
         }
-        let mut lanes = self.lanes.iter_mut().zip(&mut self.leaving);
-        let Some((lane, leaving)) = lanes.find(|(lane, _)| !lane.is_empty()) else {
+        let Some(at) = self.lanes.iter().position(|lane| !lane.is_empty()) else {
             self.unpaid = 0;
             return None;
         };
-        let bytes = frame::take(lane, max);
-        self.received.replied(leaving.take(bytes.len()));
+        let bytes = frame::take(&mut self.lanes[at], max);
+        self.rooms[at] = bytes.len().next_power_of_two().clamp(LEAST_ROOM, MOST_ROOM);
+        self.received.replied(self.leaving[at].take(bytes.len()));
         self.times.last_out = now;
         self.stats.bytes_out += bytes.len() as u64;
         Some(bytes)
@@ -334,7 +338,7 @@ impl Link {
         self.leaving[class.index()].put(PREFIX + len);
         let lane = &mut self.lanes[class.index()];
         if lane.capacity() == 0 {
-            lane.reserve((PREFIX + len).max(LANE_START));
+            lane.reserve((PREFIX + len).max(self.rooms[class.index()]));
         }
         frame::put(lane, frame, len);
     }
@@ -342,8 +346,12 @@ impl Link {
 
 /// Bytes of a frame that have a frame's time.
 const FRAME_STEP: usize = 64 * 1024;
-/// First allocation of a lane: a few small frames.
-const LANE_START: usize = 4 * 1024;
+/// Room for events that a link keeps when there are none: a busy one need not make it anew at every read, and one of very many that
+/// rest holds none.
+const KEPT_EVENTS: RangeInclusive<usize> = 8..=64;
+/// First allocation of a lane, bytes: a small frame or two, and some tens of them.
+const LEAST_ROOM: usize = 256;
+const MOST_ROOM: usize = 4 * 1024;
 /// More than a Reply's other fields can take, or an Event's.
 const REPLY_OVERHEAD: usize = 512;
 /// More than a Fate takes on the wire.

@@ -1,11 +1,13 @@
 //! The one task of a link: reads, dispatches, answers, writes, keeps time.
 
+mod alarm;
 mod dispatch;
+mod serving;
 mod streams;
 mod write;
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -15,10 +17,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::AsyncRead;
-use futures::future::{AbortHandle, Abortable};
-use futures::stream::FuturesUnordered;
-use pqcnet_link::{Answer, Class, DownReason, Event, Fault, Reason, ServiceId};
+use pqcnet_link::{Class, DownReason, Event, Fault, Reason, ServiceId};
 
+use alarm::Alarm;
+use serving::Serving;
 use streams::Followers;
 
 use super::bindings::Bindings;
@@ -41,8 +43,6 @@ thread_local! {
     static CHUNK: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-type Served = Abortable<Boxed<(u64, Answer)>>;
-
 /// Tells of one (service, class) that wait for room in a mailbox, in order. Their units bound how many there are.
 type Lane = VecDeque<Waiting>;
 
@@ -60,8 +60,7 @@ pub(super) struct Driver {
     shared: Arc<Shared>,
     bindings: Bindings,
     lanes: BTreeMap<(ServiceId, Class), Lane>,
-    served: FuturesUnordered<Served>,
-    aborts: HashMap<u64, AbortHandle>,
+    serving: Serving,
     /// None before the first: most links have none.
     followers: Option<Box<Followers>>,
     writing: Bytes,
@@ -70,7 +69,7 @@ pub(super) struct Driver {
     /// When what is being written must be down to so many bytes.
     write_deadline: Option<Duration>,
     write_mark: usize,
-    sleep: Option<(Duration, Boxed<()>)>,
+    alarm: Alarm,
     phase: Phase,
 }
 
@@ -106,15 +105,14 @@ impl Driver {
             shared,
             bindings,
             lanes: BTreeMap::new(),
-            served: FuturesUnordered::new(),
-            aborts: HashMap::new(),
+            serving: Serving::default(),
             followers: None,
             writing: Bytes::new(),
             unflushed: false,
             write_timeout,
             write_deadline: None,
             write_mark: 0,
-            sleep: None,
+            alarm: Alarm::default(),
             phase: Phase::Running,
         }
     }
@@ -153,7 +151,6 @@ impl Driver {
 
     /// Runs what is due and arms the one timer.
     fn poll_time(&mut self, cx: &mut Context<'_>) -> bool {
-        let now = self.shared.env().now();
         let link = self.shared.inner.lock().link.next_deadline();
         let own = match self.phase {
             Phase::Running => self.write_deadline,
@@ -162,30 +159,14 @@ impl Driver {
             }
         };
         let Some(deadline) = link.into_iter().chain(own).min() else {
-            self.sleep = None;
+            self.alarm.clear();
             return false;
         };
-        if deadline <= now {
-            self.sleep = None;
-            self.on_time(now);
-            return true;
+        let due = self.alarm.poll(self.shared.env(), deadline, cx).is_ready();
+        if due {
+            self.on_time(self.shared.env().now());
         }
-        // A timer that fires early only looks again, so it is not re-armed for a later deadline.
-        if self
-            .sleep
-            .as_ref()
-            .is_none_or(|(armed, _)| *armed > deadline)
-        {
-            let sleep = self.shared.env().sleep(deadline - now);
-            self.sleep = Some((deadline, Box::pin(sleep)));
-        }
-        if let Some((_, sleep)) = &mut self.sleep
-            && sleep.as_mut().poll(cx).is_ready()
-        {
-            self.sleep = None;
-            return true;
-        }
-        false
+        due
     }
 
     fn on_time(&mut self, now: Duration) {
@@ -307,9 +288,7 @@ impl Driver {
                 }
                 Event::Cancelled { id } => {
                     drop(inner);
-                    if let Some(abort) = self.aborts.remove(&id) {
-                        abort.abort();
-                    }
+                    self.serving.abort(id);
                 }
                 Event::Answer { id, answer } => {
                     let sink = inner.sinks.remove(&id);
@@ -394,8 +373,7 @@ impl Driver {
         let until = self.shared.env().now() + LINGER;
         self.phase = Phase::Parting { until };
         self.lanes.clear();
-        self.served.clear();
-        self.aborts.clear();
+        self.serving = Serving::default();
         self.followers = None;
         self.shared.go_down(reason);
     }

@@ -54,7 +54,7 @@ where
         }
     }
 
-    fn units(&self, letter: &Letter<M>) -> &Arc<Semaphore> {
+    fn units(&self, letter: &Letter<M>) -> &Semaphore {
         match letter.reply {
             Some(_) => &self.link.shared().ask_units,
             None => &self.credit,
@@ -210,7 +210,7 @@ where
     fn post_when_free(&self, mut letter: Letter<M>) -> Posting<'_, M> {
         Box::pin(async move {
             let payload = letter.msg.to_wire();
-            let units = Arc::clone(self.units(&letter));
+            let units = self.units(&letter);
             let Ok(permit) = units.acquire_many(cost(payload.len())).await else {
                 return Err(letter);
             };

@@ -112,7 +112,7 @@ pub(super) struct Shared {
     path: Path,
     pub(super) inner: Mutex<Inner>,
     /// Units left of the peer's ask window.
-    pub(super) ask_units: Arc<Semaphore>,
+    pub(super) ask_units: Semaphore,
     /// Notified when bytes have left for the socket.
     pub(super) space: Notify,
     task: Arc<Task>,
@@ -158,7 +158,7 @@ impl Shared {
                 closing: None,
                 down: None,
             }),
-            ask_units: Arc::new(Semaphore::new(ask_window as usize)),
+            ask_units: Semaphore::new(ask_window as usize),
             space: Notify::new(),
             leaver: Waker::from(Arc::clone(&task)),
             task,

@@ -4,8 +4,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::{AbortHandle, Abortable};
-use futures::stream::StreamExt as _;
 use pqcnet_actor::Passing;
 use pqcnet_link::{Answer, Class, DroppedWhy, Fault, Inbound, ServiceId, WireError};
 
@@ -136,12 +134,7 @@ impl Driver {
             Passing::Altered => handler.ask(altered(&payload), under, remaining),
         };
         match asked {
-            Ok(Asked::Taken(answer)) => {
-                let answered: Boxed<(u64, Answer)> = Box::pin(async move { (id, answer.await) });
-                let (abort, registration) = AbortHandle::new_pair();
-                self.aborts.insert(id, abort);
-                self.served.push(Abortable::new(answered, registration));
-            }
+            Ok(Asked::Taken(answer)) => self.serving.push(id, answer),
             Ok(Asked::Not(answer)) => self.answer(id, answer),
             Err(problem) => self.fail(name, problem),
         }
@@ -196,13 +189,9 @@ impl Driver {
 
     pub(super) fn poll_served(&mut self, cx: &mut Context<'_>) -> bool {
         let mut any = false;
-        while let Poll::Ready(Some(done)) = self.served.poll_next_unpin(cx) {
+        while let Some((id, answer)) = self.serving.poll_next(cx) {
             any = true;
-            // An aborted one was answered when it was cancelled.
-            if let Ok((id, answer)) = done {
-                self.aborts.remove(&id);
-                self.answer(id, answer);
-            }
+            self.answer(id, answer);
         }
         any
     }
