@@ -51,12 +51,11 @@ impl Route {
 /// Routes by node; many hold the same ones.
 pub type Routes = BTreeMap<NodeId, Arc<Route>>;
 
-/// What is asked of every page at every pull stands here; the advert itself, some six KiB with its keys, elsewhere.
+/// The advert itself, some six KiB with its keys, stands elsewhere.
 #[derive(Clone, Debug)]
 struct Page {
     signed: Box<SignedAdvert>,
-    fingerprint: [u8; 8],
-    expires_at_ms: u64,
+    stamp: Stamp,
     route: Arc<Route>,
     /// Not from this node's own disk.
     heard: bool,
@@ -64,11 +63,20 @@ struct Page {
     forwarded: bool,
 }
 
+/// All that a pull asks of a page whose advert the peer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Stamp {
+    fingerprint: [u8; 8],
+    expires_at_ms: u64,
+}
+
 /// The book. Whatever comes in has been verified, and its node is a member of the network.
 #[derive(Clone, Debug)]
 pub struct Book {
     me: NodeId,
     pages: BTreeMap<NodeId, Page>,
+    /// Those of all pages, in order and close together: every pull goes through them all, and mostly finds that nothing is lacking.
+    stamps: Vec<Stamp>,
     /// Grows whenever [`Book::routes`] changes.
     moves: u64,
 }
@@ -79,6 +87,7 @@ impl Book {
         Book {
             me,
             pages: BTreeMap::new(),
+            stamps: Vec::new(),
             moves: 0,
         }
     }
@@ -122,9 +131,17 @@ impl Book {
                 Arc::new(Route::of(&signed.advert))
             }
         };
-        let page = Page {
+        let stamp = Stamp {
             fingerprint: signed.fingerprint(),
             expires_at_ms: signed.advert.expires_at_ms(),
+        };
+        if let Some(former) = known.map(|page| page.stamp) {
+            self.forget_stamp(former);
+        }
+        let at = self.stamps.partition_point(|other| *other < stamp);
+        self.stamps.insert(at, stamp);
+        let page = Page {
+            stamp,
             route,
             signed: Box::new(signed),
             heard,
@@ -132,6 +149,12 @@ impl Book {
         };
         self.pages.insert(node, page);
         outcome
+    }
+
+    fn forget_stamp(&mut self, stamp: Stamp) {
+        if let Ok(at) = self.stamps.binary_search(&stamp) {
+            self.stamps.remove(at);
+        }
     }
 
     /// Whether gossip is to take this advert further: if it is what the book has of its node, and was not forwarded yet. It may have
@@ -174,14 +197,16 @@ impl Book {
 
     /// Forgets nodes that are members no more, and those of whom nothing was heard for [`KEEP_MS`]. Says whether there were any.
     pub fn sweep(&mut self, wall_ms: u64, is_member: impl Fn(NodeId) -> bool) -> bool {
-        let before = self.pages.len();
-        self.pages.retain(|node, page| {
-            let end = page.expires_at_ms.saturating_add(KEEP_MS);
-            wall_ms < end && is_member(*node)
+        let gone = self.pages.extract_if(.., |node, page| {
+            let end = page.stamp.expires_at_ms.saturating_add(KEEP_MS);
+            wall_ms >= end || !is_member(*node)
         });
-        let swept = self.pages.len() != before;
-        self.moves += u64::from(swept);
-        swept
+        let gone: Vec<Stamp> = gone.map(|(_, page)| page.stamp).collect();
+        for stamp in &gone {
+            self.forget_stamp(*stamp);
+        }
+        self.moves += u64::from(!gone.is_empty());
+        !gone.is_empty()
     }
 
     /// Nodes in the book.
@@ -198,22 +223,32 @@ impl Book {
     pub fn heard(&self, wall_ms: u64) -> usize {
         let pages = self.pages.values();
         pages
-            .filter(|page| page.heard && page.holds(wall_ms))
+            .filter(|page| page.heard && page.stamp.holds(wall_ms))
             .count()
     }
 
     /// What a pull of ours says that we have.
     pub fn have(&self) -> Vec<[u8; 8]> {
-        self.pages.values().map(|page| page.fingerprint).collect()
+        self.stamps.iter().map(|stamp| stamp.fingerprint).collect()
     }
 
     /// The first of the adverts that still hold and that a peer with these fingerprints lacks; its own it has.
     pub fn lacking(&self, peer: NodeId, have: &[[u8; 8]], wall_ms: u64) -> Pulled<SignedAdvert> {
         let mut have = have.to_vec();
         have.sort_unstable();
-        let mut lacking = self.pages.iter().filter(|(node, page)| {
-            **node != peer && page.holds(wall_ms) && have.binary_search(&page.fingerprint).is_err()
-        });
+        let own = self.pages.get(&peer).map(|page| page.stamp);
+        let lacks = |stamp: &Stamp| {
+            stamp.holds(wall_ms)
+                && Some(*stamp) != own
+                && have.binary_search(&stamp.fingerprint).is_err()
+        };
+        if !self.stamps.iter().any(lacks) {
+            return Pulled {
+                items: Vec::new(),
+                more: false,
+            };
+        }
+        let mut lacking = (self.pages.iter()).filter(|(_, page)| lacks(&page.stamp));
         let items = lacking.by_ref().take(MAX_PULLED);
         Pulled {
             items: items.map(|(_, page)| (*page.signed).clone()).collect(),
@@ -222,7 +257,7 @@ impl Book {
     }
 }
 
-impl Page {
+impl Stamp {
     fn holds(&self, wall_ms: u64) -> bool {
         wall_ms < self.expires_at_ms
     }
@@ -353,6 +388,7 @@ mod tests {
                 third.hear(signed);
             }
             prop_assert!(one.iter().eq(third.iter()));
+            prop_assert_eq!(one.have(), third.have());
             for (node, signed) in one.iter() {
                 let youngest = arrivals.iter().filter(|(who, _)| id(*who) == node).map(|(_, at)| *at).max();
                 prop_assert_eq!(Some(signed.advert.issued_at_ms), youngest);
