@@ -85,14 +85,15 @@ struct Wall {
     drift_ppm: i32,
 }
 
-/// A hosted node's life, shared by everything that runs in it.
+/// A hosted node's life, shared by everything that runs in it. What every poll asks lies together.
+#[repr(C)]
 pub(crate) struct Node {
-    seed: [u8; 32],
+    over: AtomicBool,
+    yields: u32,
+    host: Arc<dyn Host>,
     name: Arc<str>,
     boot: u32,
-    host: Arc<dyn Host>,
-    yields: u32,
-    over: AtomicBool,
+    seed: [u8; 32],
     tasks: Mutex<Tasks>,
     wall: Mutex<Wall>,
     purposes: Mutex<BTreeMap<String, u64>>,
@@ -208,12 +209,13 @@ impl Wall {
     }
 }
 
-/// Something that runs in a hosted node: the node itself, an actor, a task.
+/// Something that runs in a hosted node: the node itself, an actor, a task. There are many, and one is looked at in every poll:
+/// what few of them need is elsewhere.
 pub(crate) struct Scope {
     node: Arc<Node>,
     key: [u64; 2],
     children: AtomicU64,
-    streams: Mutex<Streams>,
+    streams: Mutex<Option<Box<Streams>>>,
 }
 
 #[derive(Default)]
@@ -282,6 +284,7 @@ impl Scope {
             return false;
         }
         let mut streams = lock(&self.streams);
+        let streams = streams.get_or_insert_default();
         let (stream, left) = streams.until_yield.get_or_insert_with(|| {
             let mut stream = self.stream(b"yield");
             let first = stream.next_u64() % (2 * yields);
@@ -319,6 +322,7 @@ pub fn entropy(out: &mut [u8]) -> bool {
         Some(scope) => {
             let mut streams = lock(&scope.streams);
             let stream = streams
+                .get_or_insert_default()
                 .entropy
                 .get_or_insert_with(|| scope.stream(b"entropy"));
             stream.fill_bytes(out);

@@ -6,6 +6,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
+use super::engine::LinkNo;
 use super::parcel::{Parcel, Taker};
 use crate::world::NodeNo;
 
@@ -59,6 +60,8 @@ impl End {
 pub(super) struct Side {
     pub(super) node: NodeNo,
     pub(super) port: u16,
+    /// What it sends goes over; none before the first.
+    pub(super) link: Option<LinkNo>,
     /// Somebody holds this end.
     pub(super) held: bool,
     /// The connection stands, as far as this end knows.
@@ -90,6 +93,7 @@ impl Side {
         Side {
             node,
             port,
+            link: None,
             held: false,
             open: false,
             awaited: false,

@@ -128,14 +128,17 @@ impl State {
         let Some(conn) = self.conns.get(number) else {
             return;
         };
-        let (sender, receiver) = (conn.side(from).node, conn.side(from.other()).node);
+        let to = from.other();
+        let (sender, receiver) = (conn.side(from).node, conn.side(to).node);
+        let link = conn.side(from).link;
         let bytes = item.bytes();
         self.note_sent(now, sender, receiver);
-        let arrives = self.segment(now, sender, receiver, bytes);
-        let to = from.other();
+        let link = link.unwrap_or_else(|| self.link_number(sender, receiver));
+        let arrives = self.segment_over(now, (sender, receiver), link, bytes);
         let Some(conn) = self.conns.get(number) else {
             return;
         };
+        conn.side(from).link = Some(link);
         let side = conn.side(to);
         let at = arrives.max(side.last_arrival);
         side.last_arrival = at;

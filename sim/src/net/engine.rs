@@ -62,6 +62,10 @@ struct Shared {
     state: Mutex<State>,
 }
 
+/// One direction between two nodes, by the order of their first word.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LinkNo(u32);
+
 pub(super) struct LinkState {
     pub(super) link: Link,
     rng: Option<StreamRng>,
@@ -77,7 +81,9 @@ pub(super) struct State {
     by_ip: BTreeMap<IpAddr, NodeNo>,
     by_name: BTreeMap<String, NodeNo>,
     model: Box<dyn LinkModel>,
-    links: Vec<BTreeMap<NodeNo, LinkState>>,
+    /// By sender and receiver; the links themselves lie together.
+    link_numbers: Vec<BTreeMap<NodeNo, LinkNo>>,
+    links: Vec<LinkState>,
     pub(super) cuts: Cuts,
     pub(super) heap: BinaryHeap<Reverse<Event>>,
     last_event: u64,
@@ -120,6 +126,7 @@ impl Net {
                 by_ip: BTreeMap::new(),
                 by_name: BTreeMap::new(),
                 model,
+                link_numbers: Vec::new(),
                 links: Vec::new(),
                 cuts: Cuts::default(),
                 heap: BinaryHeap::new(),
@@ -171,7 +178,7 @@ impl Net {
         state.by_name.insert(name.to_string(), node);
         state.hosts.push(host);
         state.sites.push(Site { node, name, place });
-        state.links.push(BTreeMap::new());
+        state.link_numbers.push(BTreeMap::new());
         node
     }
 

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use super::{LinkState, State, ns, tick_of};
+use super::{LinkNo, LinkState, State, ns, tick_of};
 use crate::net::deliver::{Event, What};
 use crate::net::host::Nat;
 use crate::net::link::Link;
@@ -32,28 +32,25 @@ impl State {
             .link(&self.sites[from.index()], &self.sites[to.index()])
     }
 
-    pub(in crate::net) fn link(&mut self, from: NodeNo, to: NodeNo) -> &mut LinkState {
-        if !self.links[from.index()].contains_key(&to) {
-            let link = self.modelled(from, to);
-            let fresh = LinkState {
-                link,
-                rng: None,
-                busy_until: 0,
-            };
-            self.links[from.index()].insert(to, fresh);
+    /// The link from one node to another, made when they first need it.
+    pub(in crate::net) fn link_number(&mut self, from: NodeNo, to: NodeNo) -> LinkNo {
+        if let Some(number) = self.link_numbers[from.index()].get(&to) {
+            return *number;
         }
-        let (seed, sites) = (self.seed, &self.sites);
-        let links = &mut self.links[from.index()];
-        let state = links.entry(to).or_insert_with(|| LinkState {
-            link: Link::default(),
+        let link = self.modelled(from, to);
+        let number = LinkNo(u32::try_from(self.links.len()).expect("fewer links than numbers"));
+        self.links.push(LinkState {
+            link,
             rng: None,
             busy_until: 0,
         });
-        if state.rng.is_none() && state.link.is_random() {
-            let (a, b) = (&sites[from.index()].name, &sites[to.index()].name);
-            state.rng = Some(stream_of(seed, a, "net", b.as_str()));
-        }
-        state
+        self.link_numbers[from.index()].insert(to, number);
+        number
+    }
+
+    pub(in crate::net) fn link(&mut self, from: NodeNo, to: NodeNo) -> &mut LinkState {
+        let number = self.link_number(from, to);
+        &mut self.links[number.0 as usize]
     }
 
     /// When the last of so many bytes has left over their node's own line and the link; `None` where more waits than may and
@@ -62,6 +59,7 @@ impl State {
         &mut self,
         now: u64,
         (from, to): (NodeNo, NodeNo),
+        link: LinkNo,
         bytes: usize,
         drops: bool,
     ) -> Option<(u64, &mut LinkState)> {
@@ -74,7 +72,11 @@ impl State {
             line.up = passed;
             ready = passed;
         }
-        let state = self.link(from, to);
+        let state = &mut self.links[link.0 as usize];
+        if state.rng.is_none() && state.link.is_random() {
+            let (a, b) = (&self.sites[from.index()].name, &self.sites[to.index()].name);
+            state.rng = Some(stream_of(self.seed, a, "net", b.as_str()));
+        }
         let Some(bandwidth) = state.link.bandwidth else {
             return Some((ready, state));
         };
@@ -119,8 +121,20 @@ impl State {
         to: NodeNo,
         bytes: usize,
     ) -> u64 {
+        let link = self.link_number(from, to);
+        self.segment_over(now, (from, to), link, bytes)
+    }
+
+    /// The same over a link that has been looked up.
+    pub(in crate::net) fn segment_over(
+        &mut self,
+        now: u64,
+        (from, to): (NodeNo, NodeNo),
+        link: LinkNo,
+        bytes: usize,
+    ) -> u64 {
         let slower = self.slower(from, to);
-        let Some((leaves, state)) = self.depart(now, (from, to), bytes, false) else {
+        let Some((leaves, state)) = self.depart(now, (from, to), link, bytes, false) else {
             // Streams wait.
             return u64::MAX;
         };
@@ -140,7 +154,8 @@ impl State {
         bytes: usize,
     ) -> [Option<u64>; 2] {
         let slower = self.slower(from, to);
-        let Some((leaves, state)) = self.depart(now, (from, to), bytes, true) else {
+        let link = self.link_number(from, to);
+        let Some((leaves, state)) = self.depart(now, (from, to), link, bytes, true) else {
             return [None, None];
         };
         let delays = match &mut state.rng {
