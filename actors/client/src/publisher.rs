@@ -319,7 +319,7 @@ impl Driver {
                     let paused = self.flow.borrow_and_update().is_some();
                     self.producer.on_flow(self.env.now(), paused);
                 }
-                Some(answered) = self.answers.next() => {
+                Some(answered) = self.answers.next(), if !self.answers.is_empty() => {
                     let (now, random) = (self.env.now(), rng.next_u64());
                     match answered {
                         Answered::Opened(answer) => self.producer.on_opened(now, random, answer),

@@ -225,8 +225,21 @@ struct Streams {
     until_yield: Option<(StreamRng, u64)>,
 }
 
+/// A scope, and its node beside it: of most polls it is the node alone that is asked for.
+struct Running {
+    scope: Arc<Scope>,
+    node: Arc<Node>,
+}
+
+impl Running {
+    fn new(scope: Arc<Scope>) -> Running {
+        let node = Arc::clone(&scope.node);
+        Running { scope, node }
+    }
+}
+
 thread_local! {
-    static RUNNING: RefCell<Option<Arc<Scope>>> = const { RefCell::new(None) };
+    static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
 }
 
 /// A [`Digest`] of bytes.
@@ -264,7 +277,7 @@ impl Scope {
     /// The scope that runs now if it is of this node, else the node's own.
     pub(crate) fn current_or(root: &Arc<Scope>) -> Arc<Scope> {
         RUNNING.with_borrow(|running| match running {
-            Some(scope) if Arc::ptr_eq(&scope.node, &root.node) => Arc::clone(scope),
+            Some(now) if Arc::ptr_eq(&now.node, &root.node) => Arc::clone(&now.scope),
             Some(_) | None => Arc::clone(root),
         })
     }
@@ -278,11 +291,9 @@ impl Scope {
         StreamRng::derive(&self.node.seed, &[b"scope", &a, &b, purpose])
     }
 
+    /// In a node some of whose polls do.
     fn gives_way(&self) -> bool {
         let yields = u64::from(self.node.yields);
-        if yields == 0 {
-            return false;
-        }
         let mut streams = lock(&self.streams);
         let streams = streams.get_or_insert_default();
         let (stream, left) = streams.until_yield.get_or_insert_with(|| {
@@ -300,18 +311,28 @@ impl Scope {
 
     /// Runs `f` as this scope.
     pub(crate) fn enter<T>(self: &Arc<Scope>, f: impl FnOnce() -> T) -> T {
-        let before = RUNNING.replace(Some(Arc::clone(self)));
-        let _back = Back(before);
+        let mut own = Some(Running::new(Arc::clone(self)));
+        let _turn = Turn::begin(&mut own);
         f()
     }
 }
 
-/// Whoever ran before runs again, also after a panic.
-struct Back(Option<Arc<Scope>>);
+/// A turn of whoever is lent to the thread for it. After it, also after a panic, it is where it was, and whoever ran before runs again.
+struct Turn<'a> {
+    home: &'a mut Option<Running>,
+    before: Option<Running>,
+}
 
-impl Drop for Back {
+impl<'a> Turn<'a> {
+    fn begin(home: &'a mut Option<Running>) -> Turn<'a> {
+        let before = RUNNING.replace(home.take());
+        Turn { home, before }
+    }
+}
+
+impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        drop(RUNNING.replace(self.0.take()));
+        *self.home = RUNNING.replace(self.before.take());
     }
 }
 
@@ -319,7 +340,8 @@ impl Drop for Back {
 pub fn entropy(out: &mut [u8]) -> bool {
     RUNNING.with_borrow(|running| match running {
         None => false,
-        Some(scope) => {
+        Some(now) => {
+            let scope = &now.scope;
             let mut streams = lock(&scope.streams);
             let stream = streams
                 .get_or_insert_default()
@@ -333,31 +355,25 @@ pub fn entropy(out: &mut [u8]) -> bool {
 
 /// Charges whoever runs on this thread now for something computed. False if nobody of a hosted node does.
 pub fn charge(cost: Duration) -> bool {
-    let host = RUNNING.with_borrow(|running| {
-        let scope = running.as_ref()?;
-        Some(Arc::clone(&scope.node.host))
-    });
-    match host {
-        Some(host) => {
-            host.charge(cost);
-            true
-        }
-        None => false,
-    }
+    RUNNING.with_borrow(|running| {
+        let node = running.as_ref().map(|now| &now.node);
+        node.map(|node| node.host.charge(cost)).is_some()
+    })
 }
 
 /// The name of the hosted node that runs on this thread now.
 pub fn running() -> Option<Arc<str>> {
     RUNNING.with_borrow(|running| {
-        let scope = running.as_ref()?;
-        Some(Arc::clone(&scope.node.name))
+        let now = running.as_ref()?;
+        Some(Arc::clone(&now.node.name))
     })
 }
 
 pin_project! {
     /// A future that runs as its scope, for as long as the node lives, and is dropped as it.
     pub(crate) struct Scoped<F> {
-        scope: Arc<Scope>,
+        // None while it is polled.
+        running: Option<Running>,
         #[pin]
         future: Option<F>,
     }
@@ -365,8 +381,8 @@ pin_project! {
     impl<F> PinnedDrop for Scoped<F> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            let scope = Arc::clone(this.scope);
-            scope.enter(|| this.future.set(None));
+            let _turn = Turn::begin(this.running);
+            this.future.set(None);
         }
     }
 }
@@ -374,7 +390,7 @@ pin_project! {
 impl<F> Scoped<F> {
     pub(crate) fn new(scope: Arc<Scope>, future: F) -> Self {
         Scoped {
-            scope,
+            running: Some(Running::new(scope)),
             future: Some(future),
         }
     }
@@ -385,18 +401,18 @@ impl<F: Future> Future for Scoped<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        if this.scope.node.is_over() {
+        let (Some(running), Some(future)) = (&*this.running, this.future.as_pin_mut()) else {
+            return Poll::Pending;
+        };
+        if running.node.is_over() {
             // It has been aborted, and is dropped before its next turn.
             return Poll::Pending;
         }
-        if this.scope.gives_way() {
+        if running.node.yields > 0 && running.scope.gives_way() {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let scope = Arc::clone(this.scope);
-        match this.future.as_pin_mut() {
-            Some(future) => scope.enter(|| future.poll(cx)),
-            None => Poll::Pending,
-        }
+        let _turn = Turn::begin(this.running);
+        future.poll(cx)
     }
 }

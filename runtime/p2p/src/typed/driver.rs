@@ -130,7 +130,7 @@ impl Driver {
         busy |= self.poll_events();
         busy |= self.poll_lanes(cx);
         busy |= self.poll_served(cx);
-        busy |= self.poll_watched(cx);
+        busy |= self.poll_watched();
         busy |= self.poll_taps(cx);
         self.poll_left();
         busy |= self.poll_drained();

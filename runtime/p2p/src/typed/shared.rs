@@ -126,6 +126,8 @@ pub(super) struct Shared {
 struct Task {
     waker: AtomicWaker,
     somebody_left: AtomicBool,
+    /// Of those whom the peer watches.
+    somebody_changed: AtomicBool,
 }
 
 impl Wake for Task {
@@ -136,6 +138,20 @@ impl Wake for Task {
     fn wake_by_ref(self: &Arc<Self>) {
         self.somebody_left.store(true, Ordering::Release);
         self.waker.wake();
+    }
+}
+
+/// Wakes the link's task because somebody whom the peer watches has changed.
+struct Changed(Arc<Task>);
+
+impl Wake for Changed {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.somebody_changed.store(true, Ordering::Release);
+        self.0.waker.wake();
     }
 }
 
@@ -193,6 +209,15 @@ impl Shared {
 
     pub(super) fn take_somebody_left(&self) -> bool {
         self.task.somebody_left.swap(false, Ordering::AcqRel)
+    }
+
+    /// A waker for what the peer watches.
+    pub(super) fn changed(&self) -> Waker {
+        Waker::from(Arc::new(Changed(Arc::clone(&self.task))))
+    }
+
+    pub(super) fn take_somebody_changed(&self) -> bool {
+        self.task.somebody_changed.swap(false, Ordering::AcqRel)
     }
 
     pub(super) fn credit(&self, service: ServiceId, class: Class) -> Arc<Semaphore> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use futures::future::{AbortHandle, Abortable};
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -25,10 +25,11 @@ enum Seen {
 }
 
 /// What the peer follows: the driver's part of it.
-#[derive(Default)]
 pub(super) struct Followers {
     taps: BTreeMap<u64, Tap>,
+    /// Polled when one of them was woken: most never are while the link lasts.
     watched: FuturesUnordered<Abortable<Boxed<Seen>>>,
+    changed: Waker,
     aborts: HashMap<u64, AbortHandle>,
 }
 
@@ -37,6 +38,7 @@ impl Followers {
         let (abort, registration) = AbortHandle::new_pair();
         self.aborts.insert(id, abort);
         self.watched.push(Abortable::new(seen, registration));
+        self.changed.wake_by_ref();
     }
 }
 
@@ -48,7 +50,15 @@ impl Driver {
     }
 
     fn followers(&mut self) -> &mut Followers {
-        self.followers.get_or_insert_default()
+        let shared = &self.shared;
+        self.followers.get_or_insert_with(|| {
+            Box::new(Followers {
+                taps: BTreeMap::new(),
+                watched: FuturesUnordered::new(),
+                changed: shared.changed(),
+                aborts: HashMap::new(),
+            })
+        })
     }
 
     pub(super) fn on_subscribe(
@@ -150,12 +160,17 @@ impl Driver {
         }
     }
 
-    pub(super) fn poll_watched(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(super) fn poll_watched(&mut self) -> bool {
         let Some(followers) = &mut self.followers else {
             return false;
         };
+        if !self.shared.take_somebody_changed() {
+            return false;
+        }
         let mut any = false;
-        while let Poll::Ready(Some(done)) = followers.watched.poll_next_unpin(cx) {
+        let changed = followers.changed.clone();
+        let mut cx = Context::from_waker(&changed);
+        while let Poll::Ready(Some(done)) = followers.watched.poll_next_unpin(&mut cx) {
             any = true;
             // An aborted one interests nobody.
             let Ok(seen) = done else { continue };
