@@ -55,31 +55,34 @@ impl End {
     }
 }
 
-/// One end.
+/// One end. What every read and write asks for comes first and lies together: most ends have not been touched for long.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Side {
+    /// Came, and was not read yet.
+    pub(super) inbox: VecDeque<Bytes>,
+    pub(super) reader: Option<Waker>,
+    /// Sent to this end, and not read by it.
+    pub(super) unread: usize,
+    /// When the last item that travels to this end arrives, ns.
+    pub(super) last_arrival: u64,
+    /// Nothing comes after the inbox.
+    pub(super) eof: bool,
+    pub(super) error: Option<io::ErrorKind>,
+    pub(super) fin_sent: bool,
+    /// The other end's writer waits until this one reads.
+    pub(super) starves: bool,
     pub(super) node: NodeNo,
-    pub(super) port: u16,
     /// What it sends goes over; none before the first.
     pub(super) link: Option<LinkNo>,
+    pub(super) port: u16,
     /// Somebody holds this end.
     pub(super) held: bool,
     /// The connection stands, as far as this end knows.
     pub(super) open: bool,
     /// Nobody holds it yet, but a listener will.
     pub(super) awaited: bool,
-    /// Came, and was not read yet.
-    pub(super) inbox: VecDeque<Bytes>,
-    /// Nothing comes after the inbox.
-    pub(super) eof: bool,
-    pub(super) error: Option<io::ErrorKind>,
-    pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
-    /// Sent by this end, and not read by the other.
-    pub(super) unread: usize,
-    pub(super) fin_sent: bool,
-    /// When the last item that travels to this end arrives, ns.
-    pub(super) last_arrival: u64,
     /// Items for this end that a cut path holds up, in order.
     pub(super) held_up: VecDeque<Item>,
     /// They are being tried again, and later ones wait behind them.
@@ -103,6 +106,7 @@ impl Side {
             reader: None,
             writer: None,
             unread: 0,
+            starves: false,
             fin_sent: false,
             last_arrival: 0,
             held_up: VecDeque::new(),

@@ -489,9 +489,14 @@ impl Net {
                     what => state.happen(now, event.at, what),
                 }
             }
-            let woken = std::mem::take(&mut state.woken);
+            let mut woken = std::mem::take(&mut state.woken);
             drop(state);
-            woken.into_iter().for_each(Waker::wake);
+            woken.drain(..).for_each(Waker::wake);
+            let mut state = self.lock();
+            if state.woken.is_empty() {
+                state.woken = woken;
+            }
+            drop(state);
             match call {
                 Some(call) => call(),
                 None => return,

@@ -67,9 +67,12 @@ impl AsyncRead for SimStream {
                 // Most connections have nothing under way most of the time, and there are very many.
                 side.inbox = VecDeque::new();
             }
-            let peer = conn.side(self.end.other());
-            peer.unread = peer.unread.saturating_sub(read);
-            let waiting = peer.writer.take();
+            side.unread = side.unread.saturating_sub(read);
+            let starves = std::mem::take(&mut side.starves);
+            let waiting = match starves {
+                true => conn.side(self.end.other()).writer.take(),
+                false => None,
+            };
             drop(state);
             if let Some(writer) = waiting {
                 writer.wake();
@@ -107,13 +110,15 @@ impl AsyncWrite for SimStream {
         if side.fin_sent {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let room = WINDOW.saturating_sub(side.unread);
+        let peer = conn.side(self.end.other());
+        let room = WINDOW.saturating_sub(peer.unread);
         if room == 0 {
-            side.writer = Some(cx.waker().clone());
+            peer.starves = true;
+            conn.side(self.end).writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
         let n = buf.len().min(room).min(SEGMENT);
-        side.unread += n;
+        peer.unread += n;
         let bytes = Bytes::copy_from_slice(&buf[..n]);
         state.transmit(self.net.now_ns(), self.conn, self.end, Item::Data(bytes));
         self.net.rearm(state);
