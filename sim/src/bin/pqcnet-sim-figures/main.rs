@@ -12,7 +12,7 @@ mod floor;
 mod metered;
 mod town;
 
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -23,13 +23,13 @@ use pqcnet_sim::faults::Act;
 
 use town::{Load, boot, churn, town};
 
-/// Rows measured without arguments: nodes, cryptography, simulated seconds.
-const ROWS: [(usize, Crypto, u64); 4] = [
-    (1_000, Crypto::Memo, 60),
-    (1_000, Crypto::Modelled, 60),
-    (100, Crypto::Modelled, 600),
-    (10_000, Crypto::Modelled, 20),
-];
+/// Nodes and simulated seconds, each in turn and round after round: a machine's memory is now faster, now slower, and it is the
+/// sizes beside each other that count.
+const SIZES: [(usize, u64); 3] = [(100, 600), (1_000, 60), (10_000, 60)];
+const ROUNDS: usize = 3;
+
+/// How long a network lives before it is measured: heralds sweep half a minute after their start.
+const SETTLED: Duration = Duration::from_secs(40);
 
 /// glibc's heap in pages of 2 MiB where the kernel has them: a world of whole nodes walks through all of its memory again and
 /// again, and spends a fifth of its time on looking up small ones.
@@ -68,24 +68,59 @@ fn all() -> Result<()> {
         "| nodes | cryptography | boot: s, CPU s | simulated, s | CPU s | times real time | nodes that left | messages acked | events | events/s a core | us an event | peak RSS, MB |",
     );
     tell("|---|---|---|---|---|---|---|---|---|---|---|---|");
-    let program = std::env::current_exe().context("where is this program?")?;
-    let rows = ROWS.map(|(nodes, crypto, seconds)| {
-        let words = [
-            nodes.to_string(),
-            crypto.name().to_owned(),
-            seconds.to_string(),
-        ];
-        words.to_vec()
-    });
-    for words in rows.into_iter().chain([vec!["floor".to_owned()]]) {
-        let mut child = Command::new(&program);
-        child.args(&words).env("GLIBC_TUNABLES", HUGE_PAGES);
-        let status = child.status().context("cannot start a measurement")?;
-        ensure!(status.success(), "{words:?}: {status}");
+    measured(&["1000", Crypto::Memo.name(), "60"])?;
+    let mut costs = SIZES.map(|_| Vec::new());
+    for _ in 0..ROUNDS {
+        for ((nodes, seconds), costs) in SIZES.iter().zip(&mut costs) {
+            let (nodes, seconds) = (nodes.to_string(), seconds.to_string());
+            let row = measured(&[&nodes, Crypto::Modelled.name(), &seconds])?;
+            let cost = row.split('|').nth(11).context("no row")?;
+            costs.push(
+                cost.trim()
+                    .parse::<f64>()
+                    .context("the row's us an event")?,
+            );
+        }
     }
+    tell("\n| nodes | us an event, median | beside 100 nodes | in each round |\n|---|---|---|---|");
+    let few = costs[0].clone();
+    for ((nodes, _), costs) in SIZES.iter().zip(&costs) {
+        let rounds = costs.iter().zip(&few);
+        let rounds: Vec<String> = rounds
+            .map(|(cost, few)| format!("{:.2}", cost / few))
+            .collect();
+        let (cost, rounds) = (median(costs), rounds.join(", "));
+        tell(&format!(
+            "| {nodes} | {cost:.2} | {:.2} | {rounds} |",
+            cost / median(&few)
+        ));
+    }
+    tell("");
+    measured(&["floor"])?;
     counted::instructions()?;
     tell("");
     metered::metering()
+}
+
+/// Measures one row in a process of its own and prints it.
+fn measured(words: &[&str]) -> Result<String> {
+    let program = std::env::current_exe().context("where is this program?")?;
+    let mut child = Command::new(program);
+    child.args(words).env("GLIBC_TUNABLES", HUGE_PAGES);
+    let child = child.stderr(Stdio::inherit());
+    let output = child.output().context("cannot start a measurement")?;
+    ensure!(output.status.success(), "{words:?}: {}", output.status);
+    let row = String::from_utf8_lossy(&output.stdout)
+        .trim_end()
+        .to_owned();
+    tell(&row);
+    Ok(row)
+}
+
+fn median(of: &[f64]) -> f64 {
+    let mut of = of.to_vec();
+    of.sort_by(f64::total_cmp);
+    of[of.len() / 2]
 }
 
 fn one(nodes: &str, crypto: &str, seconds: &str) -> Result<()> {
@@ -102,8 +137,8 @@ fn one(nodes: &str, crypto: &str, seconds: &str) -> Result<()> {
         world.start(client)?;
         load.put_on(&mut world, client)?;
     }
-    // The first connections are the boot's.
-    world.run_for(Duration::from_secs(5))?;
+    // The first connections are the boot's, and so are the first sweeps, with which each node once puts its record at twenty others.
+    world.run_for(SETTLED)?;
     let (booted, boot) = (watch.elapsed().as_secs_f64(), cpu_seconds()? - before);
 
     let time = Duration::from_secs(seconds);
