@@ -23,9 +23,9 @@ use pqcnet_sim::faults::Act;
 
 use town::{Load, boot, churn, town};
 
-/// Nodes and simulated seconds, each in turn and round after round: a machine's memory is now faster, now slower, and it is the
-/// sizes beside each other that count.
-const SIZES: [(usize, u64); 3] = [(100, 600), (1_000, 60), (10_000, 60)];
+/// Nodes, simulated seconds, and how often in a round: a machine's memory is faster in one minute than in the next, so that sizes
+/// take turns, and short runs are many.
+const SIZES: [(usize, u64, usize); 3] = [(100, 600, 5), (1_000, 60, 3), (10_000, 60, 1)];
 const ROUNDS: usize = 3;
 
 /// How long a network lives before it is measured: heralds sweep half a minute after their start.
@@ -71,28 +71,26 @@ fn all() -> Result<()> {
     measured(&["1000", Crypto::Memo.name(), "60"])?;
     let mut costs = SIZES.map(|_| Vec::new());
     for _ in 0..ROUNDS {
-        for ((nodes, seconds), costs) in SIZES.iter().zip(&mut costs) {
-            let (nodes, seconds) = (nodes.to_string(), seconds.to_string());
-            let row = measured(&[&nodes, Crypto::Modelled.name(), &seconds])?;
-            let cost = row.split('|').nth(11).context("no row")?;
-            costs.push(
-                cost.trim()
-                    .parse::<f64>()
-                    .context("the row's us an event")?,
-            );
+        for ((nodes, seconds, runs), costs) in SIZES.iter().zip(&mut costs) {
+            for _ in 0..*runs {
+                let (nodes, seconds) = (nodes.to_string(), seconds.to_string());
+                let row = measured(&[&nodes, Crypto::Modelled.name(), &seconds])?;
+                let cost = row.split('|').nth(11).context("no row")?;
+                let cost: f64 = cost.trim().parse().context("the row's us an event")?;
+                costs.push(cost);
+            }
         }
     }
-    tell("\n| nodes | us an event, median | beside 100 nodes | in each round |\n|---|---|---|---|");
-    let few = costs[0].clone();
-    for ((nodes, _), costs) in SIZES.iter().zip(&costs) {
-        let rounds = costs.iter().zip(&few);
-        let rounds: Vec<String> = rounds
-            .map(|(cost, few)| format!("{:.2}", cost / few))
-            .collect();
-        let (cost, rounds) = (median(costs), rounds.join(", "));
+    tell(
+        "\n| nodes | runs | us an event, median (least to most) | beside 100 nodes |\n|---|---|---|---|",
+    );
+    let few = median(&mut costs[0]);
+    for ((nodes, ..), costs) in SIZES.iter().zip(&mut costs) {
+        let (cost, runs) = (median(costs), costs.len());
+        let (least, most) = (costs[0], costs[runs - 1]);
+        let beside = cost / few;
         tell(&format!(
-            "| {nodes} | {cost:.2} | {:.2} | {rounds} |",
-            cost / median(&few)
+            "| {nodes} | {runs} | {cost:.2} ({least:.2} to {most:.2}) | {beside:.2} |"
         ));
     }
     tell("");
@@ -117,8 +115,8 @@ fn measured(words: &[&str]) -> Result<String> {
     Ok(row)
 }
 
-fn median(of: &[f64]) -> f64 {
-    let mut of = of.to_vec();
+/// Of as many as there are; puts them in order.
+fn median(of: &mut [f64]) -> f64 {
     of.sort_by(f64::total_cmp);
     of[of.len() / 2]
 }
